@@ -276,27 +276,21 @@ def _apply(raw: dict[str, Any], override: str) -> list[Fault]:
 def _unknown(key: str, prefix: str, known: list[str]) -> Fault:
     path = f"{prefix}.{key}" if prefix else key
     hint = did_you_mean(key, known) or f"known: {', '.join(known)}"
+    if path == "extends":
+        hint = "only the launcher reads `extends`; `vidjobs conf` prints a flat conf"
     return Fault(path=path, message="unknown key", hint=hint)
 
 
 def _unresolved(node: Any, path: str = "") -> list[Fault]:
     """`extends` and `${...}` belong to the launcher: a flat conf has none."""
+    hint = "`vidjobs conf` prints a flat conf"
     if isinstance(node, dict):
-        found = (
-            [Fault(path="extends", message="is for the launcher; the trainer takes a flat conf", hint="`vidjobs conf` prints it")]
-            if "extends" in node and not path
-            else []
-        )
-        return found + [
-            fault
-            for key, child in node.items()
-            if key != "extends" or path
-            for fault in _unresolved(child, f"{path}.{key}" if path else str(key))
-        ]
+        children = [(f"{path}.{key}" if path else str(key), child) for key, child in node.items()]
+        return [fault for where, child in children for fault in _unresolved(child, where)]
     if isinstance(node, (list, tuple)):
         return [fault for index, child in enumerate(node) for fault in _unresolved(child, f"{path}[{index}]")]
     if isinstance(node, str) and "${" in node:
-        return [Fault(path=path, message=f"{node!r} is not resolved; the trainer takes a flat conf", hint="`vidjobs conf` prints it")]
+        return [Fault(path=path, message=f"{node!r} is not resolved", hint=hint)]
     return []
 
 
