@@ -1,0 +1,27 @@
+"""Names to backends, and the backend of a run or of a cluster profile."""
+
+from __future__ import annotations
+
+from launcher.backend_base import Backend
+from launcher.backends.kube import backend as kube
+from launcher.backends.local import backend as local
+from launcher.errors import UserError, did_you_mean
+from launcher.profiles import ClusterProfile, load
+from launcher.records import RunRecord
+
+ALL_BACKENDS = {"kube": kube.connect, "local": local.connect}
+
+
+def for_profile(profile: ClusterProfile, name: str | None = None) -> Backend:
+    """The backend that `name` says, else the profile's own. Nothing is contacted yet."""
+    chosen = name or profile.backend
+    if chosen not in ALL_BACKENDS:
+        known = ", ".join(ALL_BACKENDS)
+        raise UserError(f'no backend is called "{chosen}"', hint=did_you_mean(chosen, list(ALL_BACKENDS)) or f"known: {known}")
+    return ALL_BACKENDS[chosen](profile)
+
+
+def for_record(record: RunRecord) -> Backend:
+    """The backend a run was submitted to, in the context and namespace of that day."""
+    profile = load(record.cluster)
+    return ALL_BACKENDS[record.backend](profile.at(context=record.context, namespace=record.namespace))
