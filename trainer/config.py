@@ -1,8 +1,8 @@
 """Every setting of the trainer, with its default: what `data`, `model`, `train`, `test`, `eval` and `compute` take.
 
-Standard library and PyYAML only, so that `check` answers in a moment, without torch. `load` reads one flat
-conf (the launcher resolved `extends` and `${...}` already), applies `a.b=v`, converts each scalar by its field's type,
-and reports all faults at once. The value is frozen and saved as `conf.yaml` in the run folder.
+Standard library and PyYAML only, so that `check` answers in a moment, without torch. `read` and `parse` take one flat
+conf (the launcher resolved `extends` and `${...}` already), apply `a.b=v`, convert each scalar by its field's type,
+and report all faults at once. The value is frozen and saved as `conf.yaml` in the run folder.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class Config:
     compute: ComputeConf = field(default_factory=ComputeConf)
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a flat conf file and apply `a.b=v` overrides. Raises ConfFault with every fault found."""
+def read(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[Fault]]:
+    """The conf file's mapping with `a.b=v` applied, and the overrides that could not be. Raises ConfFault for an unreadable file."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -132,13 +132,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raw = {}
     if not isinstance(raw, dict):
         raise ConfFault([Fault(path="", message=f"the conf {path} is a {type(raw).__name__}, not a mapping of sections")])
-    faults: list[Fault] = []
-    for override in overrides:
-        faults += _apply(raw, override)
-    config, more = parse(raw)
-    if faults + more:
-        raise ConfFault(faults + more)
-    return config
+    return raw, [fault for override in overrides for fault in _apply(raw, override)]
 
 
 def parse(raw: Mapping[str, Any]) -> tuple[Config, list[Fault]]:

@@ -1,0 +1,394 @@
+"""The `vidjobs` command: parse, call one function of `commands/`, turn errors into exit codes.
+
+Each verb imports its own module when it is chosen, so that `--help` stays light.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from launcher import output
+from launcher.errors import UserError, VidjobsError, did_you_mean
+
+VERBS = ("prepare", "train", "test", "eval")  # each is `python -m trainer VERB`
+INTERRUPTED = 130
+BUG = 3
+
+app = typer.Typer(
+    name="vidjobs",
+    help="Train video action-recognition models as jobs: one conf, one command, losses and checkpoints back.",
+    epilog="Without a cluster, jobs run on this machine. Start with: vidjobs init",
+    no_args_is_help=True,
+    add_completion=False,  # `vidjobs completion` prints the script
+    rich_markup_mode=None,  # rich costs more than all the rest of --help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+volume_app = typer.Typer(help="Claims that hold runs and data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(volume_app, name="volume")
+
+
+def _runs(incomplete: str) -> list[str]:
+    from launcher.records import load_all
+
+    return [record.run for record in load_all() if record.run.startswith(incomplete)]
+
+
+def _clusters(incomplete: str) -> list[str]:
+    from launcher.profiles import available
+
+    return [name for name in available() if name.startswith(incomplete)]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            output.result(f"vidjobs {version('vidjobs')}")
+        except PackageNotFoundError:
+            output.result("vidjobs (not installed; run from a checkout)")
+        raise typer.Exit
+
+
+def _verb(value: str) -> str:
+    if value not in VERBS:
+        raise UserError(f'no verb is called "{value}"', hint=did_you_mean(value, VERBS) or f"known: {', '.join(VERBS)}")
+    return value
+
+
+Verb = Annotated[str, typer.Argument(callback=_verb, metavar="VERB", help=" | ".join(VERBS), autocompletion=lambda: list(VERBS))]
+Conf = Annotated[Path, typer.Argument(metavar="CONF", help="the experiment's conf file")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's name or a unique start of it", autocompletion=_runs)]
+MaybeRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]", help="a run's name or a unique start of it; the newest of this directory if left out", autocompletion=_runs
+    ),
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="a.b=v", help="a value that wins over the conf; may be repeated")]
+Source = Annotated[str | None, typer.Option("--from", metavar="RUN[@best|@last|@N]", help="start from a checkpoint of this run")]
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", metavar="NAME", help="cluster profile (`vidjobs clusters`)", autocompletion=_clusters)
+]
+BackendName = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="kube or local, instead of the profile's")]
+Name = Annotated[str | None, typer.Option("--name", metavar="N", help="instead of the conf's name")]
+Json = Annotated[bool, typer.Option("--json", help="for programs: a stable schema on stdout")]
+
+
+@app.callback()
+def _global(
+    _version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="the version, and stop")] = False,
+) -> None:
+    pass
+
+
+@app.command(rich_help_panel=None)
+def submit(
+    verb: Verb,
+    conf: Conf,
+    sets: Sets = None,
+    source: Source = None,
+    backend: BackendName = None,
+    cluster: Cluster = None,
+    name: Name = None,
+    watch: Annotated[bool, typer.Option("--watch", help="follow to the end and exit with the job's outcome")] = False,
+    dry_run: Annotated[
+        str | None, typer.Option("--dry-run", metavar="client|server", help="show what would be sent; server: and ask it")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Render a Job from CONF and submit it."""
+    from launcher.commands import submit as command
+
+    if dry_run not in (None, "client", "server"):
+        raise UserError(f'--dry-run is "{dry_run}"', hint="client (only render) or server (ask the API server too)")
+    return command.run(
+        verb,
+        conf,
+        sets=sets or [],
+        source=source,
+        backend=backend,
+        cluster=cluster,
+        name=name,
+        watch=watch,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def render(
+    verb: Verb,
+    conf: Conf,
+    sets: Sets = None,
+    source: Source = None,
+    backend: BackendName = None,
+    cluster: Cluster = None,
+    name: Name = None,
+) -> int:
+    """Print the manifests exactly as submit sends them."""
+    from launcher.commands import render as command
+
+    return command.run(verb, conf, sets=sets or [], source=source, backend=backend, cluster=cluster, name=name)
+
+
+@app.command()
+def conf(
+    conf: Conf,
+    sets: Sets = None,
+    cluster: Cluster = None,
+    explain: Annotated[bool, typer.Option("--explain", help="which layer, file and line set each value")] = False,
+    as_json: Json = False,
+) -> int:
+    """Print the resolved, flat conf."""
+    from launcher.commands import conf as command
+
+    return command.run(conf, sets=sets or [], cluster=cluster, explain=explain, as_json=as_json)
+
+
+@app.command()
+def lint(conf: Conf, sets: Sets = None, cluster: Cluster = None, as_json: Json = False) -> int:
+    """Check CONF and the site's rules, offline, all at once."""
+    from launcher.commands import lint as command
+
+    return command.run(conf, sets=sets or [], cluster=cluster, as_json=as_json)
+
+
+@app.command()
+def status(
+    run: MaybeRun = None, watch: Annotated[bool, typer.Option("--watch", help="refresh until the run ends")] = False, as_json: Json = False
+) -> int:
+    """Show what runs do, how far they are, and why they wait."""
+    from launcher.commands import status as command
+
+    return command.run(run, watch=watch, as_json=as_json)
+
+
+@app.command()
+def logs(
+    run: MaybeRun = None,
+    grep: Annotated[
+        list[str] | None, typer.Option("--grep", metavar="RE", help="only lines that match; may be repeated (any matches)")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="until the run ends")] = False,
+    since: Annotated[str | None, typer.Option("--since", metavar="D", help="only newer than 30s, 10m, 2h, 1d")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="only the last N lines")] = None,
+    all_pods: Annotated[bool, typer.Option("--all-pods", help="every attempt, not only the newest")] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="each line's time, UTC")] = False,
+    parse: Annotated[bool, typer.Option("--parse", help="losses as records")] = False,
+    style: Annotated[
+        str | None, typer.Option("--format", metavar="classic", help="with --parse: bare `train Loss: x` lines for old notebooks")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="draw the losses to a .svg or .png file")] = None,
+    file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="read an old log instead of a run's; - is stdin")] = None,
+) -> int:
+    """Stream a log, filter it, parse its losses, draw them."""
+    from launcher.commands import logs as command
+
+    return command.run(
+        run,
+        grep=grep or [],
+        follow=follow,
+        since=since,
+        tail=tail,
+        all_pods=all_pods,
+        timestamps=timestamps,
+        parse=parse,
+        style=style,
+        as_json=as_json,
+        plot=plot,
+        file=file,
+    )
+
+
+@app.command()
+def fetch(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="checkpoints predictions metrics logs figures report all, or a glob in the run folder")
+    ],
+    run: MaybeRun = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="where to; ./RUN if left out")] = None,
+    epochs: Annotated[str | None, typer.Option("--epochs", metavar="3,10-20", help="which checkpoints")] = None,
+    last: Annotated[bool, typer.Option("--last", help="only the last checkpoint")] = False,
+    best: Annotated[bool, typer.Option("--best", help="only the best checkpoint")] = False,
+    as_json: Json = False,
+) -> int:
+    """Bring results back, verified, during a run or after it."""
+    from launcher.commands import fetch as command
+
+    return command.run(what, run, out=out, epochs=epochs, last=last, best=best, as_json=as_json)
+
+
+@app.command()
+def cancel(run: Run) -> int:
+    """Stop a run and keep its state."""
+    from launcher.commands import cancel as command
+
+    return command.run(run)
+
+
+@app.command()
+def resume(run: Run) -> int:
+    """Go on from the run's last checkpoint."""
+    from launcher.commands import resume as command
+
+    return command.run(run)
+
+
+@app.command()
+def delete(
+    run: Run,
+    files: Annotated[bool, typer.Option("--files", help="its folder on the volume too")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+) -> int:
+    """Remove a run's objects, and with --files its results."""
+    from launcher.commands import delete as command
+
+    return command.run(run, files=files, yes=yes)
+
+
+@volume_app.command("create")
+def volume_create(
+    claim: Annotated[str, typer.Argument(metavar="CLAIM")],
+    size: Annotated[str, typer.Option("--size", metavar="Q", help="50Gi, 1Ti")] = "50Gi",
+    access: Annotated[str, typer.Option("--access", metavar="MODE", help="ReadWriteMany or ReadWriteOnce")] = "ReadWriteMany",
+    storage_class: Annotated[str, typer.Option("--class", metavar="NAME", help="storage class; the profile's if left out")] = "",
+    cluster: Cluster = None,
+) -> int:
+    """Create a claim."""
+    from launcher.commands import volume as command
+
+    return command.create(claim, size=size, access=access, storage_class=storage_class, cluster=cluster)
+
+
+@volume_app.command("ls")
+def volume_ls(
+    claim: Annotated[str | None, typer.Argument(metavar="[CLAIM]")] = None,
+    path: Annotated[str, typer.Argument(metavar="[PATH]")] = "",
+    cluster: Cluster = None,
+    as_json: Json = False,
+) -> int:
+    """The claims, or the files on one."""
+    from launcher.commands import volume as command
+
+    return command.ls(claim, path, cluster=cluster, as_json=as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=_runs)] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR")] = Path(),
+) -> int:
+    """Write one self-contained HTML page about runs."""
+    from launcher.commands import report as command
+
+    return command.run(runs or [], out=out)
+
+
+@app.command()
+def doctor(cluster: Cluster = None, as_json: Json = False) -> int:
+    """Check this machine, the cluster, and your rights there."""
+    from launcher.commands import doctor as command
+
+    return command.run(cluster=cluster, as_json=as_json)
+
+
+@app.command()
+def rbac(
+    features: Annotated[list[str] | None, typer.Argument(metavar="[FEATURE]...", help="only these blocks")] = None, cluster: Cluster = None
+) -> int:
+    """Print the Role that vidjobs needs, and no more."""
+    from launcher.commands import rbac as command
+
+    return command.run(cluster=cluster, features=features or [])
+
+
+@app.command()
+def init(cluster: Cluster = None, force: Annotated[bool, typer.Option("--force", help="overwrite what is there")] = False) -> int:
+    """Write a starter conf here, and remember the cluster."""
+    from launcher.commands import init as command
+
+    return command.run(cluster=cluster, force=force)
+
+
+@app.command()
+def clusters(as_json: Json = False) -> int:
+    """List the cluster profiles."""
+    from launcher.commands import clusters as command
+
+    return command.run(as_json=as_json)
+
+
+@app.command()
+def models(as_json: Json = False) -> int:
+    """List the networks and their options."""
+    from launcher.commands import models as command
+
+    return command.run(as_json=as_json)
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish")] = "bash") -> int:
+    """Print a completion script, for eval in your shell."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # typer's, only not re-exported by name
+
+    if shell not in ("bash", "zsh", "fish"):
+        raise UserError(f'no completion for the shell "{shell}"', hint="bash, zsh or fish")
+    output.result(get_completion_script(prog_name="vidjobs", complete_var="_VIDJOBS_COMPLETE", shell=shell))
+    return 0
+
+
+def main() -> NoReturn:
+    """Run one command and exit with its code."""
+    if "_VIDJOBS_COMPLETE" in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # typer's, only not re-exported by name
+
+        completion_init()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; every ending becomes an exit code and a message for a person."""
+    try:
+        return app(args=_split_dry_run(argv), prog_name="vidjobs", standalone_mode=False) or 0
+    except VidjobsError as error:
+        output.error(error.message, error.hint)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        output.note("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet too
+        return 0
+    except Exception as error:  # noqa: BLE001  the top: whatever was not foreseen is a bug, and its report is written
+        return _usage_or_bug(error)
+
+
+def _split_dry_run(argv: list[str]) -> list[str]:
+    """`--dry-run` alone means `--dry-run=client`, as with kubectl."""
+    return [
+        "--dry-run=client" if word == "--dry-run" and argv[at + 1 : at + 2] not in (["client"], ["server"]) else word
+        for at, word in enumerate(argv)
+    ]
+
+
+def _usage_or_bug(error: Exception) -> int:
+    shown = getattr(error, "format_message", None)  # click's usage errors, which typer vendors and does not export
+    if shown is not None:
+        context = getattr(error, "ctx", None)
+        output.error(shown(), f"{context.command_path} --help" if context else "vidjobs --help")
+        return UserError.exit_code
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="vidjobs-bug-", suffix=".log", delete=False) as log:
+        log.write(f"vidjobs {' '.join(sys.argv[1:])}\npython {sys.version}\n\n")
+        traceback.print_exception(error, file=log)
+    output.error(f"a bug in vidjobs: {type(error).__name__}: {error}", f"please report it with {log.name}")
+    return BUG

@@ -1,0 +1,96 @@
+"""`python -m trainer VERB --conf F --run DIR [a.b=v]...`: parse, check the conf, run one verb, end with its exit code.
+
+Each verb is the module of its name with `run(config, folder)`; it is imported only when chosen, so that `check`
+and `models` need no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from trainer import check, ending, models_list
+from trainer.errors import ConfFault, Fault
+from trainer.run_folder import RunFolder
+
+VERBS = {
+    "prepare": "read every clip once, report what is damaged, write the cache that training reads",
+    "train": "train, and go on from the last checkpoint when there is one",
+    "test": "metrics of a range of epochs",
+    "eval": "predictions, figures and tables of one checkpoint",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Usage errors end with the conf's exit code, like every other fault of what was asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfFault([Fault(path="", message=message, hint=f"see `{self.prog} --help`")])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb; returns the exit code (trainer/errors.py)."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except ConfFault as error:
+        return _end(error, None)
+    if arguments.verb == "models":
+        return models_list.run(as_json=arguments.json)
+    folder = None if arguments.verb == "check" else RunFolder(arguments.run)
+    try:
+        if folder is None:
+            return check.run(arguments.conf, arguments.overrides, as_json=arguments.json)
+        config = check.load(arguments.conf, arguments.overrides)
+        importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the top: every ending gets its exit code and its message
+        return _end(error, folder)
+    ending.write(ending.message("done", 0, "", folder.manifest))
+    return 0
+
+
+def _end(error: BaseException, folder: RunFolder | None) -> int:
+    cause, code = ending.classify(error)
+    text = str(error) or type(error).__name__
+    if cause == "bug":
+        text = f"{type(error).__name__}: {text}"
+        traceback.print_exception(error)
+    report = "\n".join(f"error: {line}" for line in text.splitlines())
+    print(report, file=sys.stderr, flush=True)
+    if folder is not None:
+        _log(folder, report)
+        ending.write(ending.message(cause, code, text, folder.manifest))
+    return code
+
+
+def _log(folder: RunFolder, report: str) -> None:
+    try:
+        with folder.log.open("a", encoding="utf-8") as log:
+            log.write(report + "\n")
+    except OSError:
+        pass  # the folder may be the very thing that cannot be written; stderr has it
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m trainer", description="Train, test and evaluate video action-recognition models.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    for name, summary in VERBS.items():
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        verb.add_argument("--conf", type=Path, required=True, metavar="FILE", help="flat conf (`vidjobs conf` prints one)")
+        verb.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
+        verb.add_argument("overrides", nargs="*", metavar="a.b=v", help="settings that win over the conf")
+    verb = verbs.add_parser("check", help="every fault of a conf, without torch")
+    verb.add_argument("--conf", type=Path, required=True, metavar="FILE")
+    verb.add_argument("--json", action="store_true", help="faults and defaults for programs")
+    verb.add_argument("overrides", nargs="*", metavar="a.b=v")
+    verb = verbs.add_parser("models", help="the networks and their options")
+    verb.add_argument("--json", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

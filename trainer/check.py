@@ -1,0 +1,140 @@
+"""`check`: every fault of a flat conf, and the defaults it filled in, in a moment and without torch.
+
+The launcher runs it as a process before it submits, so that a typing error costs no GPU; every other verb runs
+it first too. `--json` prints {"faults": [{path, message, hint}], "defaults": {key path: value}}.
+"""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer import config as conf
+from trainer.config import Config
+from trainer.errors import ConfFault, Fault, did_you_mean
+from trainer.model_rules import check_model
+from trainer.signatures import read as read_signatures
+
+EPOCHS = re.compile(r"all|\d+(-\d+)?(,\d+(-\d+)?)*")
+KEEP_WEIGHTS = re.compile(r"all|best|last:[1-9]\d*")
+
+
+def run(path: Path, overrides: Sequence[str], *, as_json: bool) -> int:
+    """Print what is wrong with the conf; 0 when nothing is, else 64."""
+    raw, faults = conf.read(path, overrides)
+    config, more = conf.parse(raw)
+    faults = faults + more + check(config)
+    if as_json:
+        rows = [{"path": fault.path, "message": fault.message, "hint": fault.hint} for fault in faults]
+        print(json.dumps({"faults": rows, "defaults": defaults(raw, config)}))
+    else:
+        print("\n".join(str(fault) for fault in faults) or f"{path}: no fault found")
+    return ConfFault.exit_code if faults else 0
+
+
+def load(path: Path, overrides: Sequence[str]) -> Config:
+    """The conf of a verb that is about to run. Raises ConfFault with every fault of form and of value."""
+    raw, faults = conf.read(path, overrides)
+    config, more = conf.parse(raw)
+    faults = faults + more + check(config)
+    if faults:
+        raise ConfFault(faults)
+    return config
+
+
+def check(config: Config) -> list[Fault]:
+    """Faults of value, in the order of the sections."""
+    return _data(config) + check_model(config, None) + _train(config) + _evaluation(config) + _compute(config)
+
+
+def defaults(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Key path -> value for everything that `raw` does not say."""
+    given = set(_leaves(raw))
+    filled = dict(_leaves(conf.flat(config)))
+    signature = read_signatures().get(config.model.name)
+    if signature:
+        filled |= {f"model.{name}": option.default for name, option in signature.options.items() if f"model.{name}" not in filled}
+    inside = tuple(f"{path}." for path in given)
+    return {path: value for path, value in filled.items() if path not in given and not path.startswith(inside)}
+
+
+def datasets() -> list[str]:
+    """Names that `data.name` takes: the modules of trainer/data/datasets (found without importing them)."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "data" / "datasets")]))
+
+
+def _data(config: Config) -> list[Fault]:
+    data, faults = config.data, []
+    if data.name not in datasets():
+        hint = did_you_mean(data.name, datasets()) or f"known: {', '.join(datasets())}"
+        faults.append(Fault(path="data.name", message=f'no dataset is called "{data.name}"', hint=hint))
+    if not data.root:
+        faults.append(Fault(path="data.root", message="is missing", hint="the dataset's folder, for example ${data}/TinyVIRAT"))
+    faults += _at_least({"data.frames": (data.frames, 1), "data.size": (data.size, 8)})
+    faults += _between({"data.flip": (data.flip, 0, 1), "data.val_fraction": (data.val_fraction, 0, 0.5)})
+    return faults
+
+
+def _train(config: Config) -> list[Fault]:
+    train = config.train
+    faults = _at_least(
+        {
+            "train.epochs": (train.epochs, 1),
+            "train.max_steps": (train.max_steps, 0),
+            "train.batch": (train.batch, 1),
+            "train.accumulate": (train.accumulate, 1),
+            "train.weight_decay": (train.weight_decay, 0),
+            "train.warmup_steps": (train.warmup_steps, 0),
+            "train.validate_every": (train.validate_every, 1),
+            "train.checkpoint_steps": (train.checkpoint_steps, 0),
+            "train.log_every": (train.log_every, 1),
+        }
+    )
+    if not 0 < train.lr < 100:
+        faults.append(Fault(path="train.lr", message=f"is {train.lr}, not a learning rate above 0"))
+    if train.schedule == "step" and not train.milestones:
+        faults.append(Fault(path="train.milestones", message="is empty", hint="schedule: step lowers lr at these epochs"))
+    if not KEEP_WEIGHTS.fullmatch(train.keep_weights):
+        faults.append(Fault(path="train.keep_weights", message=f'is "{train.keep_weights}"', hint='"all", "best" or "last:5"'))
+    return faults
+
+
+def _evaluation(config: Config) -> list[Fault]:
+    faults = _between({"test.threshold": (config.test.threshold, 0, 1), "eval.threshold": (config.eval.threshold, 0, 1)})
+    if not EPOCHS.fullmatch(config.test.epochs):
+        faults.append(Fault(path="test.epochs", message=f'is "{config.test.epochs}"', hint='"all" or a list such as "3,10-20"'))
+    return faults
+
+
+def _compute(config: Config) -> list[Fault]:
+    compute = config.compute
+    limits: dict[str, tuple[float, float]] = {"compute.threads": (compute.threads, 0)}
+    if compute.processes != "auto":
+        limits["compute.processes"] = (compute.processes, 1)
+    if compute.workers != "auto":
+        limits["compute.workers"] = (compute.workers, 0)
+    return _at_least(limits)
+
+
+def _at_least(values: Mapping[str, tuple[float, float]]) -> list[Fault]:
+    return [Fault(path=path, message=f"is {value}, less than {least}") for path, (value, least) in values.items() if value < least]
+
+
+def _between(values: Mapping[str, tuple[float, float, float]]) -> list[Fault]:
+    return [
+        Fault(path=path, message=f"is {value}, not between {low} and {high}")
+        for path, (value, low, high) in values.items()
+        if not low <= value <= high
+    ]
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        found += _leaves(value, f"{path}.") if isinstance(value, dict) and value else [(path, value)]
+    return found
