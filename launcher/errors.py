@@ -69,9 +69,17 @@ class JobFailed(VidjobsError):
 
 
 class ClusterError(VidjobsError):
-    """The cluster, or the connection to it, did not do what was asked."""
+    """The cluster, or the connection to it, did not do what was asked.
+
+    `status` is the HTTP status of the answer, 0 when there was none; `transient` when asking again may help.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 0, transient: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.transient = transient
 
 
 class AdmissionError(ClusterError):

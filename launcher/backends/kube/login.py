@@ -1,0 +1,97 @@
+"""Credentials: what the kubeconfig, or the pod's service account, says about server, login, proxy and TLS.
+
+The only module that calls the `kubernetes` package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.backends.kube import api_errors
+from launcher.errors import ClusterError
+
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """What the kubeconfig (or the pod's service account) says: read when first needed."""
+
+    context: str
+    namespace: str
+    configuration: Any  # kubernetes.client.Configuration
+    pool: Any  # urllib3.PoolManager with the kubeconfig's TLS and proxy
+
+    def headers(self) -> dict[str, str]:
+        """Fresh credentials: a login command's expired token is renewed here, at each request."""
+        settings = self.configuration.auth_settings().values()
+        return {one["key"]: one["value"] for one in settings if one.get("in") == "header" and one.get("value")}
+
+
+def log_in(context: str) -> Login:
+    """Read the kubeconfig, else the pod's service account; run the login command if there is one."""
+    client, config = _kubernetes()
+    in_pod = not context and "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
+    configuration = client.Configuration()
+    with _spoken_errors() as said:
+        try:
+            if in_pod and not _kubeconfig_exists():
+                config.load_incluster_config(client_configuration=configuration)
+                name, namespace = "in-cluster", (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+            else:
+                name, namespace = _current_context(context)
+                config.load_kube_config(context=name, client_configuration=configuration)
+        except (config.ConfigException, OSError, ValueError, TypeError) as error:
+            hint = "set KUBECONFIG or --cluster, or choose a context with `kubectl config use-context`"
+            raise ClusterError(f"no usable kubeconfig: {error}", hint=hint) from error
+    if said:
+        raise api_errors.login_failed(name, "; ".join(said))
+    pool = client.ApiClient(configuration).rest_client.pool_manager
+    return Login(context=name, namespace=namespace, configuration=configuration, pool=pool)
+
+
+def _current_context(wanted: str) -> tuple[str, str]:
+    """(context, namespace) from the kubeconfig."""
+    _, config = _kubernetes()
+    contexts, current = config.list_kube_config_contexts()
+    by_name = {one["name"]: one for one in contexts}
+    chosen = by_name.get(wanted) if wanted else current
+    if chosen is None:
+        known = ", ".join(sorted(by_name)) or "none"
+        raise ClusterError(f'the kubeconfig has no context "{wanted}"', hint=f"it has: {known}")
+    return chosen["name"], (chosen.get("context") or {}).get("namespace") or "default"
+
+
+def _kubeconfig_exists() -> bool:
+    paths = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    return any(path and Path(path).expanduser().exists() for path in paths.split(os.pathsep))
+
+
+@contextlib.contextmanager
+def _spoken_errors() -> Iterator[list[str]]:
+    """What is logged as an error meanwhile: the kubernetes package logs a failed login command and goes on without it."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    listener = Listener(level=logging.ERROR)
+    logging.getLogger().addHandler(listener)
+    try:
+        yield said
+    finally:
+        logging.getLogger().removeHandler(listener)
+
+
+def _kubernetes() -> tuple[Any, Any]:
+    """The package's `client` and `config`; imported here since they take a quarter of a second."""
+    from kubernetes import client, config
+
+    return client, config
