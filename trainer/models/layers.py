@@ -1,0 +1,127 @@
+"""Layers that several families share: TensorFlow's SAME padding, frames as images, trilinear resize, parts that can be frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Triple = tuple[int, int, int]
+
+
+def same_pad(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after one dimension by TensorFlow's SAME rule: the output has ceil(size / stride) cells.
+
+        size 112, kernel 7, stride 2:  5 zeros, 2 in front and 3 behind (the odd one goes behind)
+        size 111, kernel 7, stride 2:  6 zeros, 3 and 3
+    """
+    total = max(kernel - (size % stride or stride), 0)
+    return total // 2, total - total // 2
+
+
+@torch.fx.wrap
+def pad_same(video_BCTHW: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Zero-pad T, H and W for a convolution. A leaf for torch.fx: the sizes are plain numbers when it runs."""
+    pads: list[int] = []
+    for size, k, d in zip(reversed(video_BCTHW.shape[2:]), reversed(kernel), reversed(stride), strict=True):
+        pads += same_pad(size, k, d)
+    return F.pad(video_BCTHW, pads) if any(pads) else video_BCTHW
+
+
+@torch.fx.wrap
+def max_pool_same(video_BCTHW: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+    """SAME max pooling of values >= 0, for which the published zero padding and no padding at all give the same maximum.
+
+    So nothing is copied: the zeros in front become the pool's own padding, and `ceil_mode` opens the windows behind.
+    """
+    sizes = video_BCTHW.shape[2:]
+    front = [same_pad(size, k, d)[0] for size, k, d in zip(sizes, kernel, stride, strict=True)]
+    return F.max_pool3d(video_BCTHW, kernel, stride, padding=front, ceil_mode=True)
+
+
+class SameMaxPool3d(nn.Module):
+    """`max_pool_same` as a module. Only for inputs >= 0, as after a ReLU."""
+
+    def __init__(self, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, video_BCTHW: Tensor) -> Tensor:
+        return max_pool_same(video_BCTHW, self.kernel, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"kernel={self.kernel}, stride={self.stride}"
+
+
+def resize_trilinear(video_BCTHW: Tensor, frames: int, size: int) -> Tensor:
+    """The video with `frames` frames of `size` x `size`, corners on corners."""
+    return F.interpolate(video_BCTHW, size=(frames, size, size), mode="trilinear", align_corners=True)
+
+
+def to_images(video_BCTHW: Tensor, *, legacy: bool) -> Tensor:
+    """The video's B*T frames as images (B*T, C, H, W), clip after clip.
+
+    `legacy`: as the published weights were trained, a bare reinterpretation of B,C,T,H,W as (B*T, C, H, W), in which each
+    "image" is C consecutive time steps of one channel.
+    """
+    channels, height, width = video_BCTHW.shape[1], video_BCTHW.shape[3], video_BCTHW.shape[4]
+    if legacy:
+        return video_BCTHW.reshape(-1, channels, height, width)
+    return video_BCTHW.transpose(1, 2).flatten(0, 1)
+
+
+def to_video(images_NCHW: Tensor, frames: int, *, legacy: bool) -> Tensor:
+    """The inverse of `to_images`: (B*T, C, H, W) as B,C,T,H,W."""
+    _, channels, height, width = images_NCHW.shape
+    if legacy:
+        return images_NCHW.reshape(-1, channels, frames, height, width)
+    return images_NCHW.reshape(-1, frames, channels, height, width).transpose(1, 2)
+
+
+@torch.fx.wrap
+def warp(images_NCHW: Tensor, theta_N23: Tensor) -> Tensor:
+    """Each image seen through its affine transform: bilinear, zeros outside, corners not aligned. A leaf for torch.fx."""
+    if len(images_NCHW) != len(theta_N23):
+        counts = f"{len(theta_N23)} transforms for {len(images_NCHW)} frames"
+        raise ValueError(f"{counts}: a clip must have as many frames as the resizer gives")
+    # in float32: a grid in bfloat16 has 8 bits for a position, less than a pixel of 112
+    with torch.autocast(images_NCHW.device.type, enabled=False):
+        images = images_NCHW.float()
+        grid = F.affine_grid(theta_N23.float(), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False).to(images_NCHW.dtype)
+
+
+def identity_affine(inputs: int) -> nn.Linear:
+    """A layer that gives the six numbers of a 2x3 affine transform, at first those of the identity."""
+    layer = nn.Linear(inputs, 6)
+    nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+    return layer
+
+
+class Part(nn.Module):
+    """A network that can be frozen: its weights get no gradient and its BatchNorm statistics do not move in training mode."""
+
+    trainable_when_frozen: Collection[str] = ()  # children that stay trainable
+    frozen = False
+
+    def freeze(self) -> None:
+        """Freeze all but `trainable_when_frozen`, for good."""
+        self.frozen = True
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.partition(".")[0] in self.trainable_when_frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module.train, but the BatchNorms of a frozen part stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self

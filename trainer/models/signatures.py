@@ -1,0 +1,92 @@
+"""What each registered model is called and which options it takes, read from the source by `ast`: no torch is imported.
+
+A model is a function decorated with `@register_model` in any module of this package; its name is the model's name, its
+parameters are the options, its docstring's first line is the summary. It is a classifier when it takes `num_classes`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a model. A required one has no default."""
+
+    default: Any
+    annotation: str  # as written: "int", "int | None", 'Literal["2d", "3d"]'
+    choices: tuple[Any, ...] = ()
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One model. `parts` are the submodules that `model.init` and `model.freeze` may name; a plain model is its own part."""
+
+    name: str
+    kind: Literal["classifier", "resizer"]
+    summary: str
+    options: dict[str, Option]
+    parts: tuple[str, ...]
+    module: str  # of trainer.models, without the package
+
+
+@functools.cache
+def read() -> dict[str, Signature]:
+    """Every registered model by name, in alphabetical order. Raises ValueError when two modules define one name."""
+    found: dict[str, Signature] = {}
+    for info in pkgutil.iter_modules([str(PACKAGE)]):
+        for signature in read_source((PACKAGE / f"{info.name}.py").read_text(encoding="utf-8"), info.name):
+            if signature.name in found:
+                raise ValueError(f"model {signature.name!r} is defined in {found[signature.name].module}.py and in {info.name}.py")
+            found[signature.name] = signature
+    return dict(sorted(found.items()))
+
+
+def read_source(source: str, module: str) -> Iterator[Signature]:
+    """The models that one module's source registers."""
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for decorator in node.decorator_list:
+            call = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if isinstance(call, ast.Name) and call.id == "register_model":
+                yield _signature(node, decorator, module)
+
+
+def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str) -> Signature:
+    keywords = {k.arg: ast.literal_eval(k.value) for k in decorator.keywords} if isinstance(decorator, ast.Call) else {}
+    options = dict(_options(node.args))
+    return Signature(
+        name=node.name,
+        kind="classifier" if "num_classes" in options else "resizer",
+        summary=(ast.get_docstring(node) or "").partition("\n")[0],
+        options=options,
+        parts=tuple(keywords.get("parts", (node.name,))),
+        module=module,
+    )
+
+
+def _options(arguments: ast.arguments) -> Iterator[tuple[str, Option]]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    pairs = zip([*positional, *arguments.kwonlyargs], [*missing, *arguments.defaults, *arguments.kw_defaults], strict=True)
+    for argument, default in pairs:
+        annotation = ast.unparse(argument.annotation) if argument.annotation else "Any"
+        value = None if default is None else ast.literal_eval(default)
+        yield argument.arg, Option(value, annotation, _choices(argument.annotation), required=default is None)
+
+
+def _choices(annotation: ast.expr | None) -> tuple[Any, ...]:
+    if not (isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name) and annotation.value.id == "Literal"):
+        return ()
+    value = ast.literal_eval(annotation.slice)
+    return value if isinstance(value, tuple) else (value,)
