@@ -1,0 +1,212 @@
+"""Several processes for one training: starting them, passing SIGTERM on, ending with what the first one failed of.
+
+`World` is one process's place among them; with one process every method answers at once, without torch.distributed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Concatenate, ParamSpec
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, RunProcsResult, start_processes
+
+from trainer.errors import BUG, CannotWrite, ConfFault, DataError, Diverged, Fault, TrainerError, TryAgain
+from trainer.stopping import grace
+
+P = ParamSpec("P")
+PATIENCE = timedelta(minutes=60)  # for a peer that writes a checkpoint to a slow volume
+SPARE = 5.0  # seconds of the grace kept for ending ourselves
+LOST_PEER = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Socket Timeout|store->", re.IGNORECASE)
+ERRORS: dict[str, type[TrainerError]] = {kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, Diverged)}
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among `size`. All methods are collective: every process calls them in the same order."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true on any process."""
+        return bool(self.sum([float(flag)])[0])
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sums over the processes, in float64; the same on all of them."""
+        if self.size == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everybody's value, by rank, on every process."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            self.sum([0.0])
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Rank 0's BatchNorm statistics for all: they are what its checkpoint holds."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+def launch(processes: int, fn: Callable[Concatenate[World, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call `fn(world, ...)` in `processes` processes of this node; with one, here.
+
+    `fn` is a function of a module and its arguments can be pickled. SIGTERM is passed on; after `grace` what is left is killed.
+    Raises what the first failing process raised; TryAgain when one was killed or lost its peers.
+    """
+    if processes == 1:
+        fn(World(), *args, **kwargs)
+        return
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failure is told once, by our error
+    with tempfile.TemporaryDirectory(prefix="vidjobs-ranks-") as name:
+        reports = Path(name)
+        context = start_processes(
+            name="trainer",
+            entrypoint=_rank,
+            args={rank: (World(rank, processes, rank), str(reports), fn, args, kwargs) for rank in range(processes)},
+            envs={rank: {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} for rank in range(processes)},
+            logs_specs=DefaultLogsSpecs(log_dir=str(reports / "logs")),
+            start_method="spawn",
+        )
+        result = _supervise(context)
+        if result is None or result.is_failed():
+            raise first_failure(_read_reports(reports), _killed(result))
+
+
+def first_failure(reports: list[dict[str, Any]], killed: dict[int, int]) -> Exception:
+    """The error that ended the first failing process. One that only lost its peers says nothing about the reason."""
+    causes = sorted((report for report in reports if not report["lost_peer"]), key=lambda report: float(report["at"]))
+    if causes:
+        return _revive(causes[0])
+    for rank, number in killed.items():
+        hint = "out of memory, most likely: lower train.batch or compute.workers, or raise job.resources.memory"
+        name = signal.Signals(number).name
+        return TryAgain(f"process {rank} was killed by {name}", hint=hint if number == signal.SIGKILL else "")
+    told = f": {reports[0]['message']}" if reports else ""
+    return TryAgain(f"the processes lost each other{told}")
+
+
+def _supervise(context: PContext) -> RunProcsResult | None:
+    """Wait for the processes; None when they had to be killed after the grace."""
+    asked: list[float] = []
+
+    def pass_on(_signum: int, _frame: FrameType | None) -> None:
+        asked.append(time.monotonic())
+        for pid in context.pids().values():
+            _signal(pid, signal.SIGTERM)
+
+    with _handling(pass_on):
+        while True:
+            result = context.wait(timeout=0.5, period=0.05)
+            if result is not None:
+                return result
+            if asked and time.monotonic() > asked[0] + max(grace() - SPARE, 1):
+                context.close(signal.SIGKILL, timeout=1)
+                return None
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it ended already
+
+
+def _killed(result: RunProcsResult | None) -> dict[int, int]:
+    """rank -> signal of the processes that a signal ended."""
+    failures = result.failures if result else {}
+    return {rank: -failure.exitcode for rank, failure in failures.items() if failure.exitcode < 0}
+
+
+def _rank(world: World, folder: str, fn: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """One process: join the others, run, and end with the exit code of what went wrong."""
+    code = 0
+    try:
+        _join(world, Path(folder) / "meeting")
+        fn(world, *args, **kwargs)
+        dist.destroy_process_group()
+    except BaseException as error:  # noqa: BLE001  the top of a process: every ending is reported to the parent
+        code = _report(error, world.rank, Path(folder))
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a peer may be gone: the usual end would wait for it in a destructor
+
+
+def _join(world: World, meeting: Path) -> None:
+    if Path("/sys/class/net/lo").exists():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one node; a pod's own name need not resolve
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= world.size
+    if cuda:
+        torch.cuda.set_device(world.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=world.rank, world_size=world.size, timeout=PATIENCE)
+
+
+def _report(error: BaseException, rank: int, folder: Path) -> int:
+    known = isinstance(error, TrainerError)
+    lost = not known and isinstance(error, (dist.DistError, RuntimeError)) and bool(LOST_PEER.search(str(error)))
+    code = error.exit_code if isinstance(error, TrainerError) else TryAgain.exit_code if lost else BUG
+    report = {
+        "at": time.time(),
+        "rank": rank,
+        "cause": error.cause if isinstance(error, TrainerError) else "bug",
+        "message": getattr(error, "message", str(error)),
+        "hint": getattr(error, "hint", ""),
+        "faults": [asdict(fault) for fault in error.faults] if isinstance(error, ConfFault) else [],
+        "lost_peer": lost,
+        "trace": "" if known else "".join(traceback.format_exception(error)),
+    }
+    (folder / f"rank-{rank}.json").write_text(json.dumps(report))
+    return code
+
+
+def _read_reports(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
+
+
+def _revive(report: dict[str, Any]) -> Exception:
+    if report["cause"] == ConfFault.cause:
+        return ConfFault([Fault(**fault) for fault in report["faults"]])
+    kind = ERRORS.get(report["cause"])
+    if kind is None:
+        return RuntimeError(f"process {report['rank']} failed:\n{report['trace']}")
+    return kind(report["message"], hint=report["hint"])
