@@ -1,0 +1,189 @@
+"""One writer at a time in a run's folder: flock, the holder's name, and a heartbeat for volumes whose flock forgets the dead.
+
+The file's time is the heartbeat. A holder that ended well empties the file. A lock is stale when the kernel gave the flock
+free, or when its heartbeat stood still; whoever finds that its lock was taken over stops before it writes again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trainer.errors import TryAgain
+from trainer.run_folder import RunFolder, writing
+
+BEAT = 5.0  # seconds between heartbeats
+STALE = 30.0  # seconds without one, after which a lock is taken over
+NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who writes."""
+
+    pod: str
+    pod_uid: str
+    host: str
+    pid: int
+
+    @classmethod
+    def me(cls) -> Holder:
+        pod, uid = os.environ.get("VIDJOBS_POD", ""), os.environ.get("VIDJOBS_POD_UID", "")
+        return cls(pod=pod, pod_uid=uid, host=socket.gethostname(), pid=os.getpid())
+
+    def __str__(self) -> str:
+        pod = f"pod {self.pod} ({self.pod_uid}), " if self.pod or self.pod_uid else ""
+        return f"{pod}process {self.pid} on {self.host}"
+
+    def surely_dead(self) -> bool:
+        """Whether it ran on this machine and is gone. A pod restarted in place has our own pid."""
+        if self.host != socket.gethostname():
+            return False
+        if self.pid == os.getpid():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+class Lock:
+    """A held lock."""
+
+    def __init__(self, path: Path, descriptor: int, beat: float) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._ended = threading.Event()
+        self._beat = beat
+        self._thread = threading.Thread(target=self._keep_alive, name="run-lock", daemon=True)
+        self._thread.start()
+        os.register_at_fork(after_in_child=self._forget)  # data workers that outlive us must not keep the flock
+
+    def check(self) -> None:
+        """Raise TryAgain when somebody took the lock over, since two writers would spoil the run."""
+        try:
+            ours = self._path.stat().st_ino == os.fstat(self._descriptor).st_ino
+        except FileNotFoundError:
+            ours = False
+        if not ours:
+            raise TryAgain(f"{self._path} was taken over by {read_holder(self._path) or 'somebody else'} while this process stood still")
+
+    def release(self) -> None:
+        """Empty the file and let it go."""
+        self._ended.set()
+        self._thread.join()
+        with suppress(OSError):  # a full or vanished volume: the flock ends with the process anyway
+            os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _keep_alive(self) -> None:
+        while not self._ended.wait(self._beat):
+            with suppress(OSError):  # a hiccup of the volume; the next beat tries again
+                os.utime(self._descriptor)
+
+    def _forget(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+@contextmanager
+def hold(folder: RunFolder, *, say: Callable[[str], None] = print, stale: float = STALE, beat: float = BEAT) -> Iterator[Lock]:
+    """Hold the run's folder inside the block. Raises TryAgain that names a living holder; takes a stale lock over."""
+    folder.require_writable()
+    lock = Lock(folder.lock, _acquire(folder.lock, say, stale), beat)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who is written in the lock file; None when nobody is."""
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _acquire(path: Path, say: Callable[[str], None], stale: float) -> int:
+    """An open, locked descriptor of `path` with our name in it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+    try:
+        free = _try_flock(descriptor)
+        holder = read_holder(path)
+        if holder and not holder.surely_dead() and not (free and holder.host == socket.gethostname()):
+            _await_silence(path, holder, stale, say)
+        if not free and not _flock_within(descriptor, stale):
+            descriptor = _replace(path, descriptor)
+        if holder:
+            say(f"taking over the lock of {holder}, which is gone")
+        with writing(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(asdict(Holder.me())).encode(), 0)
+            os.fsync(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _try_flock(descriptor: int) -> bool:
+    """Whether the kernel gave us the lock. Where the volume has no flock the heartbeat alone decides, as if it were free."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
+    return True
+
+
+def _await_silence(path: Path, holder: Holder, stale: float, say: Callable[[str], None]) -> None:
+    """Return when the heartbeat stood still for `stale` seconds; TryAgain when it beats. Clocks of nodes are not compared closely."""
+    last = path.stat().st_mtime
+    if time.time() - last > 4 * stale:
+        return
+    say(f"the run folder is locked by {holder}; waiting up to {stale:.0f} s for a sign of life")
+    end = time.monotonic() + stale
+    while time.monotonic() < end:
+        time.sleep(min(stale / 20, 1.0))
+        if read_holder(path) is None:
+            return
+        if path.stat().st_mtime != last:
+            run = path.parent.name
+            hint = f"`vidjobs cancel {run}` stops it; a new submit makes a run of its own"
+            raise TryAgain(f"the run folder {path.parent} is in use by {holder}, and its heartbeat goes on", hint=hint)
+
+
+def _flock_within(descriptor: int, seconds: float) -> bool:
+    """Orphans of a dead holder keep its flock for a moment."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if _try_flock(descriptor):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _replace(path: Path, descriptor: int) -> int:
+    """The kernel never freed a silent holder's flock (a lost node): a new file takes its name; the old holder's `check` sees it."""
+    os.close(descriptor)
+    path.unlink(missing_ok=True)
+    fresh = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+    _try_flock(fresh)
+    return fresh
