@@ -32,6 +32,7 @@ class Mark:
     point: Point
     text: str
     ink: str = "best"
+    below: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ def loss_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
         Series(name="val", points=vals, ink="val", dots=len(vals) <= 40),
     ]
     best = best_val(epochs)
-    marks = [Mark(point=(best.position, best.val), text=f"best val {best.val:.4f}, epoch {best.epoch}")] if best and best.val else []
+    marks = [Mark(point=(best.position, best.val), text=f"best val {best.val:.4f}, epoch {best.epoch}", below=True)] if best and best.val else []
     return line_chart(series, title=title, x_label=_x_label(records), y_label="loss", marks=marks)
 
 
@@ -271,9 +272,12 @@ def _mark(mark: Mark, frame: _Frame) -> list[Shape]:
     x, y = frame.place(mark.point)
     length = len(mark.text) * 12 * _CHARACTER
     after = x + 10 + length <= frame.right
-    above = y - 12 if y - 24 > frame.top else y + 22
-    label = Label(x=x + 4 if after else x - 4, y=above, text=mark.text, ink=mark.ink, anchor="start" if after else "end", bold=True)
-    return [Dot(x=x, y=y, radius=4.4, ink=mark.ink), label]
+    under = (mark.below and y + 30 < frame.bottom) or y - 26 < frame.top
+    base = y + 22 if under else y - 12
+    start = x + 4 if after else x - 4 - length
+    halo = Box(x=start - 3, y=base - 12, width=length + 6, height=16, ink="paper", opacity=0.85)
+    label = Label(x=start, y=base, text=mark.text, ink=mark.ink, bold=True)
+    return [halo, Dot(x=x, y=y, radius=4.4, ink=mark.ink), label]
 
 
 def _shorten(text: str, room: float, size: float) -> str:

@@ -197,7 +197,7 @@ def _png_label(canvas: Any, shape: Label, fine: int) -> None:
 
     font = ImageFont.load_default(size=shape.size * fine)
     anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
-    stroke = round(shape.size * fine / 32) if shape.bold else 0  # the built-in font has one weight
+    stroke = round(shape.size * fine / 60) if shape.bold else 0  # the built-in font has one weight
     place = (shape.x * fine, shape.y * fine)
     canvas.text(place, _printable(shape.text), fill=INKS[shape.ink], font=font, anchor=anchor, stroke_width=stroke)
 

@@ -1,0 +1,180 @@
+"""How log lines are shown: as text, JSON, parsed records or a plot. It reads nothing and knows no backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from launcher import output
+from launcher.backend_base import LogLine
+from launcher.charts import records_chart
+from launcher.drawing import to_png, to_svg
+from launcher.errors import UserError
+from launcher.losses import LossReader, LossRecord, Value, latest
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """Which lines, and how they are shown."""
+
+    grep: tuple[re.Pattern[str], ...] = ()
+    follow: bool = False
+    since_s: int | None = None
+    tail: int | None = None
+    all_pods: bool = False
+    timestamps: bool = False
+    parse: bool = False
+    classic: bool = False  # with parse: the bare two forms that old notebooks read
+    as_json: bool = False
+    plot: Path | None = None
+    silent: bool = False  # only the plot is wanted
+
+
+@dataclass
+class LogView:
+    """Shows lines one by one as they come, and at the end what needs all of them: the plot, and parsed records without repeats."""
+
+    options: LogOptions
+    title: str
+    several_pods: bool = False
+    reader: LossReader = field(default_factory=LossReader)
+    records: list[LossRecord] = field(default_factory=list)
+    shown: int = 0
+    _pod: str | None = None
+
+    def feed(self, line: LogLine, *, complete: bool = True) -> None:
+        """One line; `complete=False` when it is the last one and has no newline."""
+        self._note_pod(line)
+        if line.kind == "gap":
+            self._gap(line)
+            return
+        record = self.reader.feed(line.text, pod=line.pod, complete=complete and line.kind == "line")
+        if self.options.grep and not any(pattern.search(line.text) for pattern in self.options.grep):
+            return
+        if record is not None:
+            self._record(record, line)
+        if line.kind == "truncated":
+            output.note("the beginning of the next line is lost")
+        if not self.options.parse and not self.options.silent:
+            self._text(line)
+
+    def finish(self) -> None:
+        """What is left to show when no line comes any more."""
+        records = latest(self.records)
+        if self.options.parse and not self.options.follow:
+            for record in records:
+                self._show(record)
+            again = len(self.records) - len(records)
+            if again:
+                output.note(f"{again} records of steps that a resumed run did again are left out")
+        self._note_cut()
+        if not self.shown and self.reader.lines and not self.options.silent:
+            output.note(f"no line matched; {_lines(self.reader.lines)} read")
+        if self.options.plot is not None:
+            self._plot(self.options.plot, records)
+
+    def _note_pod(self, line: LogLine) -> None:
+        if line.pod and line.pod != self._pod:
+            if self._pod is not None and not self.options.all_pods:
+                output.note(f"now from pod {line.pod}")
+            self.several_pods |= self._pod is not None
+            self._pod = line.pod
+
+    def _gap(self, line: LogLine) -> None:
+        output.warn(f"lines are missing here: {line.text}" if line.text else "lines are missing here")
+        if self.options.as_json and not self.options.parse:
+            output.json_line(_line_json(line))
+
+    def _record(self, record: LossRecord, line: LogLine) -> None:
+        if self.options.parse or self.options.plot is not None:
+            self.records.append(record)
+        if self.options.parse and self.options.follow:
+            self._show(record, time=line.time)
+
+    def _show(self, record: LossRecord, *, time: str = "") -> None:
+        if self.options.classic:
+            text = _classic(record)
+            if text is None:
+                return
+            output.result(text)
+        elif self.options.as_json:
+            output.json_line(record.as_json())
+        else:
+            output.result(self._prefix(record.pod, time) + _aligned(record))
+        self.shown += 1
+
+    def _text(self, line: LogLine) -> None:
+        self.shown += 1
+        if self.options.as_json:
+            output.json_line(_line_json(line))
+            return
+        container = "" if line.container == "trainer" else f"{line.container}: "
+        output.result(f"{self._prefix(line.pod, line.time)}{container}{line.text}")
+
+    def _prefix(self, pod: str, time: str) -> str:
+        who = f"[{pod}] " if pod and self.options.all_pods and self.several_pods else ""
+        when = f"{time} " if time and self.options.timestamps else ""
+        return who + when
+
+    def _note_cut(self) -> None:
+        if not (self.options.parse or self.options.plot):
+            return
+        if self.reader.cut_line is not None:
+            output.note(f"line {self.reader.cut_line} is cut in the middle and has no newline: left out")
+        for record in self.records[-1:]:
+            if record.cut:
+                output.note(f"line {record.line} has no newline: its last word may be cut and is left out")
+
+    def _plot(self, path: Path, records: Sequence[LossRecord]) -> None:
+        scene = records_chart(records, title=self.title)
+        if scene is None:
+            raise UserError(f"{path} was not written: no loss or f1 line among {_lines(self.reader.lines)}")
+        _write(path, to_png(scene) if path.suffix.lower() == ".png" else to_svg(scene).encode())
+        count = {phase: sum(record.phase == phase for record in records) for phase in ("train", "val", "test")}
+        output.note(f"wrote {path}: " + ", ".join(f"{number} {phase}" for phase, number in count.items() if number) + " records")
+
+
+def _line_json(line: LogLine) -> dict[str, str]:
+    return {"time": line.time, "pod": line.pod, "text": line.text, "kind": line.kind}
+
+
+def _lines(count: int) -> str:
+    return "1 line was" if count == 1 else f"{count} lines were"
+
+
+def _classic(record: LossRecord) -> str | None:
+    """`train Loss: 0.0710` and `val  Loss: 0.0499 `, spaces as the old notebooks split them; None for every other record."""
+    if record.loss is None or record.phase not in ("train", "val"):
+        return None
+    number = _number(record.loss)
+    return f"train Loss: {number}" if record.phase == "train" else f"val  Loss: {number} "
+
+
+def _aligned(record: LossRecord) -> str:
+    """One record for people: `train  0.0710  epoch=3   step=120     lr=0.0015`."""
+    loss = "-" if record.loss is None else _number(record.loss)
+    epoch, step = (f"{key}={record.values[key]}" if key in record.values else "" for key in ("epoch", "step"))
+    rest = " ".join(f"{key}={_short(value)}" for key, value in record.values.items() if key not in ("epoch", "step"))
+    return f"{record.phase:<5}  {loss:>9}  {epoch:<9}  {step:<12}  {rest}".rstrip()
+
+
+def _number(value: float) -> str:
+    """Four decimals, as the trainers print; more digits where four would show nothing of a small number."""
+    return f"{value:.3e}" if value and abs(value) < 0.001 else f"{value:.4f}"
+
+
+def _short(value: Value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
