@@ -50,7 +50,8 @@ def inputs_hash(project: Path) -> str:
     extras = tomllib.loads((project / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     digest = hashlib.sha256(f"{SUITE} {extras['trainer']} {extras['video']}".encode())
     for name in ("Dockerfile", "entrypoint.sh", "requirements.py"):
-        digest.update((project / "docker" / name).read_bytes())
+        lines = (project / "docker" / name).read_text().splitlines()
+        digest.update("\n".join(line for line in lines if not line.startswith("# ")).encode())
     return digest.hexdigest()[:12]
 
 
@@ -77,7 +78,7 @@ def _build(project: Path, name: str) -> None:
         "BUILD_ARGS": "--isolation chroot",
         "PIP_CERT": os.environ.get("PIP_CERT", ""),
     }
-    _run([project / "docker" / "build", name], {**os.environ, **environment})
+    _run([project / "docker" / "build.sh", name], {**os.environ, **environment})
 
 
 def _base_image() -> str:
@@ -126,7 +127,7 @@ def _buildah(*arguments: str) -> str:
 
 
 def _buildah_wrapper() -> Path:
-    """buildah with our own storage, as one command that docker/build can call."""
+    """buildah with our own storage, as one command that docker/build.sh can call."""
     wrapper = CACHE / "buildah"
     wrapper.write_text(f'#!/bin/sh\nexec {" ".join(_STORAGE)} "$@"\n')
     wrapper.chmod(0o755)
