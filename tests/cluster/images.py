@@ -57,16 +57,19 @@ def inputs_hash(project: Path) -> str:
 
 def on_node(name: str) -> bool:
     """Whether the node's image store has `name`; False when no node runs here."""
-    socket = NODE_HOME / "run" / "containerd.sock"
-    if not socket.exists():
-        return False
-    listed = subprocess.run(["ctr", "-a", socket, "-n", "k8s.io", "images", "ls", "-q"], capture_output=True, text=True, check=False)
-    return name in listed.stdout.split()
+    return name in _node_images("ls", "--quiet").split()
 
 
 def load_archive(archive: Path, project: Path = PROJECT) -> None:
     """Import an OCI or docker archive into the node."""
     _run([_cluster(project), "load", archive])
+
+
+def _node_images(*arguments: str) -> str:
+    socket = NODE_HOME / "run" / "containerd.sock"
+    if not socket.exists():
+        return ""
+    return subprocess.run(["ctr", "-a", socket, "-n", "k8s.io", "images", *arguments], capture_output=True, text=True, check=False).stdout
 
 
 def _build(project: Path, name: str) -> None:
@@ -95,6 +98,10 @@ def _base_image() -> str:
 
 
 def _load(name: str) -> None:
+    """Into the node, in place of older ones: each takes 11 GB there."""
+    for older in _node_images("ls", "--quiet").split():
+        if older.startswith(f"{NAME}:"):
+            _node_images("rm", older)
     archive = CACHE / "image.tar"
     archive.unlink(missing_ok=True)
     try:
