@@ -17,6 +17,8 @@ from trainer.models.transformer_resizer import TransformerResizer
 class ResizedI3D(nn.Module):
     """B,C,T,H,W with small frames to I3D's logits. Children: `transformer` if there is one, `resizer`, `i3d`."""
 
+    head_module = "i3d.logits"
+
     def __init__(self, transformer: Part | None, resizer: Part, i3d: I3D, *, freeze_i3d: bool) -> None:
         super().__init__()
         if transformer is not None:

@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from trainer import signatures
 from trainer.errors import ConfFault, Fault
-from trainer.models import rules, signatures
+from trainer.models import rules
 
 if TYPE_CHECKING:
     from torch import nn

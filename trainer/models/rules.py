@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from trainer import signatures
 from trainer.config import convert
 from trainer.errors import Fault, did_you_mean
-from trainer.models import signatures
-from trainer.models.signatures import Option, Signature
+from trainer.signatures import Option, Signature
 
 POINTS = 9  # where a transformer_resizer reads and applies: 0 input ... 8 after the outer skip
 _TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}

@@ -1,6 +1,6 @@
 """What each registered model is called and which options it takes, read from the source by `ast`: no torch is imported.
 
-A model is a function decorated with `@register_model` in any module of this package; its name is the model's name, its
+A model is a function decorated with `@register_model` in any module of `trainer/models`; its name is the model's name, its
 parameters are the options, its docstring's first line is the summary. It is a classifier when it takes `num_classes`.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-PACKAGE = Path(__file__).parent
+MODELS = Path(__file__).parent / "models"
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Signature:
     summary: str
     options: dict[str, Option]
     parts: tuple[str, ...]
-    module: str  # of trainer.models, without the package
+    module: str  # "i3d" for trainer/models/i3d.py
 
 
 @functools.cache
 def read() -> dict[str, Signature]:
     """Every registered model by name, in alphabetical order. Raises ValueError when two modules define one name."""
     found: dict[str, Signature] = {}
-    for info in pkgutil.iter_modules([str(PACKAGE)]):
-        for signature in read_source((PACKAGE / f"{info.name}.py").read_text(encoding="utf-8"), info.name):
+    for info in pkgutil.iter_modules([str(MODELS)]):
+        for signature in read_source((MODELS / f"{info.name}.py").read_text(encoding="utf-8"), info.name):
             if signature.name in found:
                 raise ValueError(f"model {signature.name!r} is defined in {found[signature.name].module}.py and in {info.name}.py")
             found[signature.name] = signature

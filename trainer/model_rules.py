@@ -1,0 +1,117 @@
+"""Whether the `model` section fits its network, the data and the checkpoint it starts from. No torch, so that `check` is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainer import signatures
+from trainer.config import Config
+from trainer.errors import Fault, did_you_mean
+from trainer.models import rules
+from trainer.signatures import Signature
+
+COLOURS = 3  # channels of the clips that the datasets give
+_WEIGHTLESS = ("dropout", "bn_momentum", "freeze_i3d", "num_classes")  # a checkpoint may differ in these; classes are compared by name
+
+
+def check_model(config: Config, num_classes: int | None) -> list[Fault]:
+    """Everything wrong with `config.model`; what hangs on the number of classes only when that is known."""
+    unknown = rules.model_fault(config.model.name)
+    if unknown:
+        return [unknown]
+    signature = signatures.read()[config.model.name]
+    values, faults = rules.option_faults(signature, config.model.options)
+    if signature.kind == "resizer":
+        faults.append(_bare_resizer(signature))
+    elif not faults:
+        faults = _against_data(config, signature, values, num_classes)
+    return faults + _parts(config, signature)
+
+
+def model_options(config: Config, num_classes: int) -> dict[str, Any]:
+    """The options to build `config.model` with: as given, and num_classes, frames and in_size from the data. For a conf without faults."""
+    signature = signatures.read()[config.model.name]
+    values, _ = rules.option_faults(signature, config.model.options)
+    return values | _from_data(config, signature, num_classes)
+
+
+def weights_faults(config: Config, weights: Mapping[str, Any], classes: tuple[str, ...]) -> list[Fault]:
+    """Where the conf differs from what one of our own checkpoints (`weights`: its fields) was trained as.
+
+    For `test` and `eval`: some options, as where a transform is applied, change the network without changing any tensor's shape.
+    """
+    trained = dict(weights.get("model") or {})
+    name = trained.pop("name", None)
+    if name != config.model.name:
+        hint = "evaluate with the conf that trained it"
+        return [Fault(path="model.name", message=f"is {config.model.name!r}, but the checkpoint holds a {name!r}", hint=hint)]
+    ours = model_options(config, len(classes))
+    signature = signatures.read()[config.model.name]
+    faults = []
+    for key, option in signature.options.items():
+        mine, theirs = (values.get(key, option.default) for values in (ours, trained))
+        if key not in _WEIGHTLESS and mine != theirs and None not in (mine, theirs):
+            faults.append(Fault(path=f"model.{key}", message=f"is {mine}, but the checkpoint was trained with {theirs}"))
+    if tuple(weights.get("classes") or classes) != classes:
+        faults.append(Fault(path="data.classes", message="the dataset's classes, or their order, are not the checkpoint's"))
+    return faults
+
+
+def _bare_resizer(signature: Signature) -> Fault:
+    composites = [s.name for s in signatures.read().values() if s.kind == "classifier" and len(s.parts) > 1]
+    message = f"{signature.name} maps video to video, so it has no classes to train or test"
+    return Fault(path="model.name", message=message, hint=f"with I3D behind it: {', '.join(composites)}")
+
+
+def _from_data(config: Config, signature: Signature, num_classes: int | None) -> dict[str, Any]:
+    known = {"num_classes": num_classes, "frames": config.data.frames, "in_size": config.data.size}
+    return {key: value for key, value in known.items() if key in signature.options and value is not None}
+
+
+def _against_data(config: Config, signature: Signature, values: Mapping[str, Any], num_classes: int | None) -> list[Fault]:
+    sources = {"num_classes": "the dataset's number of classes", "frames": "data.frames", "in_size": "data.size"}
+    faults = []
+    for key, expected in _from_data(config, signature, num_classes).items():
+        if values.get(key) not in (None, expected):
+            message = f"is {values[key]}, but {sources[key]} is {expected}"
+            faults.append(Fault(path=f"model.{key}", message=message, hint="leave it out: it comes from the data"))
+    full = {key: option.default for key, option in signature.options.items()} | dict(values)
+    if "mode" in full:
+        faults += _mode(config, full["mode"], resized="resizer" in signature.parts)
+    if full.get("in_channels", COLOURS) != COLOURS:
+        faults.append(Fault(path="model.in_channels", message=f"is {full['in_channels']}, but clips are RGB, {COLOURS} channels"))
+    if full.get("head") == "per_frame":
+        message = "per_frame needs a label for each frame; the datasets here label whole clips"
+        faults.append(Fault(path="model.head", message=message, hint="pooled"))
+    return faults
+
+
+def _mode(config: Config, mode: str, *, resized: bool) -> list[Fault]:
+    """I3D wants clips of exactly its mode; a resizer in front gives the size, not the frames."""
+    frames, size = rules.parse_mode(mode)
+    data, faults = config.data, []
+    if frames != data.frames:
+        hint = f"model.mode: {data.frames}x{size}, or data.frames: {frames}"
+        faults.append(Fault(path="model.mode", message=f"is {mode}, but data.frames is {data.frames}", hint=hint))
+    if size != data.size and not resized:
+        hint = f"data.size: {size}, or resizer_i3d, which enlarges small frames"
+        faults.append(Fault(path="model.mode", message=f"is {mode}, but data.size is {data.size}", hint=hint))
+    return faults
+
+
+def _parts(config: Config, signature: Signature) -> list[Fault]:
+    known = ", ".join(signature.parts)
+    faults = []
+    if isinstance(config.model.init, Mapping):
+        for part, path in config.model.init.items():
+            if part not in signature.parts:
+                hint = did_you_mean(part, signature.parts) or f"its parts: {known}"
+                faults.append(Fault(path=f"model.init.{part}", message=f"{signature.name} has no part {part!r}", hint=hint))
+            elif not path:
+                faults.append(Fault(path=f"model.init.{part}", message="is empty", hint="a checkpoint's path, or leave the part out"))
+    for part in config.model.freeze:
+        if part not in signature.parts:
+            hint = did_you_mean(part, signature.parts) or f"its parts: {known}"
+            faults.append(Fault(path="model.freeze", message=f"{signature.name} has no part {part!r}", hint=hint))
+    return faults
