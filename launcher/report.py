@@ -1,0 +1,194 @@
+"""Runs as one HTML page that needs nothing else: no script, style or picture from outside, and every name escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.charts import SCORES, compare_chart, loss_chart, score_chart
+from launcher.drawing import Scene, css_colours, to_svg
+from launcher.losses import LossRecord, best_val, epoch_losses
+from launcher.report_data import ClassRow, RunData
+
+_TEMPLATE = "report.html.j2"
+_SCORE_COLUMNS = ("epoch", "step", "loss", *SCORES)
+_SORT = (
+    "for(const head of document.querySelectorAll('table.sortable th')){head.tabIndex=0;head.onclick=()=>{"
+    "const table=head.closest('table'),at=[...head.parentNode.children].indexOf(head),up=head.dataset.up!=='1';"
+    "for(const other of head.parentNode.children){delete other.dataset.up}head.dataset.up=up?'1':'0';"
+    "const key=row=>{const cell=row.children[at],text=cell.dataset.v??cell.textContent,number=parseFloat(text);"
+    "return isNaN(number)?text.toLowerCase():number};"
+    "const rows=[...table.tBodies[0].rows].sort((a,b)=>{const x=key(a),y=key(b);return(x<y?-1:x>y?1:0)*(up?1:-1)});"
+    "table.tBodies[0].append(...rows)};head.onkeydown=e=>{if(e.key==='Enter')head.click()}}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """One row of the table of final metrics."""
+
+    name: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """One run as the template reads it; SVG texts come from `drawing`, which escapes names itself."""
+
+    data: RunData
+    state: str  # "succeeded", "failed", ...: also a CSS class of the template
+    summary: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...]
+    charts: tuple[str, ...]
+    scores: tuple[ScoreRow, ...]
+    tests: tuple[ScoreRow, ...]
+    provenance: tuple[tuple[str, str], ...]
+    confusion: tuple[tuple[ClassRow, tuple[float, ...]], ...]  # with the share of the row's clips in tp, fp, fn, tn
+
+
+def render(runs: Sequence[RunData], *, made: str) -> str:
+    """The page; `made` is the time shown at its foot."""
+    import jinja2  # here: only this verb and `render` need it
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    views = [_view(data) for data in runs]
+    together = (
+        compare_chart([(view.data.record.run, view.data.records) for view in views], title="Loss of all runs") if len(views) > 1 else None
+    )
+    return environment.get_template(_TEMPLATE).render(
+        views=views,
+        together=_svg([together]),
+        columns=[column.replace("_", " ") for column in _SCORE_COLUMNS],
+        colours=css_colours(),
+        script=_SORT,
+        script_hash=base64.b64encode(hashlib.sha256(_SORT.encode()).digest()).decode(),
+        made=made,
+    )
+
+
+def _view(data: RunData) -> RunView:
+    scores = _score_rows(data)
+    best = best_val(epoch_losses(data.records))
+    return RunView(
+        data=data,
+        state=data.status.phase.value,
+        summary=tuple(_summary(data, best.val if best else None)),
+        facts=tuple(_facts(data)),
+        charts=_svg([loss_chart(data.records, title="Loss"), _score_chart(data)]),
+        scores=tuple(scores),
+        tests=tuple(ScoreRow(name=str(row.get("checkpoint", "")), cells=_cells(row)) for row in data.tests),
+        provenance=tuple(_flat(data.provenance)),
+        confusion=tuple((row, _shares(row)) for row in data.classes),
+    )
+
+
+def _summary(data: RunData, best_loss: float | None) -> list[tuple[str, str]]:
+    """The few numbers at the top: (what, value)."""
+    trained = [record for record in data.records if record.phase == "train"]
+    epochs = max((record.epoch or 0 for record in trained), default=0)
+    scored = [data.scores, *sorted(data.tests, key=_macro, reverse=True), *_manifest_metrics(data), *_last_values(data)]
+    found = [("epochs", str(epochs) if epochs else ""), ("best val loss", "" if best_loss is None else f"{best_loss:.4f}")]
+    for key in SCORES:
+        value = next((row[key] for row in scored if isinstance(row.get(key), int | float)), None)
+        found.append((key.replace("_", " "), "" if value is None else _text(value)))
+    return [(name, value) for name, value in found if value]
+
+
+def _facts(data: RunData) -> list[tuple[str, str]]:
+    record = data.record
+    place = f"{record.cluster} / {record.namespace}" if record.namespace else record.cluster
+    facts = [
+        ("verb", record.verb),
+        ("submitted", record.created),
+        ("finished", str(data.done.get("finished", ""))),
+        ("commit", str(record.commit or data.provenance.get("commit") or "")),
+        ("image", record.image),
+        ("where", place),
+        ("cause", data.status.cause),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _score_rows(data: RunData) -> list[ScoreRow]:
+    """Final metrics: the evaluation, the best and last checkpoint, the best and last validation."""
+    rows: list[ScoreRow] = []
+    if data.scores:
+        rows.append(ScoreRow(name="evaluation", cells=_cells(data.scores)))
+    for name, metrics in zip(("best", "last"), _manifest_metrics(data), strict=False):
+        rows.append(ScoreRow(name=f"{name} checkpoint, {data.manifest.get(name, '')}", cells=_cells(metrics)))
+    vals = [record for record in data.records if record.phase == "val" and record.loss is not None]
+    finite = [record for record in vals if math.isfinite(record.loss or 0.0)]
+    if finite:
+        lowest = min(finite, key=lambda record: record.loss or 0.0)
+        rows.append(ScoreRow(name="lowest val loss", cells=_cells({"loss": lowest.loss, **lowest.values})))
+    if vals:
+        rows.append(ScoreRow(name="last validation", cells=_cells({"loss": vals[-1].loss, **vals[-1].values})))
+    return rows
+
+
+def _manifest_metrics(data: RunData) -> list[dict[str, Any]]:
+    """Metrics of the best and the last checkpoint."""
+    files = data.manifest.get("files")
+    entries = [files.get(data.manifest.get(name)) for name in ("best", "last")] if isinstance(files, dict) else []
+    found: list[dict[str, Any]] = []
+    for entry in entries:
+        metrics = entry.get("metrics") if isinstance(entry, dict) else None
+        found.append({**entry, **metrics} if isinstance(entry, dict) and isinstance(metrics, dict) else {})
+    return found
+
+
+def _score_chart(data: RunData) -> Scene | None:
+    """Scores over epochs: of the tested checkpoints, else of the validations."""
+    told = [{key: value for key, value in row.items() if isinstance(value, int | float | str)} for row in data.tests]
+    tested = [LossRecord(phase="test", loss=None, values=values) for values in told]
+    validated = [LossRecord(phase="test", loss=None, values=record.values) for record in data.records if record.phase in ("val", "test")]
+    return score_chart(tested, title="Scores of the tested checkpoints") or score_chart(validated, title="Scores of the validations")
+
+
+def _last_values(data: RunData) -> list[Mapping[str, Any]]:
+    return [record.values for record in reversed(data.records) if record.phase in ("val", "test")]
+
+
+def _macro(row: Mapping[str, Any]) -> float:
+    value = row.get("f1_macro")
+    return float(value) if isinstance(value, int | float) else -1.0
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(_text(row[column]) if isinstance(row.get(column), int | float) else "" for column in _SCORE_COLUMNS)
+
+
+def _text(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _shares(row: ClassRow) -> tuple[float, ...]:
+    counts = (row.tp, row.fp, row.fn, row.tn)
+    return tuple(count / (sum(counts) or 1) for count in counts)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """{"packages": {"torch": "2.10"}} -> [("packages.torch", "2.10")]; lists on one line."""
+    rows: list[tuple[str, str]] = []
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping):
+            rows += _flat(inner, f"{name}.")
+        elif inner not in (None, "", []):
+            rows.append((name, " ".join(map(str, inner)) if isinstance(inner, list) else str(inner)))
+    return rows
+
+
+def _svg(scenes: Sequence[Scene | None]) -> tuple[str, ...]:
+    return tuple(to_svg(scene, themed=True) for scene in scenes if scene is not None)
