@@ -67,7 +67,11 @@ def loss_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
         Series(name="val", points=vals, ink="val", dots=len(vals) <= 40),
     ]
     best = best_val(epochs)
-    marks = [Mark(point=(best.position, best.val), text=f"best val {best.val:.4f}, epoch {best.epoch}", below=True)] if best and best.val else []
+    marks = (
+        [Mark(point=(best.position, best.val), text=f"best val {best.val:.4f}, epoch {best.epoch}", below=True)]
+        if best and best.val
+        else []
+    )
     return line_chart(series, title=title, x_label=_x_label(records), y_label="loss", marks=marks)
 
 
@@ -122,7 +126,7 @@ def line_chart(
     y_ticks = ticks(*_span([y for _, y in points], pad=0.05), 6)
     across = _span([x for x, _ in points], pad=0.0)
     up = (min(y_ticks[0], min(y for _, y in points)), max(y_ticks[-1], max(y for _, y in points))) if points else (0.0, 1.0)
-    frame = _Frame(x=across, y=up, left=_LEFT, right=width - _RIGHT, top=top + 22, bottom=height - _BOTTOM)
+    frame = _Frame(x=across, y=up, left=_LEFT, right=width - _RIGHT, top=top + 26, bottom=height - _BOTTOM)
     shapes: list[Shape] = [Label(x=_LEFT, y=26, text=_shorten(title, width - _LEFT - _RIGHT, 15), size=15, bold=True), *legend]
     shapes += _axes(frame, x_ticks, y_ticks, x_label, y_label)
     for one in drawn:
@@ -200,7 +204,7 @@ def _span(values: Sequence[float], *, pad: float) -> tuple[float, float]:
 
 
 def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> list[Shape]:
-    shapes: list[Shape] = [Label(x=frame.left - 8, y=frame.top - 10, text=y_label, ink="muted", anchor="end", size=12)]
+    shapes: list[Shape] = [Label(x=frame.left - 8, y=frame.top - 12, text=y_label, ink="muted", anchor="end", size=12)]
     for value in y_ticks:
         _, y = frame.place((frame.x[0], value))
         shapes.append(Stroke(points=((frame.left, y), (frame.right, y)), ink="grid"))
@@ -276,7 +280,8 @@ def _mark(mark: Mark, frame: _Frame) -> list[Shape]:
     base = y + 22 if under else y - 12
     start = x + 4 if after else x - 4 - length
     halo = Box(x=start - 3, y=base - 12, width=length + 6, height=16, ink="paper", opacity=0.85)
-    label = Label(x=start, y=base, text=mark.text, ink=mark.ink, bold=True)
+    near = x + 4 if after else x - 4  # the end of the text that stays in place whatever font a browser takes
+    label = Label(x=near, y=base, text=mark.text, ink=mark.ink, anchor="start" if after else "end", bold=True)
     return [halo, Dot(x=x, y=y, radius=4.4, ink=mark.ink), label]
 
 

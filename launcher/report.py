@@ -48,7 +48,7 @@ class RunView:
     scores: tuple[ScoreRow, ...]
     tests: tuple[ScoreRow, ...]
     provenance: tuple[tuple[str, str], ...]
-    confusion: tuple[tuple[ClassRow, tuple[float, ...]], ...]  # with the share of the row's clips in tp, fp, fn, tn
+    confusion: tuple[tuple[ClassRow, tuple[tuple[int, float], ...]], ...]
 
 
 def render(runs: Sequence[RunData], *, made: str) -> str:
@@ -173,9 +173,10 @@ def _text(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _shares(row: ClassRow) -> tuple[float, ...]:
-    counts = (row.tp, row.fp, row.fn, row.tn)
-    return tuple(count / (sum(counts) or 1) for count in counts)
+def _shares(row: ClassRow) -> tuple[tuple[int, float], ...]:
+    """tp, fp and fn, each with its share of the three."""
+    counts = [max(count, 0) for count in (row.tp, row.fp, row.fn)]
+    return tuple((count, count / (sum(counts) or 1)) for count in counts)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
