@@ -1,0 +1,304 @@
+"""The whole path on a real Kubernetes: volume, submit, logs, status, fetch, eval, a lost pod, and code from a git server.
+
+Everything goes through the `vidjobs` command, with the rights that `vidjobs rbac` asks for and in a namespace that enforces
+Pod Security `restricted`. kubectl only plays the cluster's owner.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import git_server
+import images
+import numpy as np
+import pytest
+import yaml
+from git_server import GitServer
+from researcher import Researcher, arrive, get, kubectl
+
+pytestmark = pytest.mark.cluster
+
+CLASSES = 26
+CLIPS = 24  # of training; 12 more to test
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What a researcher has before the first job: a namespace, an image, a git server, data on a volume."""
+
+    researcher: Researcher
+    image: str
+    git: GitServer
+    commit: str  # of main, when the lab was opened
+    folder: Path
+
+    def conf(self, name: str, **changes: Any) -> str:
+        """Write `<name>.yaml`; keyword arguments are whole sections, `job` is merged. Returns the file's name."""
+        job = {
+            "image": self.image,
+            "code": {"repo": self.git.url("vidjobs"), "ref": "main"},
+            "resources": {
+                "gpus": 1,
+                "gpu_type": ["NVIDIA-GeForce-GTX-1080-Ti"],
+                "cpu": "500m",
+                "memory": "3Gi",
+                "shm": "256Mi",
+                "scratch": "2Gi",
+            },
+            "volumes": [{"claim": "runs", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}],
+            "retries": 2,
+            "grace": "30s",
+        }
+        conf = {
+            "name": name,
+            "data": {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 8, "size": 32},
+            "model": {"name": "i3d", "mode": "8x32", "bn_momentum": 0.1},
+            "train": {"epochs": EPOCHS, "batch": 4, "accumulate": 2, "lr": 1e-3},
+            "compute": {"threads": 2, "workers": 0},
+            **changes,
+            "job": job | changes.get("job", {}),
+        }
+        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(conf))
+        return f"{name}.yaml"
+
+    def submit(self, *arguments: str) -> str:
+        """`vidjobs submit ...`: the new run's name."""
+        (run,) = self.researcher.vidjobs("submit", *arguments).split()
+        return run
+
+    def wait_for(self, run: str, wanted: Callable[[Any], bool], *, seconds: float = 180) -> Any:
+        """The run's status once `wanted` holds of it."""
+        end = time.monotonic() + seconds
+        while not wanted(status := self.researcher.json("status", run)):
+            assert time.monotonic() < end, f"{run} after {seconds} s: {json.dumps(status, indent=1)}"
+            time.sleep(1)
+        return status
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab with TinyVIRAT-shaped data on its volume and the project's code on its git server."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip('no cluster: eval "$(../shared/kube/cluster env)" after `cluster up`')
+    image = images.job_image()
+    folder = tmp_path_factory.mktemp("lab")
+    namespace = f"lab-{secrets.token_hex(3)}"
+    with git_server.serve(tmp_path_factory.mktemp("git")) as git:
+        commit = git.publish("vidjobs", images.PROJECT)
+        try:
+            researcher = arrive(folder, namespace)
+            researcher.vidjobs("volume", "create", "runs", "--size", "1Gi")
+            researcher.vidjobs("volume", "create", "data", "--size", "512Mi")
+            lab = Lab(researcher, image, git, commit, folder)
+            _put_data(lab)
+            yield lab
+        finally:
+            kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
+
+
+def _put_data(lab: Lab) -> None:
+    """Make the dataset where a person would copy it: in a pod of the job image that mounts the claim."""
+    make = f"python -m trainer.synthetic --out /data/TinyVIRAT --train {CLIPS} --test 12 --seed 1"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "put-data"},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "runAsGroup": 1000,
+                "fsGroup": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "put",
+                    "image": lab.image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["sh", "-c", f"git clone --quiet {lab.git.url('vidjobs')} /tmp/code && cd /tmp/code && {make}"],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                }
+            ],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        },
+    }
+    place = f"--namespace={lab.researcher.namespace}"
+    kubectl("apply", place, "--filename=-", text=json.dumps(pod))
+    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}"
+    kubectl("wait", place, "pod/put-data", ended, "--timeout=120s")
+    log = kubectl("logs", place, "put-data")
+    assert get("pod", "put-data", place)["status"]["phase"] == "Succeeded", log
+    kubectl("delete", place, "pod", "put-data", "--now")
+
+
+@dataclass(frozen=True)
+class Trained:
+    run: str
+    losses: list[str]  # what `logs -f --grep Loss` printed
+
+
+@pytest.fixture(scope="module")
+def trained(lab: Lab) -> Trained:
+    """A finished training, followed from the moment it was submitted. Its branch has moved on before the pod could check it out."""
+    run = lab.submit("train", lab.conf("tiny"))
+    assert lab.git.publish("vidjobs", images.PROJECT) != lab.commit
+    lines = lab.researcher.vidjobs("logs", run, "--follow", "--grep", "Loss", seconds=240).splitlines()
+    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
+    return Trained(run, lines)
+
+
+def test_a_doctor_with_the_printed_role_finds_every_right(lab: Lab) -> None:
+    """The Role of `vidjobs rbac` is what `vidjobs doctor` asks for, and it does not reach secrets."""
+    lab.researcher.vidjobs("doctor")
+
+    assert not lab.researcher.may("get", "secrets")
+    assert not lab.researcher.may("list", "nodes")
+
+
+def test_losses_are_followed_from_pending_to_the_end(lab: Lab, trained: Trained) -> None:
+    """Every step's and every epoch's line comes once, in order, though the follow began before there was a container."""
+    steps = [int(match[1]) for line in trained.losses if (match := re.match(r"train Loss: \S+ .*\bstep=(\d+)", line))]
+    epochs = [int(match[1]) for line in trained.losses if (match := re.match(r"val +Loss: \S+ .*\bepoch=(\d+)", line))]
+
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= EPOCHS
+    assert epochs == list(range(1, EPOCHS + 1))
+
+
+def test_the_pod_ran_the_commit_that_was_pinned_at_submit(lab: Lab, trained: Trained) -> None:
+    """The branch moved on after the submit; the run and its records stay with what it was then."""
+    out = lab.folder / "provenance"
+    lab.researcher.vidjobs("fetch", "provenance.json", trained.run, "--out", str(out))
+
+    provenance = json.loads((out / "provenance.json").read_text())
+    assert provenance["commit"] == lab.commit
+    assert provenance["image"] == lab.image
+    (pod,) = lab.researcher.pods(trained.run)
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_status_names_the_missing_gpus(lab: Lab) -> None:
+    """Nine GPUs where there are four: pending, and the scheduler's reason in one line."""
+    run = lab.submit("train", lab.conf("greedy"), "--set", "job.resources.gpus=9")
+
+    status = lab.wait_for(run, lambda status: "Insufficient nvidia.com/gpu" in status["cause"], seconds=60)
+
+    assert status["phase"] == "pending"
+    assert status["fix"]
+    assert "\n" not in status["cause"]
+    lab.researcher.vidjobs("delete", run, "--yes")
+
+
+def test_checkpoints_come_back_whole_after_the_end(lab: Lab, trained: Trained) -> None:
+    """With the pod gone a helper fetches them, each has the manifest's checksum, and the helper does not stay."""
+    out = lab.folder / "fetched"
+    lab.researcher.vidjobs("fetch", "checkpoints", trained.run, "--out", str(out))
+
+    manifest = json.loads((out / "checkpoints" / "manifest.json").read_text())
+    weights = {name: entry for name, entry in manifest["files"].items() if entry["kind"] == "weights"}
+    assert len(weights) == EPOCHS
+    for name, entry in weights.items():
+        assert hashlib.sha256((out / "checkpoints" / name).read_bytes()).hexdigest() == entry["sha256"]
+    running = [pod for pod in get("pods", f"--namespace={lab.researcher.namespace}")["items"] if pod["status"]["phase"] == "Running"]
+    assert [pod["metadata"]["name"] for pod in running if not pod["metadata"].get("deletionTimestamp")] == []
+
+
+def test_eval_starts_from_the_best_checkpoint_of_another_run(lab: Lab, trained: Trained) -> None:
+    """`--from RUN@best` on the same volume; the predictions that come back have a row for each test clip."""
+    run = lab.submit("eval", "tiny.yaml", "--from", f"{trained.run}@best")
+    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
+    out = lab.folder / "eval"
+    lab.researcher.vidjobs("fetch", "predictions", run, "--out", str(out))
+
+    folder = out / "predictions"
+    logits, probabilities = (np.load(folder / f"{name}.npy") for name in ("logits", "probabilities"))
+    assert logits.shape == np.load(folder / "actuals.npy").shape == (12, CLASSES)
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4, atol=1e-6)
+    assert np.load(folder / "confusion.npy").shape == (CLASSES, 2, 2)
+    with (folder / "f1_by_class.csv").open() as table:
+        assert len(list(csv.DictReader(table))) >= CLASSES
+
+
+def test_a_deleted_pod_is_replaced_and_its_training_goes_on(lab: Lab) -> None:
+    """The retry resumes: no step is lost or done twice in the run's records, and the last epoch is whole."""
+    epochs = 12
+    run = lab.submit("train", lab.conf("retry", train={"epochs": epochs, "batch": 4, "lr": 1e-3, "checkpoint_steps": 2}))
+    first = lab.wait_for(run, lambda status: status["phase"] == "running")["pods"][0]["name"]
+    _wait_for_step(lab, run, 8)
+
+    kubectl("delete", "pod", first, f"--namespace={lab.researcher.namespace}", "--wait=false")
+    lines = lab.researcher.vidjobs("logs", run, "--follow", "--all-pods", seconds=240).splitlines()
+
+    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
+    assert [pod["metadata"]["name"] for pod in lab.researcher.pods(run)] != [first]
+    assert any("resum" in line.lower() for line in lines)
+    out = lab.folder / "retry"
+    lab.researcher.vidjobs("fetch", "metrics", run, "--out", str(out))
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in records if record["phase"] == "train"]
+    assert steps == list(range(1, len(steps) + 1))
+    assert [record["epoch"] for record in records if record["phase"] == "val"] == list(range(1, epochs + 1))
+
+
+def _wait_for_step(lab: Lab, run: str, step: int) -> None:
+    end = time.monotonic() + 120
+    while not re.search(rf"step={step}\b", lab.researcher.vidjobs("logs", run, "--grep", "train Loss")):
+        assert time.monotonic() < end, f"{run} did not reach step {step}"
+        time.sleep(1)
+
+
+def test_a_conf_or_data_error_is_not_retried(lab: Lab) -> None:
+    """64 and 65 fail the Job at its first pod, and `status` says what the trainer said."""
+    older = lab.folder / "older-code"  # code that does not know a setting which this launcher's own trainer accepts
+    shutil.copytree(images.PROJECT / "trainer", older / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    config = older / "trainer" / "config.py"
+    config.write_text(config.read_text().replace("    split_seed: int", "    seed_of_the_split: int"))
+    lab.git.publish("older", older)
+    job = {"code": {"repo": lab.git.url("older"), "ref": "main"}}
+    data = {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 8, "size": 32, "split_seed": 3}
+    expected = {
+        lab.submit("train", lab.conf("unknown-key", data=data, job=job)): (64, "split_seed"),
+        lab.submit("train", lab.conf("no-data", data=data | {"root": "${data}/Missing"})): (65, "/data/Missing"),
+    }
+
+    for run, (code, word) in expected.items():
+        status = lab.wait_for(run, lambda status: status["phase"] == "failed")
+        (pod,) = status["pods"]
+        assert pod["exit_code"] == code
+        assert word in status["cause"]
+
+
+def test_a_private_repository_opens_with_a_secret(lab: Lab, tmp_path: Path) -> None:
+    """The token comes from a Secret through GIT_ASKPASS: it is in no manifest, no log and no URL."""
+    token = secrets.token_hex(16)
+    (lab.folder / ".gitconfig").write_text("[credential]\n\thelper = store\n")
+    place = f"--namespace={lab.researcher.namespace}"
+    kubectl("create", "secret", "generic", "git", f"--from-literal=token={token}", place)
+    with git_server.serve(tmp_path, token=token) as private:
+        private.publish("private", images.PROJECT)
+        url = private.url("private")
+        (lab.folder / ".git-credentials").write_text(url.replace("http://", f"http://me:{token}@").rsplit("/", 1)[0] + "\n")
+        code = {"repo": url, "ref": "main", "token": {"secret": "git", "key": "token"}}
+        run = lab.submit("prepare", lab.conf("private", job={"code": code}))
+        lab.wait_for(run, lambda status: status["phase"] == "succeeded")
+        log = lab.researcher.vidjobs("logs", run)
+
+    pods = lab.researcher.pods(run)
+    assert token not in json.dumps(pods) + json.dumps(get("job", run, place)) + log
+    assert not any(token in request for request in private.requests)
+    assert any(request.endswith(" 401") for request in private.requests)
