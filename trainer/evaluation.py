@@ -24,11 +24,11 @@ class Batch(Protocol):
     """This process's share of one global micro-batch (trainer/data/loader.py)."""
 
     @property
-    def clips(self) -> Tensor: ...  # (B, T, H, W, C) uint8
+    def clips_BTHWC(self) -> Tensor: ...  # noqa: N802  uint8
     @property
-    def targets(self) -> Tensor: ...  # (B, C) float32
+    def targets_BC(self) -> Tensor: ...  # noqa: N802  float32
     @property
-    def indices(self) -> Tensor: ...  # (B,) int64
+    def indices_B(self) -> Tensor: ...  # noqa: N802  int64
     @property
     def total(self) -> int: ...  # clips of the global micro-batch
 
@@ -55,7 +55,7 @@ class Predictions:
 
 def model_input(batch: Batch, compute: Compute) -> Tensor:
     """The batch's clips as the network takes them: (B, C, T, H, W) float32 on the device."""
-    return to_model_input(compute.place(batch.clips))
+    return to_model_input(compute.place(batch.clips_BTHWC))
 
 
 def predict(
@@ -81,7 +81,7 @@ def predict(
             for batch in batches:
                 if stop is not None and peers.any(stop()):
                     raise TryAgain("stopped during evaluation")
-                if len(batch.indices):
+                if len(batch.indices_B):
                     rows.append(_answer(model, batch, compute, loss))
     finally:
         model.train(training)
@@ -89,11 +89,11 @@ def predict(
 
 
 def _answer(model: nn.Module, batch: Batch, compute: Compute, loss: losses.Loss) -> tuple[NDArray[Any], ...]:
-    targets = compute.place(batch.targets)
+    targets = compute.place(batch.targets_BC)
     logits = compute.run(model, model_input(batch, compute))
     losses.require_match(logits, targets)
     each = loss(logits, targets)
-    return logits.cpu().numpy(), batch.targets.numpy(), batch.indices.numpy(), each.cpu().numpy()
+    return logits.cpu().numpy(), batch.targets_BC.numpy(), batch.indices_B.numpy(), each.cpu().numpy()
 
 
 def _collect(peers: World, rows: list[tuple[NDArray[Any], ...]]) -> Predictions:

@@ -62,23 +62,14 @@ class Holder:
 class Lock:
     """A held lock."""
 
-    def __init__(self, path: Path, descriptor: int, beat: float) -> None:
-        self._path = path
+    def __init__(self, descriptor: int, beat: float) -> None:
+        self.holder = Holder.me()
         self._descriptor = descriptor
         self._ended = threading.Event()
         self._beat = beat
         self._thread = threading.Thread(target=self._keep_alive, name="run-lock", daemon=True)
         self._thread.start()
         os.register_at_fork(after_in_child=self._forget)  # data workers that outlive us must not keep the flock
-
-    def check(self) -> None:
-        """Raise TryAgain when somebody took the lock over, since two writers would spoil the run."""
-        try:
-            ours = self._path.stat().st_ino == os.fstat(self._descriptor).st_ino
-        except FileNotFoundError:
-            ours = False
-        if not ours:
-            raise TryAgain(f"{self._path} was taken over by {read_holder(self._path) or 'somebody else'} while this process stood still")
 
     def release(self) -> None:
         """Empty the file and let it go."""
@@ -104,7 +95,7 @@ class Lock:
 def hold(folder: RunFolder, *, say: Callable[[str], None] = print, stale: float = STALE, beat: float = BEAT) -> Iterator[Lock]:
     """Hold the run's folder inside the block. Raises TryAgain that names a living holder; takes a stale lock over."""
     folder.require_writable()
-    lock = Lock(folder.lock, _acquire(folder.lock, say, stale), beat)
+    lock = Lock(_acquire(folder.lock, say, stale), beat)
     try:
         yield lock
     finally:
@@ -117,6 +108,16 @@ def read_holder(path: Path) -> Holder | None:
         return Holder(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def require_held(path: Path, holder: Holder) -> None:
+    """Raise TryAgain unless the lock file still names `holder`: somebody took it over while this process stood still.
+
+    For every process of a run, before it writes: two writers would spoil it.
+    """
+    found = read_holder(path)
+    if found != holder:
+        raise TryAgain(f"the lock {path} was taken over by {found or 'somebody who is gone again'} while this process stood still")
 
 
 def _acquire(path: Path, say: Callable[[str], None], stale: float) -> int:
@@ -181,7 +182,7 @@ def _flock_within(descriptor: int, seconds: float) -> bool:
 
 
 def _replace(path: Path, descriptor: int) -> int:
-    """The kernel never freed a silent holder's flock (a lost node): a new file takes its name; the old holder's `check` sees it."""
+    """The kernel never freed a silent holder's flock (a lost node): a new file takes its name; the old holder's `require_held` sees it."""
     os.close(descriptor)
     path.unlink(missing_ok=True)
     fresh = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
