@@ -1,0 +1,30 @@
+"""`vidjobs render VERB CONF`: the manifests, exactly as submit would send them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher import output
+from launcher.all_backends import for_profile
+from launcher.plan import plan
+from launcher.profiles import choose
+from launcher.render import to_yaml
+
+
+def run(
+    verb: str,
+    conf: Path,
+    *,
+    sets: Sequence[str] = (),
+    source: str | None = None,
+    backend: str | None = None,
+    cluster: str | None = None,
+    name: str | None = None,
+) -> int:
+    profile = choose(cluster)
+    made = plan(verb, conf, profile=profile, backend=for_profile(profile, backend), sets=sets, source=source, name=name)
+    for warning in made.warnings:
+        output.warn(warning)
+    output.result(to_yaml(made.manifests).rstrip("\n"))
+    return 0

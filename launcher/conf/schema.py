@@ -1,0 +1,116 @@
+"""Every key of `name`, `job` and `sweep` with its default. The other sections are the trainer's (trainer/config.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from launcher.conf.units import Bytes, Cores, Seconds
+
+# Sections that the launcher hands on as they are; tests/contract compares this with trainer/config.py.
+TRAINER_SECTIONS = ("data", "model", "train", "test", "eval", "compute")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyConf:
+    """One key of a Secret."""
+
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeConf:
+    """Which code runs.
+
+    `code: worktree` is this checkout, as a commit that the remote has and the local diff; `code: image` is baked in.
+    """
+
+    kind: Literal["repo", "worktree", "image"] = "worktree"
+    repo: str = ""  # URL without user or token
+    ref: str = ""  # branch, tag or commit; "" = the repository's HEAD. Resolved to a commit when submitted
+    token: KeyConf | None = None  # for a private repository
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesConf:
+    """What the trainer's container gets; limits equal requests."""
+
+    gpus: int = 0
+    gpu_type: tuple[str, ...] = ()  # any of these; names as the cluster profile has them
+    cpu: Cores = field(default=Cores("4"))
+    memory: Bytes = field(default=Bytes("16Gi"))
+    shm: Bytes = field(default=Bytes("2Gi"))  # of /dev/shm; counts inside `memory`
+    scratch: Bytes = field(default=Bytes("10Gi"))  # local disk: code, staged data, caches
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeConf:
+    """One claim."""
+
+    claim: str
+    mount: str  # absolute path in the container
+    as_: Literal["", "runs", "data"] = field(default="", metadata={"key": "as"})  # what ${runs} and ${data} stand for
+    read_only: bool = False
+    stage_to: str = ""  # copy the claim here, onto local disk, before the trainer starts
+    unpack: bool = False  # with stage_to: unpack the tar files at the claim's top
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretConf:
+    """An environment variable from a Secret."""
+
+    env: str
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TolerationConf:
+    """A taint that the pod accepts."""
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserConf:
+    """The ids the pod runs as; none may be 0."""
+
+    uid: int = 1000
+    gid: int = 1000
+    fs_group: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConf:
+    """Where and with what the trainer runs."""
+
+    image: str = ""  # required on a cluster; pin it with @sha256:...
+    code: CodeConf = field(default_factory=CodeConf)
+    resources: ResourcesConf = field(default_factory=ResourcesConf)
+    nodes: int = 1
+    volumes: tuple[VolumeConf, ...] = ()
+    retries: int = 5  # of failed pods; evictions do not count
+    deadline: Seconds | None = None  # of all attempts together; none by default
+    grace: Seconds = field(default=Seconds(120))  # from SIGTERM to SIGKILL
+    ttl: Seconds = field(default=Seconds(7 * 86400))  # the Job and its logs are kept so long after the end
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[SecretConf, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
+    priority: str = ""  # priority class
+    queue: str = ""  # Kueue's local queue
+    tolerations: tuple[TolerationConf, ...] = ()
+    node_selector: dict[str, str] = field(default_factory=dict)
+    user: UserConf = field(default_factory=UserConf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConf:
+    """A grid of overrides, one trial each."""
+
+    grid: dict[str, Any] = field(default_factory=dict)  # key path -> list of values
+    where: str = ""  # which combinations: "model.read_at <= model.apply_at"
+    parallelism: int = 1  # trials at a time

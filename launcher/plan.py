@@ -1,0 +1,237 @@
+"""From a verb and a conf to all that a submit sends and remembers. Nothing is created here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from launcher.backend_base import Backend, Manifest
+from launcher.checkpoint_source import values_from
+from launcher.code_pin import pin
+from launcher.conf.nodes import Origin
+from launcher.conf.resolve import Experiment, key_path, resolve, seen_at
+from launcher.conf.schema import JobConf, TolerationConf, VolumeConf
+from launcher.errors import ConfError, Fault
+from launcher.profiles import ClusterProfile
+from launcher.records import RunRecord
+from launcher.render import render
+from launcher.spec import CodePin, JobSpec, Mount, Resources, SecretKey
+
+_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, no look-alikes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that could be submitted."""
+
+    spec: JobSpec
+    manifests: list[Manifest]
+    record: RunRecord
+    experiment: Experiment
+    warnings: tuple[str, ...] = ()
+
+
+def read(
+    conf: Path,
+    *,
+    profile: ClusterProfile,
+    backend: Backend,
+    sets: Sequence[str] = (),
+    name: str | None = None,
+    given: Sequence[tuple[Origin, Mapping[str, str]]] = (),
+) -> Experiment:
+    """The conf with all its layers for this cluster; its faults are in it."""
+    named = [(Origin("--name", "--name"), {"name": name})] if name is not None else []
+    return resolve(conf, profile=profile, place=backend.claim_path, sets=sets, given=[*named, *given])
+
+
+def plan(
+    verb: str,
+    conf: Path,
+    *,
+    profile: ClusterProfile,
+    backend: Backend,
+    sets: Sequence[str] = (),
+    source: str | None = None,
+    name: str | None = None,
+) -> Plan:
+    """Everything about the run, its code pinned. `source` is --from. ConfError with every fault, UserError for a bad source."""
+    experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name)
+    if source is not None and not experiment.faults:
+        values = values_from(source, verb, runs=_runs_volume(experiment.job), backend=backend)
+        given = [(Origin("--from", f"--from {source}"), values)]
+        experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, given=given)
+    faults = [*experiment.faults, *_cluster_faults(experiment, profile, backend)]
+    if faults:
+        raise ConfError(faults)
+    spec = job_spec(verb, experiment, profile, backend, _pinned(experiment, backend))
+    manifests = render(spec)
+    record = _record(spec, manifests, experiment, profile, backend)
+    return Plan(spec=spec, manifests=manifests, record=record, experiment=experiment, warnings=tuple(_warnings(experiment)))
+
+
+def job_spec(verb: str, experiment: Experiment, profile: ClusterProfile, backend: Backend, code: CodePin) -> JobSpec:
+    """The conf's job as the templates want it, under a new name."""
+    job = experiment.job
+    run = f"{experiment.name}-{verb}-{''.join(secrets.choice(_LETTERS) for _ in range(6))}"
+    conf_text = experiment.flat_text
+    conf_dir = backend.conf_dir(run)
+    runs_mount = seen_at(_runs_volume(job), backend.claim_path)
+    resource, affinity = gpu_request(job, profile)
+    return JobSpec(
+        run=run,
+        verb=verb,
+        name=experiment.name,
+        namespace=profile.namespace,
+        image=job.image,
+        argv=("python", "-m", "trainer", verb, "--conf", f"{conf_dir}/conf.yaml", "--run", f"{runs_mount}/{run}"),
+        conf_text=conf_text,
+        conf_dir=conf_dir,
+        code=code,
+        code_dir=backend.code_dir(run, code),
+        mounts=tuple(_mount(volume, backend) for volume in job.volumes),
+        runs_mount=runs_mount,
+        resources=_resources(job, resource),
+        node_affinity=affinity,
+        node_selector=dict(job.node_selector),
+        tolerations=tuple(_toleration(each) for each in job.tolerations),
+        env=dict(job.env),
+        secret_env=tuple((each.env, SecretKey(secret=each.secret, key=each.key)) for each in job.secrets),
+        pull_secrets=job.pull_secrets,
+        priority=job.priority,
+        queue=job.queue,
+        uid=job.user.uid,
+        gid=job.user.gid,
+        fs_group=job.user.fs_group,
+        retries=job.retries,
+        deadline_s=None if job.deadline is None else int(job.deadline),
+        grace_s=int(job.grace),
+        ttl_s=int(job.ttl),
+        annotations=_annotations(conf_text, code),
+    )
+
+
+def gpu_request(job: JobConf, profile: ClusterProfile) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """The resource that the wanted GPU types have in common, and the labels that select them. `lint` refuses what has none."""
+    kinds = [kind for kind in map(profile.gpu, job.resources.gpu_type) if kind is not None]
+    resource = kinds[0].resource if kinds else profile.gpu_resource
+    labels: dict[str, list[str]] = {}
+    for kind in kinds:
+        if kind.label_key:
+            labels.setdefault(kind.label_key, []).append(kind.label_value)
+    return resource, tuple((key, tuple(values)) for key, values in labels.items())
+
+
+def gpu_faults(experiment: Experiment, profile: ClusterProfile) -> list[Fault]:
+    """GPU types that this cluster has not, and lists that no one request can ask for."""
+    origin = experiment.origin(("job", "resources", "gpu_type"))
+    groups: dict[str, list[str]] = {}
+    faults = []
+    for wanted in experiment.job.resources.gpu_type:
+        kind = profile.gpu(wanted)
+        if kind is None:
+            message, hint = f'cluster "{profile.name}" has no GPU type "{wanted}"', f"known: {', '.join(profile.gpu_types) or 'none'}"
+            faults.append(Fault(path="job.resources.gpu_type", message=message, hint=hint, file=origin.file, line=origin.line))
+        else:
+            groups.setdefault(kind.resource, []).append(wanted)
+    if len(groups) > 1:
+        named = "; ".join(f"{resource}: {', '.join(types)}" for resource, types in groups.items())
+        message = f"a pod asks for one resource, and these types are {len(groups)}: {named}"
+        faults.append(Fault(path="job.resources.gpu_type", message=message, hint="keep one group", file=origin.file, line=origin.line))
+    return faults
+
+
+def _cluster_faults(experiment: Experiment, profile: ClusterProfile, backend: Backend) -> list[Fault]:
+    """What is wrong with the conf on this backend only."""
+    if backend.name == "local":
+        return []
+    faults = gpu_faults(experiment, profile)
+    if not experiment.job.image:
+        origin = experiment.origin(("job", "image"))
+        hint = "job: {image: registry/name:tag@sha256:...}, or `job:` in the cluster profile"
+        faults.append(Fault(path="job.image", message="is missing: pods need an image", hint=hint, file=origin.file, line=origin.line))
+    return faults
+
+
+def _pinned(experiment: Experiment, backend: Backend) -> CodePin:
+    try:
+        return pin(experiment.job.code, local=backend.name == "local", cwd=Path.cwd())
+    except ConfError as error:
+        raise ConfError([located(experiment, fault) for fault in error.faults]) from error
+
+
+def located(experiment: Experiment, fault: Fault) -> Fault:
+    """The fault with the place where its key was written."""
+    origin = experiment.origin(key_path(fault.path))
+    return dataclasses.replace(fault, file=origin.file, line=origin.line)
+
+
+def _runs_volume(job: JobConf) -> VolumeConf:
+    return next(volume for volume in job.volumes if volume.as_ == "runs")
+
+
+def _mount(volume: VolumeConf, backend: Backend) -> Mount:
+    where = backend.claim_path(volume.claim, volume.mount)
+    staged = bool(volume.stage_to) and where == volume.mount
+    return Mount(
+        claim=volume.claim,
+        mount=where,
+        read_only=volume.read_only,
+        stage_to=volume.stage_to if staged else "",
+        unpack=volume.unpack and staged,
+    )
+
+
+def _resources(job: JobConf, gpu_resource: str) -> Resources:
+    wanted = job.resources
+    sizes = {"cpu": str(wanted.cpu), "memory": str(wanted.memory), "shm": str(wanted.shm), "scratch": str(wanted.scratch)}
+    return Resources(gpu_resource=gpu_resource, gpus=wanted.gpus, **sizes)
+
+
+def _toleration(each: TolerationConf) -> dict[str, str]:
+    return {key: value for key, value in dataclasses.asdict(each).items() if value}
+
+
+def _annotations(conf_text: str, code: CodePin) -> dict[str, str]:
+    found = {"vidjobs/version": package_version(), "vidjobs/conf-sha256": hashlib.sha256(conf_text.encode()).hexdigest()}
+    return found | ({"vidjobs/commit": code.commit} if code.commit else {})
+
+
+def package_version() -> str:
+    """Of the installed package; "" in a checkout that is not installed."""
+    try:
+        return version("vidjobs")
+    except PackageNotFoundError:
+        return ""
+
+
+def _record(spec: JobSpec, manifests: list[Manifest], experiment: Experiment, profile: ClusterProfile, backend: Backend) -> RunRecord:
+    return RunRecord(
+        run=spec.run,
+        verb=spec.verb,
+        name=spec.name,
+        created=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        backend=backend.name,
+        cluster=profile.name,
+        context=profile.context,
+        namespace=profile.namespace,
+        directory=str(Path.cwd()),
+        runs_claim=_runs_volume(experiment.job).claim,
+        runs_mount=spec.runs_mount,
+        image=spec.image,
+        commit=spec.code.commit,
+        conf_text=spec.conf_text,
+        manifests=manifests,
+    )
+
+
+def _warnings(experiment: Experiment) -> list[str]:
+    if experiment.sweep is not None and experiment.sweep.grid:
+        return ["the conf has a `sweep:`, which this verb ignores: one run of the conf as it stands"]
+    return []

@@ -1,0 +1,175 @@
+"""Cluster profiles: what a cluster calls its GPUs, what its pods need, and whose rules hold there.
+
+Looked up in `./conf/clusters`, then `$XDG_CONFIG_HOME/vidjobs/clusters`, then `launcher/clusters`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from launcher import output
+from launcher.conf.convert import convert
+from launcher.conf.nodes import Node, plain
+from launcher.conf.schema import TolerationConf, VolumeConf
+from launcher.conf.yaml_source import read_file
+from launcher.errors import ConfError, UserError, did_you_mean
+
+SHIPPED = Path(__file__).parent / "clusters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuType:
+    """How one type of GPU is asked for."""
+
+    resource: str = "nvidia.com/gpu"
+    label_key: str = ""  # node label that selects the type; "" when the resource alone does
+    label_value: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ProfileFile:
+    """The keys of a profile's file."""
+
+    about: str = ""  # one line for `vidjobs clusters`
+    backend: Literal["kube", "local"] = "kube"
+    context: str = ""  # kubeconfig context; "" = the current one
+    namespace: str = ""  # "" = the context's
+    gpu_resource: str = "nvidia.com/gpu"
+    gpu_label: str = ""  # node label with the product's name, for types that have no resource of their own; "" = only the types listed
+    gpu_types: dict[str, str] = field(default_factory=dict)  # type -> resource of its own, or "" when it is a value of gpu_label
+    tolerations: tuple[TolerationConf, ...] = ()
+    storage_class: str = ""  # of new volumes; "" = the cluster's default
+    volumes: tuple[VolumeConf, ...] = ()  # of confs that name none
+    job: dict[str, Any] = field(default_factory=dict)  # other defaults of `job`: image, pull_secrets, queue, ...
+    rules: Literal["generic", "nrp", ""] = "generic"  # site rules of `vidjobs lint`
+    directories: dict[str, str] = field(
+        default_factory=dict
+    )  # local only: claim -> directory, from the profile's own folder; "~" is your home
+    retry_s: float = 1.0  # local only: delay before the first retry; it doubles (clusters start at 10 s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterProfile:
+    """One cluster, or this machine."""
+
+    name: str
+    backend: str = "kube"
+    context: str = ""
+    namespace: str = ""
+    gpu_types: dict[str, GpuType] = field(default_factory=dict)
+    gpu_resource: str = "nvidia.com/gpu"
+    gpu_label: str = ""
+    storage_class: str = ""
+    rules: str = "generic"
+    about: str = ""
+    file: str = ""  # where it was read
+    directories: dict[str, str] = field(default_factory=dict)  # claim -> absolute directory of this machine
+    retry_s: float = 1.0
+    layer: dict[str, Any] = field(default_factory=dict)  # as a conf would write it
+
+    def at(self, *, context: str, namespace: str) -> ClusterProfile:
+        """The same cluster in another context and namespace."""
+        return dataclasses.replace(self, context=context, namespace=namespace)
+
+    def conf_layer(self) -> dict[str, Any]:
+        """Values under every conf on this cluster."""
+        return self.layer
+
+    def gpu(self, name: str) -> GpuType | None:
+        """How a GPU type is asked for; None when this cluster has no such type. Case does not matter.
+
+        With a product label, a name that the profile does not list is taken as the label's value.
+        """
+        for known, kind in self.gpu_types.items():
+            if known.lower() == name.lower():
+                return kind
+        return GpuType(resource=self.gpu_resource, label_key=self.gpu_label, label_value=name) if self.gpu_label else None
+
+
+def load(name: str) -> ClusterProfile:
+    """The profile called `name`. UserError when there is none, ConfError when its file is wrong."""
+    if re.fullmatch(r"[A-Za-z0-9][-._A-Za-z0-9]*", name):
+        for folder in _folders():
+            path = folder / f"{name}.yaml"
+            if path.is_file():
+                return _read(path)
+    known = available()
+    raise UserError(f'no cluster profile is called "{name}"', hint=did_you_mean(name, known) or f"known: {', '.join(known)}")
+
+
+def available() -> list[str]:
+    """Names of all profiles, sorted; one of ours is hidden by one of yours with the same name."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
+
+
+def choose(name: str | None = None) -> ClusterProfile:
+    """`--cluster`, else VIDJOBS_CLUSTER, else `cluster:` of the user's config, else this machine, and says so."""
+    chosen = name or os.environ.get("VIDJOBS_CLUSTER") or _configured()
+    if chosen:
+        return load(chosen)
+    output.note(
+        f"no cluster is configured: using this machine (`vidjobs init --cluster NAME` or --cluster; known: {', '.join(available())})"
+    )
+    return load("local")
+
+
+def config_dir() -> Path:
+    """`$XDG_CONFIG_HOME/vidjobs`, by default `~/.config/vidjobs`."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "vidjobs"
+
+
+def _configured() -> str:
+    path = config_dir() / "config.yaml"
+    if not path.is_file():
+        return ""
+    node, faults = read_file(path, "user config")
+    if faults or node is None:
+        raise ConfError(faults)
+    return str(plain(node).get("cluster") or "")
+
+
+def _folders() -> list[Path]:
+    return [Path.cwd() / "conf" / "clusters", config_dir() / "clusters", SHIPPED]
+
+
+def _read(path: Path) -> ClusterProfile:
+    node, faults = read_file(path, "cluster profile")
+    if node is None:
+        raise ConfError(faults)
+    file, more = convert(node, _ProfileFile, ())
+    if faults or more or file is None:
+        raise ConfError([*faults, *more])
+    return ClusterProfile(
+        name=path.stem,
+        backend=file.backend,
+        context=file.context,
+        namespace=file.namespace,
+        gpu_types={name: _gpu_type(file, name, resource) for name, resource in file.gpu_types.items()},
+        gpu_resource=file.gpu_resource,
+        gpu_label=file.gpu_label,
+        storage_class=file.storage_class,
+        rules=file.rules,
+        about=file.about,
+        file=str(path),
+        directories={claim: str((path.parent / Path(folder).expanduser()).resolve()) for claim, folder in file.directories.items()},
+        retry_s=file.retry_s,
+        layer=_layer(node, file),
+    )
+
+
+def _gpu_type(file: _ProfileFile, name: str, resource: str) -> GpuType:
+    if resource:
+        return GpuType(resource=resource)
+    return GpuType(resource=file.gpu_resource, label_key=file.gpu_label, label_value=name)
+
+
+def _layer(node: Node, file: _ProfileFile) -> dict[str, Any]:
+    """Tolerations, volumes and `job:` of the file, as the `job` section of a conf."""
+    written = {key: plain(node.value[key]) for key in ("tolerations", "volumes") if key in node.value}
+    job = {**file.job, **written}
+    return {"job": job} if job else {}
