@@ -1,0 +1,40 @@
+"""What a dataset is to the rest of the trainer: named classes, and clips with a path, labels and a length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One annotated piece of video."""
+
+    id: str  # as the annotation names it; the name in every report
+    path: Path  # a video file; decode.py also looks for a folder of frames beside it
+    labels: tuple[int, ...]  # indices into the dataset's classes, ascending
+    frames: int  # as annotated
+
+
+class Dataset(Protocol):
+    """A module of trainer/data/datasets gives one by `open_dataset(conf)`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in index order."""
+        ...
+
+    @property
+    def multi_label(self) -> bool:
+        """True: a clip may show several classes, or none."""
+        ...
+
+    @property
+    def fps(self) -> float:
+        """Frames a second that the dataset's videos nominally have."""
+        ...
+
+    def clips(self, split: str) -> list[Clip]:
+        """Every clip of "train" or "test", in the annotation's order. "val" is carved out of "train" by splits.py."""
+        ...

@@ -1,0 +1,121 @@
+"""What `prepare` found in a dataset, clip by clip where something is wrong: as JSON, and in a few lines for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import DataConf
+from trainer.data.cache import Entry, Index, frame_bytes
+from trainer.run_folder import readable_size
+
+SHOWN = 5  # names of each kind in the summary; the JSON has all
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """One split. Lists hold {"id", and what is wrong}."""
+
+    clips: int  # in the annotation
+    cached: int  # clips that can be read
+    frames: int  # in the cache
+    bytes: int
+    classes: dict[str, int]  # class -> clips that show it
+    fps: dict[str, int]  # as the containers say -> clips; "unknown" for folders of frames
+    sizes: dict[str, int]  # "HxW" -> clips
+    decoders: dict[str, int]
+    broken: list[dict[str, str]]  # nothing could be read; left out of the cache
+    repaired: list[dict[str, str]]  # missing frames repeat the last good one
+    short: list[dict[str, str]]  # fewer frames than a clip has
+    variable_rate: list[dict[str, str]]
+    longer: list[dict[str, str]]  # the file holds more frames than annotated; the rest is not used
+    other_rate: list[dict[str, str]]  # not the dataset's frames per second
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareReport:
+    """Everything that `prepare` has to say; `prepare.json` is `to_json`."""
+
+    dataset: str
+    root: str
+    cache: str
+    size: int  # px
+    frames: int  # in a clip
+    seconds: float
+    splits: dict[str, SplitReport]
+
+    @property
+    def broken(self) -> list[str]:
+        """Ids of clips of which nothing could be read."""
+        return [item["id"] for split in self.splits.values() for item in split.broken]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain containers."""
+        return dataclasses.asdict(self)
+
+    def summary(self) -> list[str]:
+        """Lines for people."""
+        return [line for name, split in self.splits.items() for line in _lines(name, split)] + [f"cache: {self.cache}"]
+
+
+def make_report(indices: Mapping[str, Index], cache: Path, data: DataConf, *, seconds: float) -> PrepareReport:
+    """The report of the caches of all splits."""
+    splits = {name: _split_report(index, data) for name, index in indices.items()}
+    return PrepareReport(
+        dataset=data.name, root=data.root, cache=str(cache), size=data.size, frames=data.frames, seconds=round(seconds, 1), splits=splits
+    )
+
+
+def _split_report(index: Index, data: DataConf) -> SplitReport:
+    readable = [entry for entry in index.entries if entry.frames]
+    fate = "left out" if data.short == "drop" else "its last frame is repeated"
+    labels = Counter(label for entry in readable for label in entry.labels)
+    return SplitReport(
+        clips=len(index.entries),
+        cached=len(readable),
+        frames=index.total,
+        bytes=index.total * frame_bytes(index.size),
+        classes={name: labels[number] for number, name in enumerate(index.classes)},
+        fps=_counts(f"{entry.fps:g}" if entry.fps else "unknown" for entry in readable),
+        sizes=_counts(f"{entry.height}x{entry.width}" for entry in readable),
+        decoders=_counts(entry.decoder for entry in readable),
+        broken=[_item(entry, entry.fault) for entry in index.entries if not entry.frames],
+        repaired=[_item(entry, entry.repaired) for entry in readable if entry.repaired],
+        short=[_item(entry, f"{entry.frames} of {data.frames} frames; {fate}") for entry in readable if entry.annotated < data.frames],
+        variable_rate=[
+            _item(entry, "its frames come at uneven times; they are used one after the other") for entry in readable if entry.variable_rate
+        ],
+        longer=[_item(entry, f"{entry.longer} frames, {entry.annotated} annotated") for entry in readable if entry.longer],
+        other_rate=[
+            _item(entry, f"{entry.fps:g} fps, not {index.fps:g}") for entry in readable if entry.fps and abs(entry.fps - index.fps) > 0.5
+        ],
+    )
+
+
+def _item(entry: Entry, problem: str) -> dict[str, str]:
+    return {"id": entry.id, "problem": problem}
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _lines(name: str, split: SplitReport) -> list[str]:
+    lines = [f"{name}: {split.cached} of {split.clips} clips, {split.frames} frames, {readable_size(split.bytes)}"]
+    kinds = {
+        "cannot be read": split.broken,
+        "repaired": split.repaired,
+        "shorter than a clip": split.short,
+        "with a variable frame rate": split.variable_rate,
+        "longer than annotated": split.longer,
+        "at another frame rate": split.other_rate,
+    }
+    for kind, items in kinds.items():
+        if items:
+            more = f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+            lines.append(f"{name}: {len(items)} {kind}: " + "; ".join(f"{item['id']} ({item['problem']})" for item in items[:SHOWN]) + more)
+    return lines
