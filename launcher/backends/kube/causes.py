@@ -1,0 +1,258 @@
+"""Why a pod does not run or has failed, in one line, with the next step. Pure: from the objects' dicts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from launcher import exit_codes
+from launcher.backends.kube import pods as pod_of
+from launcher.backends.kube.pods import Object
+
+_PROGRESS = frozenset({"Scheduled", "SuccessfulAttachVolume", "Pulled", "Created", "Started", "SuccessfulCreate", "ProvisioningSucceeded"})
+_GPU = re.compile(r"Insufficient ((?:[\w.-]+/)[\w.-]+)")
+_DISRUPTIONS = {
+    "PreemptionByScheduler": "preempted by a pod of higher priority",
+    "DeletionByTaintManager": "its node was lost or drained",
+    "EvictionByEvictionAPI": "evicted, as a drained node does",
+    "DeletionByPodGC": "its node is gone",
+    "TerminationByKubelet": "evicted by its node",
+}
+_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+_CREATE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
+
+
+class Cause(NamedTuple):
+    """One line each; both empty when nothing is wrong."""
+
+    text: str = ""
+    fix: str = ""
+
+
+NOTHING = Cause()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """The claims that a run mounts, as they are: None where there is no such claim."""
+
+    found: Mapping[str, Object | None] = field(default_factory=dict)
+    events: Sequence[Object] = ()
+
+
+def event_time(event: Mapping[str, Any]) -> str:
+    """RFC 3339; the new events API leaves first and last timestamps empty."""
+    series = event.get("series") or {}
+    times = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"), event["metadata"].get("creationTimestamp"))
+    return next((str(time) for time in times if time), "")
+
+
+def current_warning(events: Sequence[Object], name: str, *, since: str = "") -> Object | None:
+    """The newest warning about the object, unless progress came after it: an event outlives its cause by an hour."""
+    mine = [event for event in events if event.get("involvedObject", {}).get("name") == name]
+    progress = max((event_time(event) for event in mine if event.get("reason") in _PROGRESS), default="")
+    after = max(progress, since)
+    warnings = [event for event in mine if event.get("type") == "Warning" and _seconds(event_time(event)) >= _seconds(after)]
+    return max(warnings, key=event_time, default=None)
+
+
+def not_created(job: Mapping[str, Any], events: Sequence[Object], newest_pod: str) -> Cause:
+    """The Job has no pod: what the API server said when the controller tried to make one."""
+    event = current_warning(events, str(job["metadata"]["name"]), since=newest_pod)
+    if event is None or event.get("reason") != "FailedCreate":
+        return NOTHING
+    message = str(event.get("message", "")).removeprefix("Error creating: ")
+    return refused(_without_name(message))
+
+
+def refused(message: str) -> Cause:
+    """An admission refusal of a pod, by what refused it."""
+    if "exceeded quota" in message:
+        return Cause(f"the namespace's quota is used up: {message}", "ask for less in job.resources, or wait until other runs free it")
+    if "violates PodSecurity" in message:
+        return Cause(f"the namespace refuses the pod: {message}", "change what it names, or use another namespace")
+    if "must specify" in message:
+        return Cause(f"a quota of the namespace wants more said: {message}", "set the resources it names in job.resources")
+    if "per Container" in message or "per Pod" in message:
+        return Cause(f"a LimitRange of the namespace refuses the pod: {message}", "change job.resources to stay inside it")
+    if "no PriorityClass" in message or "priority" in message.lower():
+        return Cause(f"the priority is refused: {message}", "leave out job.priority, or use one that the site allows")
+    if "admission webhook" in message or "ValidatingAdmissionPolicy" in message:
+        return Cause(f"a rule of the site refuses the pod: {message}", "change what it names")
+    return Cause(f"the pod cannot be created: {message}", "change what it names, then submit again")
+
+
+def not_scheduled(pod: Mapping[str, Any], claims: Claims) -> Cause:
+    """The scheduler found no node: its counted reasons, kept as they are."""
+    condition = pod_of.condition(pod, "PodScheduled")
+    if condition.get("status") == "True":
+        return NOTHING
+    volume = unbound(claims)
+    message = str(condition.get("message", ""))
+    if volume.text and (not message or "persistentvolumeclaim" in message.lower()):
+        return volume
+    if condition.get("reason") == "SchedulingGated":
+        return Cause("held by a scheduling gate: a queue has not admitted it yet", "wait for its turn")
+    if not message:
+        return NOTHING
+    short = message.split(" preemption:")[0].split(" no new claims to deallocate")[0].rstrip(" ,.")
+    return Cause(f"no node can take it: {short}{_asked(pod, message)}", _scheduling_fix(message))
+
+
+def unbound(claims: Claims) -> Cause:
+    """The first claim that is missing or not bound."""
+    for name, claim in claims.found.items():
+        if claim is None:
+            return Cause(f'volume claim "{name}" does not exist', f"`vidjobs volume create {name} --size SIZE`, or correct job.volumes")
+        phase = claim.get("status", {}).get("phase")
+        if phase == "Lost":
+            return Cause(f'volume claim "{name}" has lost its volume', "ask the cluster's administrators; its files may be gone")
+        if phase != "Bound":
+            said = max((event for event in claims.events if event["involvedObject"].get("name") == name), key=event_time, default=None)
+            if said is not None and said.get("reason") == "WaitForFirstConsumer":
+                continue  # bound when a pod that uses it finds a node
+            storage = claim["spec"].get("storageClassName", "the default")
+            why = f": {said['message']}" if said else ""
+            fix = f'is "{storage}" a storage class that exists and has room? delete the claim and create it anew'
+            return Cause(f'volume claim "{name}" is not bound{why}', fix)
+    return NOTHING
+
+
+def not_started(pod: Mapping[str, Any], events: Sequence[Object]) -> Cause:
+    """The pod has a node but the trainer does not run: image, secrets, mounts, or first containers at work."""
+    status = pod.get("status", {})
+    for one in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting = one.get("state", {}).get("waiting", {})
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in _IMAGE:
+            fix = "correct job.image, push it, or name its pull secret in job.pull_secrets"
+            return Cause(f'image "{one.get("image", "")}" cannot be pulled ({reason}): {_one_line(message)}', fix)
+        if reason in _CREATE:
+            return Cause(f'container "{one["name"]}" cannot be created ({reason}): {_one_line(message)}', "change what it names")
+        if "running" in one.get("state", {}) and one["name"] != pod_of.main_container(pod):
+            return Cause(_INIT_WORK.get(one["name"], f'container "{one["name"]}" runs first'))
+    return _mount_trouble(pod, events)
+
+
+def failure(pod: Mapping[str, Any], run: str) -> Cause:
+    """Why a pod that is over has failed."""
+    status = pod.get("status", {})
+    disruption = pod_of.condition(pod, "DisruptionTarget")
+    if disruption.get("status") == "True" or status.get("reason") == "Evicted":
+        why = _DISRUPTIONS.get(str(disruption.get("reason")), "evicted")
+        said = _one_line(str(status.get("message") or disruption.get("message", "")))
+        return Cause(f"{why}: {said}", _eviction_fix(said))
+    init = pod_of.failed_init(pod)
+    if init:
+        ended = init["state"]["terminated"]
+        words = _one_line(ended.get("message", ""), last=True)
+        return Cause(f'first container "{init["name"]}" failed with exit code {ended["exitCode"]}: {words}', f"`vidjobs logs {run}` shows all it said")
+    ended = pod_of.container_status(pod, pod_of.main_container(pod)).get("state", {}).get("terminated", {})
+    if ended:
+        return _ended(pod, ended, run)
+    return Cause(f"{status.get('reason') or 'failed'}: {_one_line(status.get('message', ''))}", f"`vidjobs resume {run}` tries again")
+
+
+def termination(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's last message, when it is the JSON it writes at its end."""
+    for field in ("state", "lastState"):
+        text = pod_of.container_status(pod, pod_of.main_container(pod)).get(field, {}).get("terminated", {}).get("message", "")
+        try:
+            parsed = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(parsed, dict):
+            return parsed
+    return {}
+
+
+_INIT_WORK = {"code": "checking out the code", "stage": "copying the volumes that say stage_to"}
+
+
+def _ended(pod: Mapping[str, Any], ended: Mapping[str, Any], run: str) -> Cause:
+    code, reason = int(ended.get("exitCode", 0)), str(ended.get("reason", ""))
+    if reason == "OOMKilled":
+        limit = _limits(pod).get("memory", "its limit")
+        fix = "raise job.resources.memory, or lower train.batch or the number of data workers"
+        return Cause(f"out of memory: it used more than {limit} (shm included)", fix)
+    if reason == "ContainerStatusUnknown":
+        return Cause("its node lost track of it", f"`vidjobs resume {run}` goes on from the last checkpoint")
+    said = termination(pod)
+    words = str(said.get("message", "")) if said else str(ended.get("message", ""))
+    detail = _one_line(words, last=not said)
+    return Cause(exit_codes.meaning(code) + (f": {detail}" if detail else ""), exit_codes.next_step(code, run))
+
+
+def _mount_trouble(pod: Mapping[str, Any], events: Sequence[Object]) -> Cause:
+    event = current_warning(events, pod_of.name(pod))
+    if event is None or event.get("reason") not in ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedMapVolume"):
+        return NOTHING
+    node = pod.get("spec", {}).get("nodeName", "its node")
+    if event["reason"] == "FailedCreatePodSandBox":
+        return Cause(f"{node} cannot start the pod: {_one_line(event['message'])}", "wait, or delete the pod if it stays so")
+    held = "Multi-Attach" in event["message"]
+    fix = "a pod on another node holds this one-node (RWO) volume: cancel that run, or wait" if held else "wait; the node tries again"
+    return Cause(f"a volume cannot be mounted on {node}: {_one_line(event['message'])}", fix)
+
+
+def _scheduling_fix(message: str) -> str:
+    gpu = _GPU.search(message)
+    if gpu:
+        return f"wait until {gpu[1]} is free, or ask for fewer or another type (`vidjobs doctor` shows what is free)"
+    if "affinity/selector" in message or "didn't match" in message:
+        return "no free node has that label: choose other types in job.resources.gpu_type, or change job.node_selector"
+    for resource, key in (("cpu", "cpu"), ("memory", "memory"), ("ephemeral-storage", "scratch")):
+        if f"Insufficient {resource}" in message:
+            return f"ask for less in job.resources.{key}, or wait"
+    if "volume node affinity conflict" in message:
+        return "the volume lies where no fitting node is: change job.resources.gpu_type or use a volume there"
+    if "untolerated taint" in message:
+        return "add the taint to job.tolerations if the site allows it"
+    return "wait, or ask for less"
+
+
+def _asked(pod: Mapping[str, Any], message: str) -> str:
+    """What the pod asks of the scarce thing: ` (asks for 9)`, or the labels that no node has."""
+    gpu = _GPU.search(message)
+    if gpu and gpu[1] in _limits(pod):
+        return f" (asks for {_limits(pod)[gpu[1]]})"
+    if "affinity/selector" not in message:
+        return ""
+    wanted = dict(pod["spec"].get("nodeSelector") or {})
+    required = pod["spec"].get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    for term in required.get("nodeSelectorTerms", []):
+        wanted |= {one["key"]: " or ".join(one.get("values", [])) for one in term.get("matchExpressions", [])}
+    return f" (asks for {', '.join(f'{key}={value}' for key, value in wanted.items())})" if wanted else ""
+
+
+def _limits(pod: Mapping[str, Any]) -> dict[str, str]:
+    main = pod_of.main_container(pod)
+    for one in pod["spec"]["containers"]:
+        if one["name"] == main:
+            return dict(one.get("resources", {}).get("limits") or {})
+    return {}
+
+
+def _eviction_fix(message: str) -> str:
+    if "ephemeral" in message:
+        return "raise job.resources.scratch: the pod wrote more than it asked for"
+    return "nothing to do: a retry goes on from the last checkpoint"
+
+
+def _without_name(message: str) -> str:
+    """`pods "x-abc" is forbidden: exceeded quota…` -> `exceeded quota…`."""
+    return re.sub(r'^pods "[^"]*" is forbidden: ', "", message)
+
+
+def _one_line(text: str, *, last: bool = False) -> str:
+    """The first (or last) line that is not blank, at most 300 characters."""
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()] or [""]
+    return lines[-1 if last else 0][:300]
+
+
+def _seconds(time: str) -> str:
+    """To the second: events carry microseconds or none."""
+    return time[:19]

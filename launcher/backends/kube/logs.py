@@ -1,0 +1,179 @@
+"""A run's log: its pods are found as they come, also before the first one exists, and each is read to its end."""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from launcher.backend_base import LogLine
+from launcher.backends.kube import pods as pod_of
+from launcher.backends.kube.client import KubeClient, Listing, Object
+from launcher.backends.kube.container_log import SILENCE_S, ContainerLog, Start
+from launcher.errors import ClusterError
+
+_WATCH_S = 10  # how long to wait for news of the run's pods before looking at the Job again
+_PATIENCE_S = 600.0  # how long a follow survives an API server that is away
+_QUEUE = 1000  # lines that wait for the reader, over all pods
+_MERGED = 32  # pods whose logs are open at once when they are merged
+
+_T = TypeVar("_T")
+
+
+@dataclass(kw_only=True)
+class JobLogs:
+    """All pods of one run."""
+
+    client: KubeClient
+    run: str
+    since_s: int | None = None
+    tail: int | None = None
+    silence_s: float = SILENCE_S
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def read(self, *, all_pods: bool) -> Iterator[LogLine]:
+        """What is there now: of the newest pod, or of all, merged by time."""
+        pods = pod_of.oldest_first(self._list().items)
+        logs = [self._pod_lines(pod, self._start(), follow=False) for pod in (pods if all_pods else pods[-1:])]
+        if len(logs) <= _MERGED:
+            yield from (line for _, line in heapq.merge(*map(_timed, logs), key=lambda pair: pair[0]))
+        else:
+            for log in logs:
+                yield from log
+
+    def follow(self, *, all_pods: bool) -> Iterator[LogLine]:
+        """Until the run has ended. Pods that replace failed ones follow on; with `all_pods` all are followed side by side."""
+        pods = self._as_they_come(all_pods=all_pods)
+        try:
+            if all_pods:
+                yield from self._side_by_side(pods)
+            else:
+                for pod, start in pods:
+                    yield from self._pod_lines(pod, start, follow=True)
+        finally:
+            self._stop.set()
+
+    def _start(self) -> Start:
+        since = None if self.since_s is None else int(self.client.now()) - self.since_s
+        return Start(since=since, tail=self.tail)
+
+    def _list(self) -> Listing:
+        return self.client.list("Pod", labels=pod_of.of_job(self.run))
+
+    def _as_they_come(self, *, all_pods: bool) -> Iterator[tuple[Object, Start]]:
+        """Each pod once, with where to begin: the newest (or all) of those already there, then every later one from its start."""
+        seen: set[str] = set()
+        listing = self._list()  # the first question is asked without patience: a wrong login or server shows at once
+        start = self._start()
+        while not self._stop.is_set():
+            ended = pod_of.job_ended(self._patiently(lambda: self.client.find("Job", self.run)))
+            listing = self._patiently(self._list)  # after the Job: an ended Job gets no more pods
+            fresh = [pod for pod in pod_of.oldest_first(listing.items) if pod_of.uid(pod) not in seen]
+            if fresh:
+                for pod in fresh if all_pods or seen else fresh[-1:]:
+                    yield pod, start
+                seen |= {pod_of.uid(pod) for pod in fresh}
+                start = Start()
+                continue
+            if ended:
+                return
+            self._wait(listing.version)
+
+    def _pod_lines(self, pod: Object, start: Start, *, follow: bool) -> Iterator[LogLine]:
+        """An init container that failed, with all its words, then the trainer."""
+        now = self._started(pod) if follow else pod
+        if now is None:
+            return
+        init = pod_of.failed_init(now)
+        if init:
+            yield from self._container(now, str(init["name"]), Start()).lines(follow=False)
+        main = pod_of.main_container(now)
+        if pod_of.container_state(now, main) in ("running", "terminated"):
+            yield from self._container(now, main, start).lines(follow=follow)
+
+    def _container(self, pod: Object, container: str, start: Start) -> ContainerLog:
+        return ContainerLog(
+            client=self.client, pod=pod_of.name(pod), uid=pod_of.uid(pod), container=container,
+            start=start, silence_s=self.silence_s, stop=self._stop,
+        )  # fmt: skip
+
+    def _started(self, pod: Object) -> Object | None:
+        """The pod as soon as it has something to read; None when it went away before that."""
+        while not self._stop.is_set():
+            now = self._patiently(lambda: self.client.find("Pod", pod_of.name(pod)))
+            if now is None or pod_of.uid(now) != pod_of.uid(pod):
+                return None
+            if pod_of.container_state(now, pod_of.main_container(now)) != "waiting":
+                return now
+            self._wait(str(now["metadata"]["resourceVersion"]))
+        return None
+
+    def _wait(self, version: str) -> None:
+        """Until a pod of the run changes, or some seconds."""
+        try:
+            for _ in self.client.watch("Pod", version=version, labels=pod_of.of_job(self.run), timeout_s=_WATCH_S):
+                return
+        except ClusterError as error:
+            if not error.transient:
+                raise
+            self._stop.wait(1.0)
+
+    def _patiently(self, ask: Callable[[], _T]) -> _T:
+        """The answer, also of an API server that is away for some minutes."""
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except ClusterError as error:
+                if not error.transient or time.monotonic() > until or self._stop.is_set():
+                    raise
+            self._stop.wait(2.0)
+
+    def _side_by_side(self, pods: Iterator[tuple[Object, Start]]) -> Iterator[LogLine]:
+        """Lines of all pods as they come, one thread a pod."""
+        lines: queue.Queue[LogLine | ClusterError | None] = queue.Queue(_QUEUE)
+
+        def put(item: LogLine | ClusterError | None) -> None:
+            while not self._stop.is_set():
+                try:
+                    return lines.put(item, timeout=0.5)
+                except queue.Full:
+                    continue
+            return None
+
+        def follow_one(pod: Object, start: Start) -> None:
+            try:
+                for line in self._pod_lines(pod, start, follow=True):
+                    put(line)
+            except ClusterError as error:
+                put(error)
+
+        def discover() -> None:
+            threads = []
+            try:
+                for pod, start in pods:
+                    threads.append(threading.Thread(target=follow_one, args=(pod, start), daemon=True))
+                    threads[-1].start()
+            except ClusterError as error:
+                put(error)
+            for thread in threads:
+                thread.join()
+            put(None)
+
+        threading.Thread(target=discover, daemon=True).start()
+        while (item := lines.get()) is not None:
+            if isinstance(item, ClusterError):
+                raise item
+            yield item
+
+
+def _timed(lines: Iterator[LogLine]) -> Iterator[tuple[str, LogLine]]:
+    """With the time to merge by: a line without one stays behind the line before it."""
+    last = ""
+    for line in lines:
+        last = line.time or last
+        yield last, line

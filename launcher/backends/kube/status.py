@@ -1,0 +1,156 @@
+"""What a run does, from the dicts of its Job, pods, events and claims. Pure, so that every state can be tested without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.backend_base import Phase, PodStatus, RunStatus
+from launcher.backends.kube import causes
+from launcher.backends.kube import pods as pod_of
+from launcher.backends.kube.causes import NOTHING, Cause, Claims
+from launcher.backends.kube.pods import Object
+
+CANCELLED = "vidjobs/cancelled"  # annotation of the Job: when `vidjobs cancel` was typed
+_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the cluster says about one run. Without events and claims the cause is less precise, never wrong."""
+
+    job: Object | None
+    pods: Sequence[Object] = ()
+    events: Sequence[Object] = ()
+    claims: Claims = field(default_factory=Claims)
+
+
+def run_status(run: str, facts: Facts) -> RunStatus:
+    """Phase, cause and next step of one run."""
+    pods = pod_of.oldest_first(facts.pods)
+    phase, cause = _phase(run, facts, pods)
+    said = next((message for message in map(causes.termination, reversed(pods)) if message), {})
+    return RunStatus(run=run, phase=phase, cause=cause.text, fix=cause.fix, pods=tuple(map(_pod, pods)), termination=said)
+
+
+def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
+    job = facts.job
+    ended = pod_of.job_ended(job)
+    if job is None or ended == "gone":
+        fix = f"what it wrote is still on its volume: `vidjobs fetch all {run}`"
+        return Phase.GONE, Cause("its Job is no longer in the cluster (deleted, or past its ttl)", fix)
+    if ended == "succeeded":
+        return Phase.SUCCEEDED, NOTHING
+    if ended == "failed":
+        return Phase.FAILED, _job_failure(run, job, pods)
+    if ended == "suspended":
+        return _suspended(run, job, pods)
+    live = pod_of.live(pods)
+    if live:
+        return _live(live[-1], facts, retry=len(pods) > len(live))
+    return _between(run, job, facts, pods)
+
+
+def _suspended(run: str, job: Mapping[str, Any], pods: list[Object]) -> tuple[Phase, Cause]:
+    queue = job["metadata"].get("labels", {}).get(_QUEUE_LABEL)
+    if queue and CANCELLED not in job["metadata"].get("annotations", {}):
+        return Phase.PENDING, Cause(f'waits in the queue "{queue}" to be admitted', "wait for its turn")
+    if pod_of.live(pods):
+        return Phase.CANCELLED, Cause("stopping: the trainer writes its checkpoint", "")
+    return Phase.CANCELLED, Cause("", f"`vidjobs resume {run}` goes on from its last checkpoint")
+
+
+def _live(pod: Object, facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
+    waiting = Phase.RETRYING if retry else Phase.PENDING
+    node = pod.get("spec", {}).get("nodeName", "")
+    state = pod_of.container_state(pod, pod_of.main_container(pod))
+    if state == "running":
+        return Phase.RUNNING, _node_trouble(pod, node)
+    if not node:
+        cause = causes.not_scheduled(pod, facts.claims)
+        return waiting, cause if cause.text else Cause("waits for a node")
+    if state == "terminated":
+        return Phase.RUNNING, Cause("the trainer has ended; its pod is being wound up")
+    cause = causes.not_started(pod, facts.events)
+    return Phase.STARTING, cause if cause.text else Cause(f"node {node} prepares it (image, volumes)")
+
+
+def _node_trouble(pod: Object, node: str) -> Cause:
+    """A running pod that is no longer ready: nobody hears of its node, or it is being stopped."""
+    disruption = pod_of.condition(pod, "DisruptionTarget")
+    stopping = pod["metadata"].get("deletionTimestamp")
+    lost = pod_of.condition(pod, "Ready").get("status") == "False" and not stopping
+    if lost or disruption.get("reason") == "DeletionByTaintManager":
+        fix = "nothing to do: when Kubernetes gives the node up, a retry goes on from the last checkpoint"
+        return Cause(f"node {node} lost, waiting", fix)
+    if stopping:
+        return Cause("being stopped: the trainer writes its checkpoint")
+    return NOTHING
+
+
+def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
+    """No pod is alive and the Job goes on: not created yet, refused, or between two attempts."""
+    newest = max((pod["metadata"].get("creationTimestamp", "") for pod in pods), default="")
+    refusal = causes.not_created(job, facts.events, newest)
+    failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
+    if not failed:
+        return Phase.PENDING, refusal if refusal.text else Cause("its pod is about to be created")
+    if refusal.text:
+        return Phase.RETRYING, refusal
+    last = causes.failure(failed[-1], run)
+    attempts = int(job["spec"].get("backoffLimit", 6)) + 1
+    return Phase.RETRYING, Cause(f"attempt {len(failed)} of {attempts} failed ({last.text}); the next starts within minutes", last.fix)
+
+
+def _job_failure(run: str, job: Object, pods: list[Object]) -> Cause:
+    """The Job's own reason, and the last pod's."""
+    condition = pod_of.condition(job, "Failed") or pod_of.condition(job, "FailureTarget")
+    reason = condition.get("reason", "")
+    if reason == "DeadlineExceeded":
+        seconds = job["spec"].get("activeDeadlineSeconds", "")
+        return Cause(f"stopped after job.deadline ({seconds} s)", f"raise job.deadline; `--from {run}@last` starts from its checkpoint")
+    failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
+    if not failed:
+        return Cause(str(condition.get("message") or reason or "failed"), f"`vidjobs logs {run}` shows what is left of its log")
+    last = causes.failure(failed[-1], run)
+    if reason == "BackoffLimitExceeded" and len(failed) > 1:
+        return Cause(f"{len(failed)} attempts failed, the last: {last.text}", last.fix)
+    return last
+
+
+def _pod(pod: Object) -> PodStatus:
+    status = pod.get("status", {})
+    main = pod_of.container_status(pod, pod_of.main_container(pod)).get("state", {})
+    ended = main.get("terminated", {})
+    started = main.get("running", ended).get("startedAt") or status.get("startTime") or ""
+    return PodStatus(
+        name=pod_of.name(pod),
+        phase=_pod_phase(pod),
+        node=pod.get("spec", {}).get("nodeName", ""),
+        exit_code=ended.get("exitCode"),
+        reason=_pod_reason(pod, ended),
+        started=started,
+        finished=ended.get("finishedAt") or "",
+    )
+
+
+def _pod_reason(pod: Object, ended: Mapping[str, Any]) -> str:
+    """One word: "OOMKilled", "Evicted", "Completed", "PreemptionByScheduler"; of a failed first container its name."""
+    if pod["status"].get("phase") == "Failed":
+        disruption = pod_of.condition(pod, "DisruptionTarget")
+        init = pod_of.failed_init(pod)
+        reason = pod["status"].get("reason") or disruption.get("reason") or ended.get("reason")
+        return str(reason or (f"Init:{init['name']}" if init else ""))
+    return str(ended.get("reason") or "")
+
+
+def _pod_phase(pod: Object) -> Phase:
+    phase = pod.get("status", {}).get("phase")
+    if phase == "Succeeded":
+        return Phase.SUCCEEDED
+    if phase == "Failed":
+        return Phase.FAILED
+    if pod_of.container_state(pod, pod_of.main_container(pod)) in ("running", "terminated"):
+        return Phase.RUNNING
+    return Phase.STARTING if pod.get("spec", {}).get("nodeName") else Phase.PENDING
