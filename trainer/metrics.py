@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, multilabel_confusion_matrix
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating[Any]] | NDArray[np.int64]
 Ints = NDArray[np.int64]
 
 
