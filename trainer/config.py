@@ -34,6 +34,7 @@ class DataConf:
     start: Literal["first", "random"] = "first"  # where a training clip starts; evaluation always starts at the first frame
     flip: float = 0.5  # probability that a training clip is mirrored, all its frames together
     short: Literal["repeat", "drop"] = "repeat"  # a video shorter than `frames`: repeat its last frame, or leave it out and say so
+    broken: Literal["fail", "exclude"] = "fail"  # files of which nothing can be read: stop, or train without them (prepare names them)
     val_fraction: float = 0.1  # of each class's training clips, held out for validation
     split_seed: int = 22  # of the validation split
     cache: str = ""  # folder of decoded uint8 clips; "" = <runs>/.cache/<hash of the data settings>
