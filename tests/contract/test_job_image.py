@@ -14,7 +14,7 @@ EXTRAS = ("trainer", "video")
 
 
 def packages_of_the_image(project: Path) -> set[str]:
-    command = [sys.executable, project / "docker" / "requirements.py", project / "pyproject.toml", *EXTRAS]
+    command = [sys.executable, str(project / "docker" / "requirements.py"), str(project / "pyproject.toml"), *EXTRAS]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in lines}
 
@@ -44,7 +44,7 @@ def test_the_image_has_every_package_that_the_trainer_imports(project: Path) -> 
 
 def test_an_unknown_extra_is_an_error(project: Path) -> None:
     """A misspelt extra must not give an image without packages."""
-    command = [sys.executable, project / "docker" / "requirements.py", project / "pyproject.toml", "trainr"]
+    command = [sys.executable, str(project / "docker" / "requirements.py"), str(project / "pyproject.toml"), "trainr"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode != 0
