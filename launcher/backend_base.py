@@ -74,6 +74,7 @@ class LogLine:
     time: str = ""  # RFC 3339 with nanoseconds, UTC
     container: str = "trainer"
     kind: str = "line"
+    terminated: bool = True  # False: an ended container's last line, which has no newline and may be cut
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,13 +45,13 @@ class LogView:
     shown: int = 0
     _pod: str | None = None
 
-    def feed(self, line: LogLine, *, complete: bool = True) -> None:
-        """One line; `complete=False` when it is the last one and has no newline."""
+    def feed(self, line: LogLine) -> None:
+        """The next line, or a mark where lines were lost."""
         self._note_pod(line)
         if line.kind == "gap":
             self._gap(line)
             return
-        record = self.reader.feed(line.text, pod=line.pod, complete=complete and line.kind == "line")
+        record = self._read(line)
         if self.options.grep and not any(pattern.search(line.text) for pattern in self.options.grep):
             return
         if record is not None:
@@ -82,6 +82,12 @@ class LogView:
                 output.note(f"now from pod {line.pod}")
             self.several_pods |= self._pod is not None
             self._pod = line.pod
+
+    def _read(self, line: LogLine) -> LossRecord | None:
+        if line.kind == "truncated":  # its beginning is lost, so what it says cannot be known
+            self.reader.lines += 1
+            return None
+        return self.reader.feed(line.text, pod=line.pod, complete=line.terminated)
 
     def _gap(self, line: LogLine) -> None:
         output.warn(f"lines are missing here: {line.text}" if line.text else "lines are missing here")

@@ -188,7 +188,7 @@ def _show_file(file: Path, options: LogOptions) -> int:
         for number, raw in numbered if options.tail is None else deque(numbered, maxlen=options.tail):
             view.reader.lines = number - 1
             text = raw.decode("utf-8", errors="replace").removeprefix("\ufeff")
-            view.feed(LogLine(pod="", text=text.removesuffix("\n").removesuffix("\r")), complete=raw.endswith(b"\n"))
+            view.feed(LogLine(pod="", text=text.removesuffix("\n").removesuffix("\r"), terminated=raw.endswith(b"\n")))
     view.finish()
     return 0
 
