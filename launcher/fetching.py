@@ -1,0 +1,283 @@
+"""Copies files off a volume so that a cut costs nothing: `NAME.part` grows to the whole file, is verified, and only then becomes `NAME`.
+
+Beside it `NAME.part.json` says which file the part belongs to (size and time of change), so a later fetch goes on from its last byte, and
+starts over when the file has changed. Works with anything that is `Files`; memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from launcher.backend_base import Files, RemoteFile
+from launcher.errors import AdmissionError, ClusterError, UserError
+
+_T = TypeVar("_T")
+PART = ".part"
+SIDECAR = ".part.json"
+_RANGE = 64 << 20  # bytes asked for at once
+_TRIES = 6  # cuts in a row without a single new byte
+_ROUNDS = 8  # times that a file may change (or arrive damaged) before we give up
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """One file that is now here, whole."""
+
+    path: str  # below the run folder
+    file: Path
+    size: int
+    sha256: str
+    transferred: int  # bytes that crossed the wire; 0 when it was here already
+
+
+def fetch(
+    files: Files,
+    wanted: Sequence[RemoteFile],
+    out: Path,
+    progress: Callable[[int], None] | None = None,
+    wait: Callable[[float], None] = time.sleep,
+) -> list[Path]:
+    """Bring `wanted` below `out`; the paths of the files, in order. `progress` is told the bytes done so far. Errors as `fetch_each`."""
+    return [done.file for done in fetch_each(files, wanted, out, progress, wait)]
+
+
+def fetch_each(
+    files: Files,
+    wanted: Sequence[RemoteFile],
+    out: Path,
+    progress: Callable[[int], None] | None = None,
+    wait: Callable[[float], None] = time.sleep,
+) -> Iterator[Fetched]:
+    """The same, file by file as they become whole.
+
+    Raises UserError for a name that could lead out of `out`, a file that vanished or keeps changing, a full disk;
+    ClusterError when the connection does not come back (what has arrived is kept).
+    """
+    targets = [local_path(out, file.path) for file in wanted]  # all are checked before the first byte
+    _require_space(wanted, targets, out)
+    before = 0
+    for file, target in zip(wanted, targets, strict=True):
+        yield _Transfer(files, file, target, tell=_from(before, progress), wait=wait).run()
+        before += file.size
+
+
+def _from(before: int, progress: Callable[[int], None] | None) -> Callable[[int], None]:
+    """Adds what earlier files had to one file's progress."""
+
+    def tell(done: int) -> None:
+        if progress:
+            progress(before + done)
+
+    return tell
+
+
+def local_path(out: Path, name: str) -> Path:
+    """Where a file of the volume goes. UserError when its name is hostile, or would pass through a link below `out`."""
+    parts = name.split("/")
+    hostile = not name or name.startswith("/") or "\\" in name or any(part in ("", ".", "..") for part in parts)
+    if hostile or ":" in parts[0] or not name.isprintable() or any(len(os.fsencode(part)) > 240 for part in parts):
+        raise UserError(f"the volume holds a file called {name!r}; a name like this is not written here", hint="rename it on the volume")
+    if name.endswith((PART, SIDECAR)):
+        raise UserError(f"{name} is an unfinished copy, not a file", hint="fetch the whole file")
+    path = out
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise UserError(f"{path} is a link; {name} is not written through it", hint="remove the link, or choose another folder with -o")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder here, and {name} a file on the volume", hint="choose another folder with -o")
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file of this machine."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_space(wanted: Sequence[RemoteFile], targets: Sequence[Path], out: Path) -> None:
+    """UserError when the disk cannot take what is not here yet."""
+    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir())
+    here = sum(target.stat().st_size for target in targets if target.is_file())
+    missing = sum(file.size for file in wanted) - here - shutil.disk_usage(folder).free
+    if missing > 0:
+        raise UserError(
+            f"{out} has too little space: {missing / (1 << 30):.2f} GiB are missing", hint="free some, or choose another folder with -o"
+        )
+
+
+class _Transfer:
+    """One file on its way."""
+
+    def __init__(
+        self, files: Files, remote: RemoteFile, target: Path, *, tell: Callable[[int], None], wait: Callable[[float], None]
+    ) -> None:
+        self.files = files
+        self.remote = remote
+        self.target = target
+        self.part = target.with_name(target.name + PART)
+        self.sidecar = target.with_name(target.name + SIDECAR)
+        self.tell = tell
+        self.wait = wait
+        self.transferred = 0
+
+    def run(self) -> Fetched:
+        """Until the file is here, whole and verified."""
+        digest = self._here_already()
+        if not digest:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with self._open_part() as part:
+                    digest = self._download(part)
+            except OSError as error:
+                hint = "what has arrived is kept; run the same again"
+                raise UserError(f"{self.target} cannot be written: {error.strerror}", hint=hint) from error
+        self.tell(self.remote.size)
+        return Fetched(path=self.remote.path, file=self.target, size=self.remote.size, sha256=digest, transferred=self.transferred)
+
+    def _here_already(self) -> str:
+        """The digest of a file that is here and equal; else ""."""
+        if not self.target.is_file() or self.target.stat().st_size != self.remote.size:
+            return ""
+        digest = sha256_of(self.target)
+        return digest if digest == self._patiently(lambda: self.files.sha256(self.remote.path)) else ""
+
+    @contextlib.contextmanager
+    def _open_part(self) -> Iterator[int]:
+        """The part, for us alone."""
+        fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = self.part.exists() and os.fstat(fd).st_ino == self.part.stat().st_ino  # the other may have renamed it just now
+        except BlockingIOError:
+            ours = False
+        try:
+            if not ours:
+                raise UserError(f"another fetch is writing {self.target}", hint="wait for it, or choose another folder with -o")
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _download(self, fd: int) -> str:
+        """Fill the part, verify it, give it its name; the digest."""
+        if not self._belongs(os.fstat(fd).st_size):
+            os.ftruncate(fd, 0)
+            self._remember()
+        for _ in range(_ROUNDS):
+            self._receive(fd)
+            digest = self._verified(fd)
+            if digest:
+                os.utime(fd, ns=(self.remote.mtime_ns, self.remote.mtime_ns))
+                self.part.replace(self.target)
+                self.sidecar.unlink(missing_ok=True)
+                return digest
+            self._look_again(fd)
+        raise UserError(f"{self.remote.path} keeps changing while it is copied", hint="fetch it when the run writes less, or has ended")
+
+    def _receive(self, fd: int) -> None:
+        """Read on from the part's end until it is as long as the file should be, or the file turns out to be another by now."""
+        cuts = 0
+        while (offset := os.fstat(fd).st_size) < self.remote.size:
+            problem = self._read_range(fd, offset)
+            if os.fstat(fd).st_size > offset:
+                cuts = 0
+                continue
+            if problem is None or self._now() != self.remote:
+                return
+            cuts += 1
+            if cuts == _TRIES:
+                raise ClusterError(
+                    f"{self.remote.path}: the connection was cut {cuts} times in a row at {offset} of {self.remote.size} bytes: {problem}",
+                    hint="run the same again: it goes on from there",
+                ) from problem
+            self._pause(cuts)
+
+    def _read_range(self, fd: int, offset: int) -> Exception | None:
+        """Append what one read gives; what cut it short, if something did."""
+        end = min(offset + _RANGE, self.remote.size)
+        try:
+            for block in self.files.read(self.remote.path, offset, end - offset):
+                data = memoryview(block)[: end - offset]
+                offset += _write_all(fd, offset, data)
+                self.transferred += len(data)
+                self.tell(offset)
+                if offset == end:
+                    return None
+        except AdmissionError:
+            raise
+        except (ClusterError, ConnectionError, TimeoutError) as error:
+            return error
+        return None
+
+    def _verified(self, fd: int) -> str:
+        """The digest when the part equals the file on the volume; else ""."""
+        if os.fstat(fd).st_size != self.remote.size:
+            return ""
+        os.fsync(fd)
+        digest = sha256_of(self.part)
+        return digest if digest == self._patiently(lambda: self.files.sha256(self.remote.path)) else ""
+
+    def _look_again(self, fd: int) -> None:
+        """The part is not the file. One that grew most likely was appended to, so its start is kept; all else starts over."""
+        now = self._now()
+        if now is None:
+            raise UserError(f"{self.remote.path} was removed from the volume while it was copied", hint="fetch again to get what is there")
+        if now.size <= self.remote.size:
+            os.ftruncate(fd, 0)
+        self.remote = now
+        self._remember()
+
+    def _now(self) -> RemoteFile | None:
+        """The file as it is on the volume at this moment."""
+        listed: list[RemoteFile] = self._patiently(self.files.list)
+        return next((file for file in listed if file.path == self.remote.path), None)
+
+    def _belongs(self, have: int) -> bool:
+        """True when the part that lies here is of exactly this file."""
+        try:
+            noted = json.loads(self.sidecar.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return False
+        return noted == self._note() and have <= self.remote.size
+
+    def _note(self) -> dict[str, int]:
+        return {"size": self.remote.size, "mtime_ns": self.remote.mtime_ns}
+
+    def _remember(self) -> None:
+        temporary = self.sidecar.with_name(self.sidecar.name + ".tmp")
+        temporary.write_text(json.dumps(self._note()), encoding="utf-8")
+        temporary.replace(self.sidecar)
+
+    def _patiently(self, ask: Callable[[], _T]) -> _T:
+        """Ask again after a cut, a few times."""
+        for cuts in range(1, _TRIES):
+            try:
+                return ask()
+            except AdmissionError:
+                raise
+            except (ClusterError, ConnectionError, TimeoutError):
+                self._pause(cuts)
+        return ask()
+
+    def _pause(self, cuts: int) -> None:
+        self.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (cuts - 1)))
+
+
+def _write_all(fd: int, offset: int, data: memoryview) -> int:
+    """Write every byte at `offset`; how many there were."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)
+    return done
