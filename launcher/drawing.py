@@ -50,7 +50,7 @@ DARK_INKS = {
     "series6": "#39c5cf",
     "series7": "#b1bac4",
 }
-_FONT = "ui-sans-serif, system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_FONT = "ui-sans-serif, system-ui, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def to_svg(scene: Scene, *, themed: bool = False) -> str:
     title = escape(_printable(scene.title))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {scene.width} {scene.height}" width="{scene.width}" '
-        f'height="{scene.height}" role="img" font-family="{escape(_FONT)}">\n<title>{title}</title>\n{paper}{body}\n</svg>\n'
+        f'height="{scene.height}" role="img" font-family="{_FONT}">\n<title>{title}</title>\n{paper}{body}\n</svg>\n'
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.charts import SCORES, compare_chart, loss_chart, score_chart
+from launcher.charts import SCORES, bar_chart, compare_chart, loss_chart, score_chart
 from launcher.drawing import Scene, css_colours, to_svg
 from launcher.losses import LossRecord, best_val, epoch_losses
 from launcher.report_data import ClassRow, RunData
@@ -75,6 +75,14 @@ def render(runs: Sequence[RunData], *, made: str) -> str:
         script_hash=base64.b64encode(hashlib.sha256(_SORT.encode()).digest()).decode(),
         made=made,
     )
+
+
+def _together(views: Sequence[RunView]) -> list[Scene | None]:
+    """What compares the runs: their losses in one frame, and their best f1_macro."""
+    losses = compare_chart([(view.data.record.run, view.data.records) for view in views], title="Loss of all runs")
+    scored = [(view.data.record.run, dict(view.summary)["f1 macro"]) for view in views if "f1 macro" in dict(view.summary)]
+    bars = bar_chart([(run, float(score), score) for run, score in scored], title="F1 macro of all runs") if len(scored) > 1 else None
+    return [losses, bars]
 
 
 def _view(data: RunData) -> RunView:
