@@ -72,7 +72,7 @@ class LogView:
                 output.note(f"{again} records of steps that a resumed run did again are left out")
         self._note_cut()
         if not self.shown and self.reader.lines and not self.options.silent:
-            output.note(f"no line matched; {_lines(self.reader.lines)} read")
+            output.note(f"no line matched; {_lines(self.reader.lines)}")
         if self.options.plot is not None:
             self._plot(self.options.plot, records)
 
@@ -137,7 +137,7 @@ class LogView:
     def _plot(self, path: Path, records: Sequence[LossRecord]) -> None:
         scene = records_chart(records, title=self.title)
         if scene is None:
-            raise UserError(f"{path} was not written: no loss or f1 line among {_lines(self.reader.lines)}")
+            raise UserError(f"{path} was not written: no line with a loss or f1; {_lines(self.reader.lines)}")
         _write(path, to_png(scene) if path.suffix.lower() == ".png" else to_svg(scene).encode())
         count = {phase: sum(record.phase == phase for record in records) for phase in ("train", "val", "test")}
         output.note(f"wrote {path}: " + ", ".join(f"{number} {phase}" for phase, number in count.items() if number) + " records")
@@ -148,7 +148,7 @@ def _line_json(line: LogLine) -> dict[str, str]:
 
 
 def _lines(count: int) -> str:
-    return "1 line was" if count == 1 else f"{count} lines were"
+    return "1 line was read" if count == 1 else f"{count} lines were read"
 
 
 def _classic(record: LossRecord) -> str | None:

@@ -18,6 +18,11 @@ def result(text: str) -> None:
     sys.stdout.flush()
 
 
+def reader_left() -> None:
+    """Whoever read stdout (`| head`) has gone: nothing more is written, and the interpreter's last flush stays quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def json_result(value: Any) -> None:
     """One JSON document on stdout, for programs."""
     result(json.dumps(value, indent=2, default=str))

@@ -193,23 +193,24 @@ def _show_file(file: Path, options: LogOptions) -> int:
     return 0
 
 
-def _show_run(record: RunRecord, backend: Backend, options: LogOptions) -> int:
+def _show_run(record: RunRecord, options: LogOptions) -> int:
+    """Showing the log is all that was asked, so a run that fails does not make this fail."""
+    backend = all_backends.for_record(record)
+    if options.follow:
+        return INTERRUPTED if follow(record, backend, options) == INTERRUPTED else 0
     view = LogView(options=options, title=record.run)
     view.several_pods = options.all_pods and len(backend.status(record).pods) > 1
     _stream(view, record, backend)
     if not view.reader.lines:
-        status = backend.status(record)
-        gone = status.phase is Phase.GONE
-        output.note(f"no line to show: {_waiting(status) or f'{record.run} is {status.phase}'}")
-        if gone:
-            output.note(f"its folder may still hold the log: vidjobs fetch logs {record.run}")
+        _tell_empty(backend.status(record))
     view.finish()
     return 0
 
 
-def _follow_run(record: RunRecord, backend: Backend, options: LogOptions) -> int:
-    """Showing the log is all that was asked, so a run that fails does not make this fail."""
-    return INTERRUPTED if follow(record, backend, options) == INTERRUPTED else 0
+def _tell_empty(status: RunStatus) -> None:
+    output.note(f"no line to show: {_waiting(status) or f'{status.run} is {status.phase}'}")
+    if status.phase is Phase.GONE:
+        output.note(f"its folder may still hold the log: vidjobs fetch logs {status.run}")
 
 
 def run(
@@ -242,10 +243,8 @@ def run(
         silent=plot is not None and not (grep or follow or parse or style or as_json),
     )
     _check_together(run, file, style, options)
-    if file is not None:
-        return _show_file(file, options)
-    record = find(run)
-    backend = all_backends.for_record(record)
-    if not follow:
-        return _show_run(record, backend, options)
-    return _follow_run(record, backend, options)
+    try:
+        return _show_file(file, options) if file is not None else _show_run(find(run), options)
+    except BrokenPipeError:  # caught here, since click would make it exit code 1
+        output.reader_left()
+        return 0
