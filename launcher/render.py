@@ -41,7 +41,7 @@ def render(spec: JobSpec) -> list[Manifest]:
     if carried > MOST_CARRIED:
         message = f"the conf and the local changes have {carried // 1000} KB together; {MOST_CARRIED // 1000} KB travel with a Job"
         raise ConfError([Fault(path="job.code", message=message, hint="commit and push the changes")])
-    return [_checked(context(spec))]
+    return [fill("job.yaml.j2", context(spec))]
 
 
 def to_yaml(manifests: list[Manifest]) -> str:
@@ -239,21 +239,21 @@ def quoted(value: Any) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     import jinja2  # here: it costs as much as the rest of `render`
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
     environment.filters["q"] = quoted
-    return environment.get_template("job.yaml.j2")
+    return environment.get_template(name)
 
 
-def _checked(values: dict[str, Any]) -> Manifest:
+def fill(template: str, values: dict[str, Any]) -> Manifest:
     """Render, parse, and compare with the same template filled with inert words."""
     words: dict[str, str] = {}
-    manifest: Manifest = yaml.load(_template().render(values), Loader=_LOADER)
-    skeleton = yaml.load(_template().render(_inert(values, words)), Loader=_LOADER)
+    manifest: Manifest = yaml.load(_template(template).render(values), Loader=_LOADER)
+    skeleton = yaml.load(_template(template).render(_inert(values, words)), Loader=_LOADER)
     wrong = _difference(skeleton, manifest, words, "")
     if wrong:
         raise AssertionError(f"a value changed the structure of the manifest at {wrong}")

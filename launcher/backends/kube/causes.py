@@ -13,7 +13,7 @@ from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.pods import Object
 
 _PROGRESS = frozenset({"Scheduled", "SuccessfulAttachVolume", "Pulled", "Created", "Started", "SuccessfulCreate", "ProvisioningSucceeded"})
-_GPU = re.compile(r"Insufficient ((?:[\w.-]+/)[\w.-]+)")
+_GPU = re.compile(r"Insufficient ([\w.-]+/[\w.-]*\w)")
 _DISRUPTIONS = {
     "PreemptionByScheduler": "preempted by a pod of higher priority",
     "DeletionByTaintManager": "its node was lost or drained",
@@ -149,7 +149,8 @@ def failure(pod: Mapping[str, Any], run: str) -> Cause:
     if init:
         ended = init["state"]["terminated"]
         words = _one_line(ended.get("message", ""), last=True)
-        return Cause(f'first container "{init["name"]}" failed with exit code {ended["exitCode"]}: {words}', f"`vidjobs logs {run}` shows all it said")
+        text = f'first container "{init["name"]}" failed with exit code {ended["exitCode"]}: {words}'
+        return Cause(text, f"`vidjobs logs {run}` shows all it said")
     ended = pod_of.container_status(pod, pod_of.main_container(pod)).get("state", {}).get("terminated", {})
     if ended:
         return _ended(pod, ended, run)
@@ -158,15 +159,12 @@ def failure(pod: Mapping[str, Any], run: str) -> Cause:
 
 def termination(pod: Mapping[str, Any]) -> dict[str, Any]:
     """The trainer's last message, when it is the JSON it writes at its end."""
-    for field in ("state", "lastState"):
-        text = pod_of.container_status(pod, pod_of.main_container(pod)).get(field, {}).get("terminated", {}).get("message", "")
-        try:
-            parsed = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(parsed, dict):
-            return parsed
-    return {}
+    ended = pod_of.container_status(pod, pod_of.main_container(pod)).get("state", {}).get("terminated", {})
+    try:
+        said = json.loads(ended.get("message", ""))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 _INIT_WORK = {"code": "checking out the code", "stage": "copying the volumes that say stage_to"}

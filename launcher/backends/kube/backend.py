@@ -1,0 +1,169 @@
+"""The backend `kube`: a namespace of a Kubernetes cluster, with namespace rights only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from launcher.backend_base import Files, Finding, LogLine, Manifest, RunStatus, Volume
+from launcher.backends.kube import causes, doctor, files
+from launcher.backends.kube import pods as pod_of
+from launcher.backends.kube.client import KubeClient, Object
+from launcher.backends.kube.logs import JobLogs
+from launcher.backends.kube.status import CANCELLED, Facts, run_status
+from launcher.backends.kube.submission import create_all, try_all
+from launcher.errors import ClusterError
+from launcher.profiles import ClusterProfile
+from launcher.records import RunRecord
+from launcher.spec import CodePin
+
+_WORKPLACE = "/vidjobs"
+
+
+class KubeBackend:
+    """See `Backend`. Nothing is contacted before the first method that needs it."""
+
+    name = "kube"
+
+    def __init__(self, profile: ClusterProfile) -> None:
+        self._profile = profile
+        self.client = KubeClient(context=profile.context, wanted_namespace=profile.namespace)
+
+    def claim_path(self, claim: str, mount: str) -> str:  # noqa: ARG002  the Protocol's signature
+        return mount
+
+    def conf_dir(self, run: str) -> str:  # noqa: ARG002  the Protocol's signature
+        return f"{_WORKPLACE}/conf"
+
+    def code_dir(self, run: str, code: CodePin) -> str:  # noqa: ARG002  the Protocol's signature
+        return "" if code.kind == "image" else f"{_WORKPLACE}/workspace/code"
+
+    def submit(self, manifests: Sequence[Manifest], *, dry_run: bool = False) -> None:
+        """Create everything or nothing. A refusal of the pod itself (Pod Security, a site rule) is found before the Job is made."""
+        if dry_run:
+            try_all(self.client, manifests)
+        else:
+            create_all(self.client, manifests)
+
+    def status(self, record: RunRecord) -> RunStatus:
+        job, pods = self._objects(record.run)
+        names = {record.run, *(pod_of.name(pod) for pod in pods[-1:])}
+        waiting = job is not None and not pod_of.job_ended(job)
+        mounted = pod_of.claims(job["spec"]["template"]) if job is not None and waiting else set()
+        claims = {claim: self.client.find("PersistentVolumeClaim", claim) for claim in sorted(mounted)}
+        unbound = {name for name, claim in claims.items() if claim and claim.get("status", {}).get("phase") != "Bound"}
+        events = [event for name in sorted(names | unbound) for event in self._events(name)] if waiting else []
+        return run_status(record.run, Facts(job=job, pods=pods, events=events, claims=causes.Claims(found=claims, events=events)))
+
+    def list_runs(self) -> list[RunStatus]:
+        """Newest first; without events, so causes are shorter than `status` gives."""
+        jobs = self.client.list("Job", labels=pod_of.RUN_LABEL).items
+        pods: dict[str, list[Object]] = defaultdict(list)
+        for pod in self.client.list("Pod", labels=pod_of.RUN_LABEL).items:
+            pods[pod["metadata"]["labels"][pod_of.RUN_LABEL]].append(pod)
+        jobs.sort(key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
+        return [run_status(name, Facts(job=job, pods=pods[name])) for job in jobs for name in [str(job["metadata"]["name"])]]
+
+    def logs(
+        self, record: RunRecord, *, follow: bool = False, since_s: int | None = None, tail: int | None = None, all_pods: bool = False
+    ) -> Iterator[LogLine]:
+        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail)
+        return reader.follow(all_pods=all_pods) if follow else reader.read(all_pods=all_pods)
+
+    @contextlib.contextmanager
+    def files(self, record: RunRecord) -> Iterator[Files]:
+        job, pods = self._objects(record.run)
+        with files.run_files(self.client, record, job, pods) as found:
+            yield found
+
+    def cancel(self, record: RunRecord) -> None:
+        """Suspend: the trainer gets SIGTERM, writes its checkpoint, and the Job keeps its place."""
+        self._suspend(record.run, True)
+
+    def resume(self, record: RunRecord) -> None:
+        self._suspend(record.run, False)
+
+    def delete(self, record: RunRecord, *, files: bool = False) -> None:
+        """The Job with its pods and what it owns; the folder first, since the helper pod copies the Job's image and ids."""
+        if files:
+            self._delete_files(record)
+        self.client.delete("Job", record.run, propagation="Background")
+
+    def create_volume(self, claim: str, *, size: str, access: str, storage_class: str = "") -> Volume:
+        chosen = storage_class or self._profile.storage_class
+        spec: Object = {"accessModes": [access], "resources": {"requests": {"storage": size}}}
+        if chosen:
+            spec["storageClassName"] = chosen
+        labels = {"app.kubernetes.io/managed-by": "vidjobs"}
+        metadata = {"name": claim, "labels": labels}
+        return _volume(self.client.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}))
+
+    def volumes(self) -> list[Volume]:
+        return [_volume(claim) for claim in self.client.list("PersistentVolumeClaim").items]
+
+    @contextlib.contextmanager
+    def volume_files(self, claim: str, path: str) -> Iterator[Files]:
+        with files.claim_files(self.client, self._newest_template(), claim, path) as found:
+            yield found
+
+    def doctor(self) -> list[Finding]:
+        return doctor.examine(self.client)
+
+    def _objects(self, run: str) -> tuple[Object | None, list[Object]]:
+        """The Job first: pods seen afterwards are never fewer than its status says."""
+        job = self.client.find("Job", run)
+        return job, pod_of.oldest_first(self.client.list("Pod", labels=pod_of.of_job(run)).items)
+
+    def _events(self, name: str) -> list[Object]:
+        return self.client.list("Event", fields=f"involvedObject.name={name}").items
+
+    def _suspend(self, run: str, suspended: bool) -> None:
+        job = self.client.find("Job", run)
+        ended = pod_of.job_ended(job)
+        if job is None:
+            hint = f"`--from {run}@last` starts a new run from its checkpoint"
+            raise ClusterError(f"the Job of {run} is no longer in the cluster", hint=hint)
+        if ended in ("succeeded", "failed"):
+            hint = "nothing is left to stop" if suspended else f"a Job that has ended cannot go on: submit again with `--from {run}@last`"
+            raise ClusterError(f"{run} has {ended} already", hint=hint)
+        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if suspended else None
+        self.client.patch("Job", run, {"metadata": {"annotations": {CANCELLED: when}}, "spec": {"suspend": suspended}})
+
+    def _delete_files(self, record: RunRecord) -> None:
+        job, pods = self._objects(record.run)
+        if job is not None and not pod_of.job_ended(job):
+            hint = f"`vidjobs cancel {record.run}`, wait until it has stopped, then delete it"
+            raise ClusterError(f"{record.run} has not ended: its folder is not deleted", hint=hint)
+        files.remove_run_files(self.client, record, job, pods)
+
+    def _newest_template(self) -> Object:
+        """Image and ids for a pod that only looks at a volume: those of the newest run here, else the profile's image."""
+        jobs = self.client.list("Job", labels=pod_of.RUN_LABEL).items
+        if jobs:
+            newest = max(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]))
+            return dict(newest["spec"]["template"])
+        defaults = self._profile.conf_layer().get("job", {})
+        image = defaults.get("image")
+        if not image:
+            hint = f"set `job: {{image: ...}}` in the cluster profile ({self._profile.file or self._profile.name}), or submit a run first"
+            raise ClusterError("a pod that looks into a volume needs an image with Python, and none is known", hint=hint)
+        secrets = [{"name": name} for name in defaults.get("pull_secrets", [])]
+        return {"spec": {"containers": [{"name": pod_of.TRAINER, "image": image}], "imagePullSecrets": secrets}}
+
+
+def connect(profile: ClusterProfile) -> KubeBackend:
+    """The backend of this profile."""
+    return KubeBackend(profile)
+
+
+def _volume(claim: Object) -> Volume:
+    spec, status = claim["spec"], claim.get("status", {})
+    return Volume(
+        claim=str(claim["metadata"]["name"]),
+        phase=str(status.get("phase", "Pending")),
+        size=str(status.get("capacity", {}).get("storage") or spec["resources"]["requests"]["storage"]),
+        access=",".join(spec.get("accessModes", [])),
+        storage_class=str(spec.get("storageClassName") or ""),
+    )
