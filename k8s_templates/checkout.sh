@@ -6,7 +6,9 @@ say() { printf 'vidjobs code: %s\n' "$*" >&2; }
 
 command -v git >/dev/null || { say "the image has no git; install it, or use code: image"; exit 64; }
 export GIT_TERMINAL_PROMPT=0 LC_ALL=C
-mkdir -p "$HOME"
+mkdir -p -- "$HOME"
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
 if [ -e "$VIDJOBS_CODE_DIR" ] && [ ! -e "$VIDJOBS_CODE_DIR/.git/vidjobs" ]; then
   say "$VIDJOBS_CODE_DIR is there already and is not ours"
   exit 64
@@ -18,7 +20,7 @@ cd -- "$VIDJOBS_CODE_DIR"
 
 if [ -n "${VIDJOBS_GIT_TOKEN:-}" ]; then
   # git asks this program for user and password, so that the token is in no URL, no argument and no file.
-  GIT_ASKPASS="$HOME/askpass"
+  GIT_ASKPASS="$scratch/askpass"
   # shellcheck disable=SC2016  # expanded when git runs it
   printf '%s\n' '#!/bin/sh' 'case "$1" in Username*) echo x-access-token ;; *) printf "%s\n" "$VIDJOBS_GIT_TOKEN" ;; esac' >"$GIT_ASKPASS"
   chmod 700 "$GIT_ASKPASS"
@@ -29,14 +31,14 @@ here() { git cat-file -e "$VIDJOBS_COMMIT^{commit}" 2>/dev/null; }
 
 # The commit alone where the server gives single commits, else everything. The token's variable stays within git.
 bring() {
-  git fetch --quiet --depth 1 --no-tags -- "$VIDJOBS_REPO" "$VIDJOBS_COMMIT" 2>"$HOME/fetch.log" && here && return 0
-  git fetch --quiet --tags -- "$VIDJOBS_REPO" '+refs/heads/*:refs/vidjobs/*' 2>"$HOME/fetch.log"
+  git fetch --quiet --depth 1 --no-tags -- "$VIDJOBS_REPO" "$VIDJOBS_COMMIT" 2>"$scratch/fetch.log" && here && return 0
+  git fetch --quiet --tags -- "$VIDJOBS_REPO" '+refs/heads/*:refs/vidjobs/*' 2>"$scratch/fetch.log"
 }
 
 attempt=1
 until bring; do
-  reason=$(tail -n 1 "$HOME/fetch.log")
-  if grep -qiE 'authentication failed|could not read (username|password)|access denied|HTTP 40[13]|403|not found' "$HOME/fetch.log"; then
+  reason=$(tail -n 1 "$scratch/fetch.log")
+  if grep -qiE 'authentication failed|could not read (username|password)|access denied|HTTP 40[13]|403|not found' "$scratch/fetch.log"; then
     say "cannot read $VIDJOBS_REPO: $reason"
     say "a private repository needs job.code.token: {secret: NAME, key: KEY}"
     exit 64

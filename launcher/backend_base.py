@@ -128,6 +128,10 @@ class Backend(Protocol):
 
     name: str
 
+    def where(self) -> tuple[str, str]:
+        """(context, namespace) that runs go to, as their records keep them; ("", "") on this machine."""
+        ...
+
     def claim_path(self, claim: str, mount: str) -> str:
         """Where the trainer sees the claim: `mount` itself on a cluster, a directory of this machine on `local`."""
         ...

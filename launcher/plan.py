@@ -67,7 +67,7 @@ def plan(
         values = values_from(source, verb, runs=_runs_volume(experiment.job), backend=backend)
         given = [(Origin("--from", f"--from {source}"), values)]
         experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, given=given)
-    faults = [*experiment.faults, *_cluster_faults(experiment, profile, backend)]
+    faults = [*experiment.faults, *cluster_faults(experiment, profile, backend)]
     if faults:
         raise ConfError(faults)
     spec = job_spec(verb, experiment, profile, backend, _pinned(experiment, backend))
@@ -147,7 +147,7 @@ def gpu_faults(experiment: Experiment, profile: ClusterProfile) -> list[Fault]:
     return faults
 
 
-def _cluster_faults(experiment: Experiment, profile: ClusterProfile, backend: Backend) -> list[Fault]:
+def cluster_faults(experiment: Experiment, profile: ClusterProfile, backend: Backend) -> list[Fault]:
     """What is wrong with the conf on this backend only."""
     if backend.name == "local":
         return []

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.conf.nodes import Node, Origin, find
+from launcher.conf.nodes import Node, Origin, find, from_plain
 from launcher.conf.resolve import Experiment, key_path
 from launcher.errors import Fault
 
@@ -63,8 +63,7 @@ def with_defaults(experiment: Experiment, verdict: Verdict) -> Node:
         section, _, key = path.partition(".")
         node = tree.setdefault(section, Node({}, Origin("trainer default")))
         if key and isinstance(node.value, dict) and find(node, (key,)) is None:
-            origin = Origin("trainer default")
-            tree[section] = Node({**node.value, key: Node(value, origin, str(value))}, node.origin)
+            tree[section] = Node({**node.value, key: from_plain(value, Origin("trainer default"))}, node.origin)
     return Node(tree, experiment.tree.origin)
 
 

@@ -1,0 +1,62 @@
+"""`vidjobs init`: a first conf in this directory, and the cluster to use from now on. Asks nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher import output
+from launcher.errors import UserError
+from launcher.profiles import config_dir, load
+
+STARTER = Path("experiment.yaml")
+_TEXT = """\
+# One experiment. `vidjobs conf experiment.yaml --explain` shows every value and where it comes from;
+# `vidjobs submit train experiment.yaml --set train.lr=3e-4` changes one for one run.
+name: my-experiment
+
+data:
+  name: tinyvirat
+  root: "${data}/TinyVIRAT" # classes.txt, tiny_train.json, tiny_test.json and videos/
+  frames: 32
+  size: 28 # px that the model is fed
+
+model: # `vidjobs models` lists them
+  name: resizer_i3d
+  resizer: 3d
+  mode: 32x112
+  # init: {i3d: "${runs}/models/i3d.pt"} # weights to start from
+
+train:
+  epochs: 50
+  batch: 32
+  accumulate: 2
+  optimizer: adam
+  lr: 1e-3
+
+job:
+  # image: registry.example/vidjobs:1.0@sha256:... # needed on a cluster
+  code: worktree # this checkout; or {repo: URL, ref: main}, or image
+  resources: {gpus: 1, cpu: 8, memory: 32Gi, shm: 8Gi, scratch: 40Gi}
+  volumes: # on this machine: folders; `vidjobs volume create NAME --size 100Gi` makes one on a cluster
+    - {claim: runs, mount: /runs, as: runs}
+    - {claim: data, mount: /mnt/data, as: data, read_only: true}
+  retries: 5
+"""
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise UserError(f"{path} is there already", hint="`vidjobs init --force` overwrites it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def run(*, cluster: str | None = None, force: bool = False) -> int:
+    if cluster is not None:
+        settings = config_dir() / "config.yaml"
+        _write(settings, f"cluster: {load(cluster).name} # a cluster profile; `vidjobs clusters` lists them\n", force=force)
+        output.result(str(settings))
+    _write(STARTER, _TEXT, force=force)
+    output.result(str(STARTER))
+    output.note(f"next: `vidjobs lint {STARTER}`, then `vidjobs submit train {STARTER}`")
+    return 0

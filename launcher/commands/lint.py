@@ -1,0 +1,41 @@
+"""`vidjobs lint CONF`: conf errors and site rules, offline, all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher import output
+from launcher.all_backends import for_profile
+from launcher.errors import Fault
+from launcher.lint import Finding, lint
+from launcher.plan import cluster_faults, read
+from launcher.profiles import choose
+from launcher.trainer_check import check
+
+CONF_FAULTS = 2
+
+
+def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_json: bool = False) -> int:
+    profile = choose(cluster)
+    backend = for_profile(profile)
+    experiment = read(conf, profile=profile, backend=backend, sets=sets)
+    verdict = check(experiment)
+    faults = [*experiment.faults, *cluster_faults(experiment, profile, backend), *verdict.faults]
+    findings = [*map(_as_finding, dict.fromkeys(faults)), *lint(experiment, profile)]
+    if verdict.note:
+        output.warn(verdict.note)
+    if as_json:
+        output.json_result([dataclasses.asdict(finding) for finding in findings])
+    for finding in findings if not as_json else []:
+        output.result(str(finding))
+    if not findings:
+        output.note(f'{conf}: nothing to say (rules: {profile.rules or "none"}, cluster "{profile.name}")')
+    return CONF_FAULTS if any(finding.severity == "error" for finding in findings) else 0
+
+
+def _as_finding(fault: Fault) -> Finding:
+    return Finding(
+        rule="conf", severity="error", path=fault.path, message=fault.message, fix=fault.hint, source="", file=fault.file, line=fault.line
+    )

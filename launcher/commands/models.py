@@ -1,0 +1,45 @@
+"""`vidjobs models`: the networks a conf can name, and their options, as the trainer of this machine has them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from launcher import output
+from launcher.errors import UserError
+
+_LIMIT_S = 60
+
+
+def _read() -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "models", "--json"],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=_LIMIT_S,
+        check=False,
+        text=True,
+    )
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+    except ValueError:
+        why = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise UserError(
+            f"the trainer could not list its models: {why[0]}", hint="pip install 'vidjobs[trainer]', or work in a checkout"
+        ) from None
+    return found
+
+
+def run(*, as_json: bool = False) -> int:
+    models = _read()
+    if as_json:
+        output.json_result(models)
+        return 0
+    rows = []
+    for model in models:
+        options = ", ".join(f"{name}={json.dumps(default)}" for name, default in model["options"].items())
+        rows.append([model["name"], model["kind"], model["summary"], options])
+    output.table(["name", "kind", "what", "options"], rows)
+    return 0

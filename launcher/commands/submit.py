@@ -1,0 +1,106 @@
+"""`vidjobs submit VERB CONF`: plan, ask the trainer and the site's rules, send, remember."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher import output, records
+from launcher.all_backends import for_profile
+from launcher.backend_base import Backend, Phase
+from launcher.errors import AdmissionError, ClusterError, ConfError, Fault, UserError, VidjobsError
+from launcher.lint import lint
+from launcher.plan import Plan, plan
+from launcher.profiles import ClusterProfile, choose
+from launcher.records import RunRecord
+from launcher.render import to_yaml
+from launcher.trainer_check import check
+
+
+def _refuse_or_warn(made: Plan, profile: ClusterProfile) -> None:
+    """ConfError with everything that the trainer or the site would refuse; the rest as warnings."""
+    verdict = check(made.experiment)
+    findings = lint(made.experiment, profile)
+    refused = [
+        Fault(path=each.path, message=f"{each.message} [{each.rule}]", hint=each.fix, file=each.file, line=each.line)
+        for each in findings
+        if each.severity == "error"
+    ]
+    if verdict.faults or refused:
+        raise ConfError([*verdict.faults, *refused])
+    for text in (*made.warnings, *([verdict.note] if verdict.note else []), *(str(each) for each in findings)):
+        output.warn(text)
+
+
+def _dry_run(made: Plan, backend: Backend, kind: str, *, as_json: bool) -> int:
+    if kind == "server":
+        backend.submit(made.manifests, dry_run=True)
+        output.note(f"the server would accept {made.spec.run}; nothing was created")
+    if as_json:
+        output.json_result(made.manifests)
+    else:
+        output.result(to_yaml(made.manifests).rstrip("\n"))
+    return 0
+
+
+def _send(made: Plan, backend: Backend) -> RunRecord:
+    """Record first, then submit: a run that may exist is never unknown here, and one that cannot exist leaves no record."""
+    context, namespace = backend.where()
+    record = dataclasses.replace(made.record, context=context, namespace=namespace)
+    records.save(record)
+    try:
+        backend.submit(made.manifests)
+    except AdmissionError:
+        records.forget(record.run)
+        raise
+    except (VidjobsError, KeyboardInterrupt):
+        if _surely_absent(record, backend):
+            records.forget(record.run)
+        else:
+            output.warn(
+                f"{record.run} may have been created: `vidjobs status {record.run}` tells, `vidjobs delete {record.run}` removes it"
+            )
+        raise
+    return record
+
+
+def _surely_absent(record: RunRecord, backend: Backend) -> bool:
+    try:
+        return backend.status(record).phase is Phase.GONE
+    except ClusterError:
+        return False
+
+
+def run(
+    verb: str,
+    conf: Path,
+    *,
+    sets: Sequence[str] = (),
+    source: str | None = None,
+    backend: str | None = None,
+    cluster: str | None = None,
+    name: str | None = None,
+    watch: bool = False,
+    dry_run: str | None = None,
+    as_json: bool = False,
+) -> int:
+    if watch and dry_run:
+        raise UserError("--watch follows a run, and --dry-run starts none", hint="leave one of them out")
+    profile = choose(cluster)
+    place = for_profile(profile, backend)
+    made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name)
+    _refuse_or_warn(made, profile)
+    if dry_run:
+        return _dry_run(made, place, dry_run, as_json=as_json)
+    record = _send(made, place)
+    if as_json:
+        output.json_result({key: value for key, value in dataclasses.asdict(record).items() if key not in ("conf_text", "manifests")})
+    else:
+        output.result(record.run)
+    output.note(f"`vidjobs logs {record.run} -f` follows it, `vidjobs status {record.run}` says how far it is")
+    if not watch:
+        return 0
+    from launcher.commands.logs import follow  # only --watch reads logs
+
+    return follow(record, place)
