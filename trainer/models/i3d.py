@@ -13,6 +13,7 @@ from trainer.models.registry import register_model
 from trainer.models.rules import parse_mode
 
 FEATURES = 1024
+torch.fx.wrap("pad_same")  # a leaf of a traced graph, so that sizes are plain numbers when it runs
 Head = Literal["pooled", "per_frame"]
 
 

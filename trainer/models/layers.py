@@ -23,16 +23,15 @@ def same_pad(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-@torch.fx.wrap
 def pad_same(video_BCTHW: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Zero-pad T, H and W for a convolution. A leaf for torch.fx: the sizes are plain numbers when it runs."""
+    """Zero-pad T, H and W for a convolution."""
     pads: list[int] = []
     for size, k, d in zip(reversed(video_BCTHW.shape[2:]), reversed(kernel), reversed(stride), strict=True):
         pads += same_pad(size, k, d)
     return F.pad(video_BCTHW, pads) if any(pads) else video_BCTHW
 
 
-@torch.fx.wrap
+@torch.fx.wrap  # a leaf of a traced graph, so that sizes are plain numbers when it runs
 def max_pool_same(video_BCTHW: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     """SAME max pooling of values >= 0, for which the published zero padding and no padding at all give the same maximum.
 
@@ -82,9 +81,8 @@ def to_video(images_NCHW: Tensor, frames: int, *, legacy: bool) -> Tensor:
     return images_NCHW.reshape(-1, frames, channels, height, width).transpose(1, 2)
 
 
-@torch.fx.wrap
 def warp(images_NCHW: Tensor, theta_N23: Tensor) -> Tensor:
-    """Each image seen through its affine transform: bilinear, zeros outside, corners not aligned. A leaf for torch.fx."""
+    """Each image seen through its affine transform: bilinear, zeros outside, corners not aligned."""
     if len(images_NCHW) != len(theta_N23):
         counts = f"{len(theta_N23)} transforms for {len(images_NCHW)} frames"
         raise ValueError(f"{counts}: a clip must have as many frames as the resizer gives")

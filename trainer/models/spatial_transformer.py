@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from trainer.models.layers import Part, identity_affine, to_images, to_video, warp
 from trainer.models.registry import register_model
+
+torch.fx.wrap("warp")  # a leaf of a traced graph
 
 
 def pooled_side(side: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from trainer.models.layers import Part, Triple, identity_affine, resize_trilinear, to_images, to_video, warp
@@ -10,6 +11,7 @@ from trainer.models.resizer import KERNELS, WIDTH, ConvUnit, residual_chain
 from trainer.models.spatial_transformer import pooled_side
 
 WIDE = 32  # channels after c1
+torch.fx.wrap("warp")  # a leaf of a traced graph
 
 
 class TransformerResizer(Part):
