@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from launcher.backend_base import Backend
 from launcher.backends.kube import backend as kube
 from launcher.backends.local import backend as local
@@ -9,7 +11,7 @@ from launcher.errors import UserError, did_you_mean
 from launcher.profiles import ClusterProfile, load
 from launcher.records import RunRecord
 
-ALL_BACKENDS = {"kube": kube.connect, "local": local.connect}
+ALL_BACKENDS: dict[str, Callable[[ClusterProfile], Backend]] = {"kube": kube.connect, "local": local.connect}
 
 
 def for_profile(profile: ClusterProfile, name: str | None = None) -> Backend:

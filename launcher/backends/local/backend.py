@@ -38,6 +38,10 @@ class LocalBackend:
         self._directories = dict(directories or {})
         self._retry_base_s = retry_base_s
 
+    def where(self) -> tuple[str, str]:
+        """A machine has neither context nor namespace."""
+        return "", ""
+
     def claim_path(self, claim: str, mount: str) -> str:  # noqa: ARG002 - the Protocol's; here a claim is a directory
         """The claim's directory. Nothing is created."""
         return self._directories.get(claim) or str(volume_dir(claim))

@@ -95,7 +95,7 @@ class LocalJob:
         return "Count"
 
     def command(self, container: Mapping[str, Any], pod: PodIdentity, secrets: Mapping[str, str], root: Path) -> Command:
-        """The process of a container; `root` is the run's own folder. ClusterError when the manifest needs what this machine cannot give."""
+        """The process of a container; `root` is the run's own folder. ClusterError when the manifest asks for what is not here."""
         env = self._env(container, pod, secrets)
         argv = [expand(word, env) for word in (*container.get("command", ()), *container.get("args", ()))]
         if not argv:

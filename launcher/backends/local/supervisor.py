@@ -30,7 +30,6 @@ from launcher.backends.local.process import adopt_orphans, descendants, identify
 from launcher.backends.local.settings import Order, load_order
 from launcher.backends.local.state import NOBODY, RunDir, State, load, now, save, write_whole
 from launcher.errors import ClusterError, VidjobsError
-from launcher.exit_codes import meaning
 
 _STOPPING = {
     "cancel": "stopping, waiting for its checkpoint",
@@ -104,7 +103,7 @@ class Supervisor:
         termination = read_termination(self.files.termination(pod.name), self.files.log(pod.name, name)) if code else {}
         ending = Ending(pod=pod.name, container=name, code=code, stop=self.stop.reason if self.stop else "", termination=termination)
         phase = Phase.SUCCEEDED if ending.succeeded else Phase.FAILED
-        reason = "" if ending.succeeded else meaning(code)
+        reason = "Completed" if ending.succeeded else "Error" if name == "trainer" else f"Init:{name}"
         self._update(pod=replace(status, phase=phase, exit_code=code, reason=reason, finished=now()), leader=NOBODY)
         return ending
 

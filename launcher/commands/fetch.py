@@ -1,0 +1,65 @@
+"""`vidjobs fetch WHAT [RUN]`: results of a run, brought here whole and verified, while it runs or after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from launcher import output
+from launcher.all_backends import for_record
+from launcher.backend_base import Files, RemoteFile
+from launcher.fetch_choice import INSIDE, Which, choose
+from launcher.fetching import Fetched, fetch_each
+from launcher.records import find
+
+
+def _manifest(files: Files, listed: Sequence[RemoteFile]) -> dict[str, Any] | None:
+    """checkpoints/manifest.json; None when the run has not written one."""
+    entry = next((file for file in listed if file.path == str(INSIDE.manifest)), None)
+    if entry is None:
+        return None
+    value = json.loads(b"".join(files.read(entry.path, 0, entry.size)))
+    return value if isinstance(value, dict) else None
+
+
+def _bring(files: Files, wanted: Sequence[RemoteFile], out: Path, *, label: str, quiet: bool) -> list[Fetched]:
+    """Fetch, naming each file on stdout as it becomes whole (`quiet`: naming none)."""
+    done = []
+    with output.progress(label, sum(file.size for file in wanted)) as step:
+        for each in fetch_each(files, wanted, out, step):
+            done.append(each)
+            if not quiet:
+                output.result(str(each.file))
+    return done
+
+
+def _summary(done: Sequence[Fetched]) -> str:
+    here = sum(1 for each in done if not each.transferred and each.size)
+    size = sum(each.transferred for each in done)
+    return f"{len(done)} files, {size / 1e6:.1f} MB transferred" + (f", {here} were here already" if here else "")
+
+
+def run(
+    what: str,
+    run: str | None,
+    *,
+    out: Path | None = None,
+    epochs: str | None = None,
+    last: bool = False,
+    best: bool = False,
+    as_json: bool = False,
+) -> int:
+    record = find(run)
+    target = out if out is not None else Path(record.run)
+    with for_record(record).files(record) as files:
+        listed = files.list()
+        which = Which(epochs=epochs or "", last=last, best=best)
+        wanted = choose(what, which, listed, _manifest(files, listed) if which.some else None)
+        done = _bring(files, wanted, target, label=record.run, quiet=as_json)
+    if as_json:
+        output.json_result({"run": record.run, "out": str(target), "files": [{**asdict(each), "file": str(each.file)} for each in done]})
+    output.note(_summary(done))
+    return 0

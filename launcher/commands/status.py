@@ -1,0 +1,130 @@
+"""`vidjobs status [RUN]`: what runs do, how far they are, and why they do not run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from launcher import output, run_view
+from launcher.profiles import ClusterProfile, choose, config_dir
+from launcher.records import RunRecord, find, load_all
+from launcher.run_view import RunView, age
+
+_EVERY_S = 2.0
+_SHOWN = 25  # ended runs in the table
+_HEADERS = ("RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "WHY")
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+def _configured() -> ClusterProfile | None:
+    """The cluster that is configured, whose runs may have been submitted from elsewhere; None leaves the records alone."""
+    named = os.environ.get("VIDJOBS_CLUSTER") or (config_dir() / "config.yaml").is_file()
+    return choose(None) if named else None
+
+
+def _ended(view: RunView) -> bool:
+    return view.status is None or view.status.phase.ended
+
+
+def _row(view: RunView) -> list[str]:
+    loss = f"{view.loss.phase} {view.loss.loss:.4g}" if view.loss and view.loss.loss is not None else ""
+    numbers = ["" if value is None else str(value) for value in (view.epoch, view.step)]
+    why = view.status.cause if view.status else "its cluster does not answer"
+    return [view.run, view.verb, view.phase, age(view.created), *numbers, loss, why]
+
+
+def _fit(rows: list[list[str]]) -> list[list[str]]:
+    """On a terminal the last column is cut at its edge."""
+    if not sys.stdout.isatty():
+        return rows
+    before = sum(max(len(row[column]) for row in [list(_HEADERS), *rows]) + 2 for column in range(len(_HEADERS) - 1))
+    room = max(20, shutil.get_terminal_size().columns - before)
+    return [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows]
+
+
+def _show_table(views: Sequence[RunView]) -> None:
+    active = [view for view in views if not _ended(view)]
+    past = [view for view in views if _ended(view)]
+    if not views:
+        output.note("no runs yet: `vidjobs submit train CONF` starts one")
+        return
+    output.table(_HEADERS, _fit([_row(view) for view in (*active, *past[:_SHOWN])]))
+    if len(past) > _SHOWN:
+        output.note(f"{len(past) - _SHOWN} older runs are not shown; --json lists all")
+
+
+def _show_one(view: RunView) -> None:
+    """Label and value, one a line; attempts as a table."""
+    status, record = view.status, view.record
+    loss = f"{view.loss.phase} Loss: {view.loss.loss:.4g}" if view.loss and view.loss.loss is not None else ""
+    far = [f"{name} {value}" for name, value in (("epoch", view.epoch), ("step", view.step)) if value is not None]
+    lines = {
+        "run": view.run,
+        "phase": view.phase,
+        "why": status.cause if status else "",
+        "next": status.fix if status else "",
+        "progress": ", ".join([*far, loss] if loss else far),
+        "age": age(view.created),
+        "cluster": " ".join(word for word in (view.cluster, record.namespace if record else "") if word),
+        "folder": str(record.paths.root) if record else "",
+    }
+    for label, value in lines.items():
+        if value:
+            output.result(f"{label:<9} {value}")
+    pods = status.pods if status else ()
+    if pods:
+        output.result("")
+        rows = [[pod.name, pod.phase, pod.node, _blank(pod.exit_code), pod.reason, pod.started, pod.finished] for pod in pods]
+        output.table(("ATTEMPT", "PHASE", "NODE", "EXIT", "REASON", "STARTED", "FINISHED"), rows)
+
+
+def _blank(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _watch(look: Callable[[], list[RunView]], show: Callable[[list[RunView]], None], *, as_json: bool) -> None:
+    """Show again what has changed, until nothing runs any more; a terminal is redrawn in place."""
+    before: list[dict[str, Any]] = []
+    while True:
+        views = look()
+        now = [view.as_json() for view in views]
+        if as_json:
+            for each in now:
+                if each not in before:
+                    output.json_line(each)
+        elif sys.stdout.isatty():
+            output.result(_CLEAR)
+            show(views)
+        elif now != before:
+            show(views)
+        if all(_ended(view) for view in views):
+            return
+        before = now
+        time.sleep(_EVERY_S)
+
+
+def _views_of(record: RunRecord) -> Callable[[], list[RunView]]:
+    return lambda: [run_view.one(record)]
+
+
+def _all_views() -> list[RunView]:
+    return run_view.everything(load_all(), _configured())
+
+
+def run(run: str | None, *, watch: bool = False, as_json: bool = False) -> int:
+    look = _views_of(find(run)) if run is not None else _all_views
+    show: Callable[[list[RunView]], None] = _show_table if run is None else lambda views: _show_one(views[0])
+    if watch:
+        _watch(look, show, as_json=as_json)
+        return 0
+    views = look()
+    if as_json:
+        documents = [view.as_json() for view in views]
+        output.json_result(documents if run is None else documents[0])
+    else:
+        show(views)
+    return 0

@@ -1,0 +1,145 @@
+"""What `status` knows about a run: its record, its backend's word, and how far its log says it is; gathered with few questions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from launcher import output
+from launcher.all_backends import ALL_BACKENDS, for_record
+from launcher.backend_base import Backend, Phase, RunStatus
+from launcher.errors import VidjobsError
+from launcher.losses import LossRecord, parse_line
+from launcher.profiles import ClusterProfile, load
+from launcher.records import RunRecord
+
+_TAIL = 200  # log lines looked at for the newest loss
+_NAME = re.compile(r"(?P<name>.+)-(?P<verb>[a-z]+)-[a-z0-9]{6}")
+_PARTS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """One run. `status` is None when its cluster could not be asked; `record` when it was submitted elsewhere."""
+
+    run: str
+    record: RunRecord | None
+    status: RunStatus | None
+    cluster: str
+    loss: LossRecord | None = None
+
+    @property
+    def phase(self) -> str:
+        return str(self.status.phase) if self.status else "unknown"
+
+    @property
+    def verb(self) -> str:
+        match = _NAME.fullmatch(self.run)
+        return self.record.verb if self.record else match["verb"] if match else ""
+
+    @property
+    def created(self) -> str:
+        """RFC 3339; of a run submitted elsewhere its first pod's start; "" when not known."""
+        pods = self.status.pods if self.status else ()
+        return self.record.created if self.record else next((pod.started for pod in pods), "")
+
+    @property
+    def epoch(self) -> int | None:
+        return self.loss.epoch if self.loss else self._said("epoch")
+
+    @property
+    def step(self) -> int | None:
+        return self.loss.step if self.loss else self._said("step")
+
+    def _said(self, key: str) -> int | None:
+        value = self.status.termination.get(key) if self.status else None
+        return value if isinstance(value, int) else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable schema of `vidjobs status --json`."""
+        status, record = self.status, self.record
+        return {
+            "run": self.run,
+            "verb": self.verb,
+            "phase": self.phase,
+            "cause": status.cause if status else "",
+            "fix": status.fix if status else "",
+            "created": self.created,
+            "cluster": self.cluster,
+            "namespace": record.namespace if record else "",
+            "directory": record.directory if record else "",
+            "folder": str(record.paths.root) if record else "",
+            "epoch": self.epoch,
+            "step": self.step,
+            "progress": self.loss.as_json() if self.loss else None,
+            "pods": [asdict(pod) for pod in status.pods] if status else [],
+            "termination": dict(status.termination) if status else {},
+        }
+
+
+def age(created: str, now: datetime | None = None) -> str:
+    """`3d4h`, `2h5m`, `12m`, `40s`; "" for a time that is not known."""
+    if not created:
+        return ""
+    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(created.replace("Z", "+00:00"))).total_seconds())
+    words = []
+    for size, unit in _PARTS:
+        count, seconds = divmod(max(0, seconds), size)
+        if count:
+            words.append(f"{count}{unit}")
+    long = bool(words) and words[0][-1] in "dh"
+    return "".join(words[: 2 if long else 1]) or "0s"
+
+
+def one(record: RunRecord) -> RunView:
+    """A run with its newest loss."""
+    backend = for_record(record)
+    status = backend.status(record)
+    return RunView(run=record.run, record=record, status=status, cluster=record.cluster, loss=_newest_loss(backend, record, status))
+
+
+def everything(records: Sequence[RunRecord], extra: ClusterProfile | None = None) -> list[RunView]:
+    """All runs, newest first: one question to each place that a record names, and to `extra`. A place that does not answer is warned of."""
+    places: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in records:
+        places.setdefault((record.backend, record.cluster, record.context, record.namespace), []).append(record)
+    if extra:
+        places.setdefault((extra.backend, extra.name, extra.context, extra.namespace), [])
+    views = [view for place, mine in places.items() for view in _at(place, mine)]
+    return sorted(views, key=lambda view: view.created, reverse=True)
+
+
+def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[RunView]:
+    """The runs of one backend, context and namespace."""
+    name, cluster, context, namespace = place
+    known = {record.run: record for record in records}
+    try:
+        backend = ALL_BACKENDS[name](load(cluster).at(context=context, namespace=namespace))
+        found = {status.run: status for status in backend.list_runs()}
+    except VidjobsError as error:
+        output.warn(f"{cluster}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        yield from (RunView(run=run, record=record, status=None, cluster=cluster) for run, record in known.items())
+        return
+    for run in sorted(known.keys() | found.keys()):
+        record = known.get(run)
+        status = found.get(run) or RunStatus(run=run, phase=Phase.GONE)
+        view = RunView(run=run, record=record, status=status, cluster=cluster)
+        cheap = record is not None and (status.phase is Phase.RUNNING or (name == "local" and status.phase is not Phase.GONE))
+        yield replace(view, loss=_newest_loss(backend, record, status)) if cheap and record else view
+
+
+def _newest_loss(backend: Backend, record: RunRecord, status: RunStatus) -> LossRecord | None:
+    """The last loss among the log's last lines; None when there is none, or no log."""
+    if status.phase in (Phase.PENDING, Phase.GONE):
+        return None
+    newest = None
+    try:
+        for line in backend.logs(record, tail=_TAIL):
+            found = parse_line(line.text, complete=line.terminated)
+            newest = found if found is not None and found.loss is not None else newest
+    except VidjobsError:
+        return None  # progress is a courtesy; the status itself has come
+    return newest
