@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 from launcher import output
 from launcher.backend_base import LogLine
@@ -14,6 +13,7 @@ from launcher.charts import records_chart
 from launcher.drawing import to_png, to_svg
 from launcher.errors import UserError
 from launcher.losses import LossReader, LossRecord, Value, latest
+from launcher.whole_file import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class LogView:
         scene = records_chart(records, title=self.title)
         if scene is None:
             raise UserError(f"{path} was not written: no line with a loss or f1; {_lines(self.reader.lines)}")
-        _write(path, to_png(scene) if path.suffix.lower() == ".png" else to_svg(scene).encode())
+        write_whole(path, to_png(scene) if path.suffix.lower() == ".png" else to_svg(scene).encode())
         count = {phase: sum(record.phase == phase for record in records) for phase in ("train", "val", "test")}
         output.note(f"wrote {path}: " + ", ".join(f"{number} {phase}" for phase, number in count.items() if number) + " records")
 
@@ -174,13 +174,3 @@ def _number(value: float) -> str:
 
 def _short(value: Value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error

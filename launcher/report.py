@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.backend_base import Phase
 from launcher.charts import SCORES, bar_chart, compare_chart, loss_chart, score_chart
 from launcher.drawing import Scene, css_colours, to_svg
 from launcher.losses import LossRecord, best_val, epoch_losses
@@ -63,12 +64,9 @@ def render(runs: Sequence[RunData], *, made: str) -> str:
         lstrip_blocks=True,
     )
     views = [_view(data) for data in runs]
-    together = (
-        compare_chart([(view.data.record.run, view.data.records) for view in views], title="Loss of all runs") if len(views) > 1 else None
-    )
     return environment.get_template(_TEMPLATE).render(
         views=views,
-        together=_svg([together]),
+        together=_svg(_together(views)) if len(views) > 1 else (),
         columns=[column.replace("_", " ") for column in _SCORE_COLUMNS],
         colours=css_colours(),
         script=_SORT,
@@ -86,19 +84,24 @@ def _together(views: Sequence[RunView]) -> list[Scene | None]:
 
 
 def _view(data: RunData) -> RunView:
-    scores = _score_rows(data)
     best = best_val(epoch_losses(data.records))
     return RunView(
         data=data,
-        state=data.status.phase.value,
+        state=_state(data),
         summary=tuple(_summary(data, best.val if best else None)),
         facts=tuple(_facts(data)),
         charts=_svg([loss_chart(data.records, title="Loss"), _score_chart(data)]),
-        scores=tuple(scores),
+        scores=tuple(_score_rows(data)),
         tests=tuple(ScoreRow(name=str(row.get("checkpoint", "")), cells=_cells(row)) for row in data.tests),
         provenance=tuple(_flat(data.provenance)),
         confusion=tuple((row, _shares(row)) for row in data.classes),
     )
+
+
+def _state(data: RunData) -> str:
+    """The phase; of a run that the cluster has forgotten, what its own DONE.json says."""
+    finished = data.status.phase is Phase.GONE and data.done.get("exit_code") == 0
+    return (Phase.SUCCEEDED if finished else data.status.phase).value
 
 
 def _summary(data: RunData, best_loss: float | None) -> list[tuple[str, str]]:
@@ -123,7 +126,7 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
         ("commit", str(record.commit or data.provenance.get("commit") or "")),
         ("image", record.image),
         ("where", place),
-        ("cause", data.status.cause),
+        ("cause", "" if data.status.phase is Phase.GONE else data.status.cause),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -148,7 +151,7 @@ def _score_rows(data: RunData) -> list[ScoreRow]:
 def _manifest_metrics(data: RunData) -> list[dict[str, Any]]:
     """Metrics of the best and the last checkpoint."""
     files = data.manifest.get("files")
-    entries = [files.get(data.manifest.get(name)) for name in ("best", "last")] if isinstance(files, dict) else []
+    entries = [files.get(str(data.manifest.get(name))) for name in ("best", "last")] if isinstance(files, dict) else []
     found: list[dict[str, Any]] = []
     for entry in entries:
         metrics = entry.get("metrics") if isinstance(entry, dict) else None

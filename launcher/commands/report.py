@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from launcher import all_backends, output
-from launcher.errors import UserError
 from launcher.records import RunRecord, find
 from launcher.report import render
 from launcher.report_data import RunData, gather
+from launcher.whole_file import write_whole
 
 
 def _gather(record: RunRecord) -> RunData:
@@ -28,18 +27,6 @@ def _target(out: Path, records: list[RunRecord]) -> Path:
     return out / f"report-{records[0].run}{rest}.html"
 
 
-def _write(path: Path, page: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}", hint="choose another folder with -o") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def run(runs: list[str], *, out: Path) -> int:
     """Write the page about `runs` (none: the newest from here) and print its path."""
     chosen = [find(name) for name in runs] or [find(None)]
@@ -49,6 +36,7 @@ def run(runs: list[str], *, out: Path) -> int:
         if not (data.records or data.scores or data.tests or data.provenance):
             output.warn(f"{data.record.run} has written nothing yet: the page shows its conf only")
     path = _target(out, records)
-    _write(path, render(found, made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")))
+    page = render(found, made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    write_whole(path, page.encode("utf-8", errors="replace"))
     output.result(str(path))
     return 0

@@ -1,0 +1,220 @@
+"""Contract of `vidjobs report`: one page that needs nothing else, shows what the run folder holds, and lets no name become code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from launcher import records
+from launcher.backend_base import Phase, RunStatus
+from launcher.backends.local.files import LocalFiles
+from launcher.commands import report as command
+from launcher.errors import UserError
+from launcher.report import render
+from launcher.report_data import PICTURE_LIMIT, RunData, gather
+
+HOSTILE = '"><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">{{ 7 * 7 }}</pre>'
+COLUMNS = "class,train_count,support,tp,fp,fn,tn,precision,recall,f1"
+
+
+def png(folder: Path, name: str) -> None:
+    path = folder / "figures" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 32), (200, 80, 40)).save(path)
+
+
+def write_run(folder: Path, *, name: str = "walking", verb: str = "eval") -> None:
+    """A run folder as the trainer leaves it: 4 epochs of 5 steps."""
+    folder.mkdir(parents=True)
+    lines: list[dict[str, Any]] = []
+    for step in range(1, 21):
+        epoch = (step + 4) // 5
+        lines.append({"phase": "train", "loss": 1 / step, "epoch": epoch, "step": step, "lr": 1e-3, "time": "2026-11-21T10:00:00+00:00"})
+        if step % 5 == 0:
+            scores = {"f1_macro": epoch / 10, "f1_micro": 0.7, "f1_samples": 0.6, "accuracy": 0.5}
+            lines.append({"phase": "val", "loss": 0.5 / epoch, "epoch": epoch, "step": step, **scores, "time": "x"})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"phase": "tra')
+    (folder / "conf.yaml").write_text(f"name: t\nmodel: {{name: i3d}}  # {name}\n")
+    (folder / "provenance.json").write_text(json.dumps({"commit": "abc123", "packages": {"torch": "2.10.0"}, "command": ["python", name]}))
+    (folder / "DONE.json").write_text(json.dumps({"verb": verb, "finished": "2026-11-21T11:00:00Z", "exit_code": 0}))
+    weights = {f"epoch-00000{epoch}.pt": {"kind": "weights", "epoch": epoch, "metrics": {"f1_macro": epoch / 10}} for epoch in (3, 4)}
+    (folder / "checkpoints").mkdir()
+    manifest = {"format": 1, "last": "epoch-000004.pt", "best": "epoch-000003.pt", "files": weights}
+    (folder / "checkpoints/manifest.json").write_text(json.dumps(manifest))
+    if verb != "eval":
+        return
+    (folder / "predictions").mkdir()
+    (folder / "predictions/metrics.json").write_text(json.dumps({"f1_macro": 0.2944, "accuracy": 0.5724}))
+    rows = io.StringIO()
+    csv.writer(rows).writerows(
+        [COLUMNS.split(","), [name, 4644, 30, 20, 5, 10, 65, 0.8, 0.6667, 0.7273], ["riding", "", 3, 0, 1, 3, 96, "nan", 0, 0]]
+    )
+    (folder / "predictions/f1_by_class.csv").write_text(rows.getvalue())
+    png(folder, "resizer/sample-1.png")
+    png(folder, "resizer/sample-1/input-000.png")
+    png(folder, "f1_by_class.png")
+
+
+def record_of(run: str, root: Path, verb: str = "eval") -> records.RunRecord:
+    return records.RunRecord(
+        run=run, verb=verb, name="t", created="2026-11-21T10:00:00Z", backend="local", cluster="local", context="", namespace="",
+        directory=str(Path.cwd()), runs_claim="runs", runs_mount=str(root), commit="abc123",
+    )  # fmt: skip
+
+
+def data_of(root: Path, run: str = "t-eval-aaaaaa", **options: Any) -> RunData:
+    write_run(root / run, **options)
+    return gather(record_of(run, root), RunStatus(run=run, phase=Phase.SUCCEEDED), LocalFiles(root / run))
+
+
+class Outline(HTMLParser):
+    """Tags, and the addresses that a browser would fetch."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "data", "action", "srcset")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_shows_what_the_run_folder_holds(tmp_path: Path) -> None:
+    page = Outline(render([data_of(tmp_path)], made="today"))
+
+    for shown in ("t-eval-aaaaaa", "succeeded", "best val 0.1250, epoch 4", "0.2944", "0.5724", "walking", "4644", "0.7273",
+                  "packages.torch",
+                  "model: {name: i3d}", "best checkpoint, epoch-000003.pt", "resizer/sample-1", "Scores of the validations"):  # fmt: skip
+        assert shown in page.text, shown
+    assert page.tags.count("svg") == 2
+    assert page.tags.count("img") == 1  # the contact sheet; single frames stay where they are, and F1 is a table here
+
+
+def test_a_page_fetches_nothing(tmp_path: Path) -> None:
+    page = render([data_of(tmp_path / "a"), data_of(tmp_path / "b", "other-eval-bbbbbb")], made="today")
+    outline = Outline(page)
+
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in outline.fetched)
+    assert not {"link", "iframe", "object", "embed"} & set(outline.tags)
+    assert "@import" not in page
+    assert not re.search(r"url\(", page)
+    assert "default-src 'none'" in page
+
+
+def test_a_section_without_data_is_not_there(tmp_path: Path) -> None:
+    page = Outline(render([data_of(tmp_path, "t-train-aaaaaa", verb="train")], made="today"))
+
+    for absent in ("F1 by class", "Confusion", "Pictures", "Tested checkpoints", "Left out"):
+        assert absent not in page.text, absent
+    empty = RunData(
+        record=record_of("new-train-aaaaaa", tmp_path), status=RunStatus(run="new", phase=Phase.PENDING, cause="no GPU is free")
+    )
+    shown = Outline(render([empty], made="today"))
+    assert "no GPU is free" in shown.text
+    assert "svg" not in shown.tags
+
+
+def test_several_runs_are_compared_in_one_table_and_frame(tmp_path: Path) -> None:
+    page = Outline(render([data_of(tmp_path / "a"), data_of(tmp_path / "b", "other-eval-bbbbbb")], made="today"))
+
+    assert "2 runs compared" in page.text
+    assert "other-eval-bbbbbb val" in page.text
+    assert "F1 macro of all runs" in page.text
+    assert page.tags.count("svg") == 6
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    page = render([data_of(tmp_path, name=HOSTILE)], made="today")
+    outline = Outline(page)
+
+    assert outline.tags.count("script") == 1
+    assert outline.tags.count("img") == 1
+    assert "{{ 7 * 7 }}" in outline.text
+
+
+@pytest.mark.slow
+def test_in_a_browser_the_page_sorts_and_no_hostile_name_runs(tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    page = tmp_path / "page.html"
+    page.write_text(render([data_of(tmp_path, name=HOSTILE)], made="today"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, check=True, timeout=60)
+
+    assert "<title>t-eval-aaaaaa</title>" in done.stdout  # not "owned"
+    assert '<th tabindex="0">class</th>' in done.stdout  # our own script ran, past the page's policy
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "note"),
+    [
+        ("predictions/f1_by_class.csv", b"class,f1\nwalking,high\n", "f1_by_class.csv"),
+        ("predictions/metrics.json", b"{", "metrics.json"),
+        ("provenance.json", b"[" * 100_000, "provenance.json"),
+        ("figures/huge.png", b"\x89PNG\r\n\x1a\n" + bytes(PICTURE_LIMIT), "figures/huge.png"),
+        ("figures/fake.png", b"<svg onload=alert(1)>", ""),
+        ("metrics.jsonl", b"\xff\xfe\n[]\n{}\n" + b'{"phase": 3}\n', ""),
+        ("predictions/test.json", b'{"checkpoints": [1, "x", {"checkpoint": null, "f1_macro": "high"}]}', ""),
+        ("checkpoints/manifest.json", b'{"best": {}, "last": 3, "files": {"3": 7}}', ""),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_left_out_and_named(tmp_path: Path, path: str, content: bytes, note: str) -> None:
+    write_run(tmp_path / "t")
+    (tmp_path / "t" / path).write_bytes(content)
+    data = gather(record_of("t", tmp_path), RunStatus(run="t", phase=Phase.SUCCEEDED), LocalFiles(tmp_path / "t"))
+
+    assert bool(data.notes) == bool(note)
+    assert all(note in one for one in data.notes)
+    page = Outline(render([data], made="today"))
+    assert note in page.text
+    assert page.tags.count("img") == 1
+
+
+def test_a_loss_that_was_not_finite_is_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/metrics.jsonl").write_text('{"phase": "train", "loss": null, "epoch": 1, "step": 1}\n')
+    data = gather(record_of("t", tmp_path), RunStatus(run="t", phase=Phase.FAILED), LocalFiles(tmp_path / "t"))
+
+    assert [math.isnan(record.loss or 0.0) for record in data.records] == [True]
+    render([data], made="today")
+
+
+def test_the_command_writes_a_page_and_prints_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run in ("t-eval-aaaaaa", "t-train-bbbbbb"):
+        write_run(tmp_path / "runs" / run)
+        records.save(record_of(run, tmp_path / "runs"))
+
+    assert command.run(["t-eval"], out=tmp_path / "out") == 0
+    path = tmp_path / "out/report-t-eval-aaaaaa.html"
+    assert capsys.readouterr().out == f"{path}\n"
+    assert "succeeded" in path.read_text()  # the backend has forgotten the run, its DONE.json has not
+    assert command.run(["t-eval", "t-train", "t-eval-aaaaaa"], out=tmp_path / "both.html") == 0
+    assert "2 runs compared" in (tmp_path / "both.html").read_text()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name]
+
+
+def test_a_page_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    write_run(tmp_path / "t-eval-aaaaaa")
+    records.save(record_of("t-eval-aaaaaa", tmp_path))
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(UserError, match="cannot be written"):
+        command.run(["t-eval"], out=tmp_path / "file" / "below")
