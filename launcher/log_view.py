@@ -57,7 +57,7 @@ class LogView:
         if record is not None:
             self._record(record, line)
         if line.kind == "truncated":
-            output.note("the beginning of the next line is lost")
+            output.note("the next line is not whole")
         if not self.options.parse and not self.options.silent:
             self._text(line)
 
@@ -84,7 +84,7 @@ class LogView:
             self._pod = line.pod
 
     def _read(self, line: LogLine) -> LossRecord | None:
-        if line.kind == "truncated":  # its beginning is lost, so what it says cannot be known
+        if line.kind == "truncated":  # a part of it is lost, so what it says cannot be known
             self.reader.lines += 1
             return None
         return self.reader.feed(line.text, pod=line.pod, complete=line.terminated)

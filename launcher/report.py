@@ -162,9 +162,11 @@ def _manifest_metrics(data: RunData) -> list[dict[str, Any]]:
 def _score_chart(data: RunData) -> Scene | None:
     """Scores over epochs: of the tested checkpoints, else of the validations."""
     told = [{key: value for key, value in row.items() if isinstance(value, int | float | str)} for row in data.tests]
-    tested = [LossRecord(phase="test", loss=None, values=values) for values in told]
-    validated = [LossRecord(phase="test", loss=None, values=record.values) for record in data.records if record.phase in ("val", "test")]
-    return score_chart(tested, title="Scores of the tested checkpoints") or score_chart(validated, title="Scores of the validations")
+    validated = [record.values for record in data.records if record.phase == "val"]
+    for rows, title in ((told, "Scores of the tested checkpoints"), (validated, "Scores of the validations")):
+        if len(rows) > 1:
+            return score_chart([LossRecord(phase="test", loss=None, values=values) for values in rows], title=title)
+    return None
 
 
 def _last_values(data: RunData) -> list[Mapping[str, Any]]:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,7 +20,8 @@ TEXT_LIMIT = 64 * 2**20  # bytes of one text file; metrics.jsonl of 64,000 steps
 PICTURE_LIMIT = 4 * 2**20  # bytes of one picture
 PICTURES_LIMIT = 24 * 2**20  # bytes of all pictures of a run
 _PNG = b"\x89PNG\r\n\x1a\n"
-_DRAWN_HERE = ("f1_by_class.png", "loss.png")  # the page has them as tables and curves of its own
+_TABLE = "f1_by_class.png"  # the page has it as a table
+_LOSSES = "loss.png"  # the page draws the curves itself, but for an eval, whose losses are of the run that trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class RunData:
     records: list[LossRecord] = field(default_factory=list)
     scores: dict[str, Any] = field(default_factory=dict)  # predictions/metrics.json
     tests: list[dict[str, Any]] = field(default_factory=list)  # predictions/test.json, one a checkpoint
+    best_test: str = ""  # the checkpoint that the test prefers
     classes: list[ClassRow] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -72,13 +74,16 @@ def gather(record: RunRecord, status: RunStatus, files: Files) -> RunData:
     paths = RunPaths(root=PurePosixPath())
     data.records = _records(reader.text(str(paths.metrics)))
     data.scores = _mapping(reader.json(str(paths.predictions / "metrics.json")))
-    data.tests = _tests(reader.json(str(paths.predictions / "test.json")))
+    tested = reader.json(str(paths.predictions / "test.json"))
+    data.tests = _tests(tested)
+    data.best_test = str(_mapping(tested).get("best", ""))
     data.classes = _classes(reader.text(str(paths.predictions / "f1_by_class.csv")), data.notes)
     data.manifest = _mapping(reader.json(str(paths.manifest)))
     data.provenance = _mapping(reader.json(str(paths.provenance)))
     data.done = _mapping(reader.json(str(paths.done)))
     data.conf = reader.text(str(paths.conf)) or record.conf_text
-    data.pictures = reader.pictures(paths.figures)
+    trained = any(record.phase in ("train", "val") for record in data.records)
+    data.pictures = reader.pictures(paths.figures, without={_TABLE, _LOSSES} if trained else {_TABLE})
     return data
 
 
@@ -102,13 +107,13 @@ class _Reader:
             self._notes.append(f"{path} is not JSON and is left out")
             return None
 
-    def pictures(self, folder: PurePosixPath) -> list[Picture]:
+    def pictures(self, folder: PurePosixPath, *, without: Set[str]) -> list[Picture]:
         """The PNGs of figures/ and its contact sheets (figures/*/*.png), not the single frames further down."""
         found: list[Picture] = []
         room = PICTURES_LIMIT
         for path in sorted(self._entries):
             inside = PurePosixPath(path)
-            if not inside.is_relative_to(folder) or inside.suffix.lower() != ".png" or inside.name in _DRAWN_HERE:
+            if not inside.is_relative_to(folder) or inside.suffix.lower() != ".png" or inside.name in without:
                 continue
             if len(inside.relative_to(folder).parts) > 2:
                 continue

@@ -36,7 +36,7 @@ def show() -> Show:
 
     def call(run: str | None = None, **options: Any) -> int:
         names = ("follow", "all_pods", "timestamps", "parse", "as_json")
-        defaults = dict.fromkeys(names, False) | dict.fromkeys(("since", "tail", "style", "plot", "file")) | {"grep": []}
+        defaults: dict[str, Any] = dict.fromkeys(names, False) | dict.fromkeys(("since", "tail", "style", "plot", "file")) | {"grep": []}
         return logs.run(run, **(defaults | options))
 
     return call
@@ -204,7 +204,7 @@ def test_lost_lines_are_marked_and_half_lines_not_parsed(capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert out == "val Loss: 0.5\ntrain Loss: 0.5\n"
     assert "lines are missing here: 12 lines" in err
-    assert "the beginning of the next line is lost" in err
+    assert "the next line is not whole" in err
     assert "now from pod b" in err
     parsed = LogView(options=LogOptions(parse=True), title="t")
     parsed.feed(LogLine(pod="a", text="val Loss: 0.5", kind="truncated"))
