@@ -31,6 +31,10 @@ class KubeBackend:
         self._profile = profile
         self.client = KubeClient(context=profile.context, wanted_namespace=profile.namespace)
 
+    def where(self) -> tuple[str, str]:
+        """The context and the namespace that the kubeconfig means now."""
+        return self.client.login.context, self.client.namespace
+
     def claim_path(self, claim: str, mount: str) -> str:  # noqa: ARG002  the Protocol's signature
         return mount
 

@@ -37,8 +37,9 @@ _API = {  # kind (or plural) -> (path of its API group, plural)
     "Event": ("api/v1", "events"),
     "Node": ("api/v1", "nodes"),
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
+    "SelfSubjectReview": ("apis/authentication.k8s.io/v1", "selfsubjectreviews"),
 }
-_CLUSTER_SCOPED = frozenset({"Node", "SelfSubjectAccessReview"})
+_CLUSTER_SCOPED = frozenset({"Node", "SelfSubjectAccessReview", "SelfSubjectReview"})
 _PAGE = 500
 _TRIES = 4
 _LONGEST_WAIT_S = 30.0
@@ -83,10 +84,10 @@ class KubeClient:
         """Seconds since the epoch by the server's clock (to a second)."""
         return time.time() + (self.skew_s or 0.0)
 
-    def path(self, kind: str, name: str = "", sub: str = "") -> str:
+    def path(self, kind: str, name: str = "", sub: str = "", *, everywhere: bool = False) -> str:
         """`/apis/batch/v1/namespaces/NS/jobs/NAME/SUB`, every part quoted."""
         group, plural = _API[kind]
-        scope = "" if kind in _CLUSTER_SCOPED else f"/namespaces/{quote(self.namespace, safe='')}"
+        scope = "" if everywhere or kind in _CLUSTER_SCOPED else f"/namespaces/{quote(self.namespace, safe='')}"
         tail = "".join(f"/{quote(part, safe='')}" for part in (name, sub) if part)
         return f"/{group}{scope}/{plural}{tail}"
 
@@ -103,14 +104,14 @@ class KubeClient:
                 return None
             raise
 
-    def list(self, kind: str, *, labels: str = "", fields: str = "") -> Listing:
-        """All objects that match, page by page."""
+    def list(self, kind: str, *, labels: str = "", fields: str = "", everywhere: bool = False) -> Listing:
+        """All objects that match, page by page; `everywhere`: of all namespaces."""
         query: dict[str, str | int] = {"limit": _PAGE}
         query |= {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
         items: list[Object] = []
         while True:
             try:
-                answer = self._json("GET", self.path(kind), query=query, doing=f"list {kind}s")
+                answer = self._json("GET", self.path(kind, everywhere=everywhere), query=query, doing=f"list {kind}s")
             except ClusterError as error:
                 if error.status != 410 or "continue" not in query:
                     raise

@@ -103,4 +103,6 @@ class ContainerLog:
 
     def _shown(self, entries: Sequence[Entry]) -> Iterator[LogLine]:
         for entry in entries:
-            yield LogLine(pod=self.pod, text=entry.text, time=entry.time, container=self.container, kind=entry.kind)
+            yield LogLine(
+                pod=self.pod, text=entry.text, time=entry.time, container=self.container, kind=entry.kind, terminated=entry.terminated
+            )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -35,6 +35,7 @@ class Entry:
     text: str
     time: str = ""
     kind: str = "line"
+    terminated: bool = True  # False: no newline came after it
 
 
 class LineSplitter:
@@ -119,13 +120,15 @@ class LogCursor:
         if self._final is not None:
             self._gap(entries)
         self._show_lead(entries)
+        if rest and entries and entries[-1].kind != "gap":
+            entries[-1] = replace(entries[-1], terminated=False)
         return entries
 
     def lost(self, why: str) -> list[Entry]:
         """The log cannot be read any more: the unterminated line, marked, and a gap that says why."""
         rest = (self._splitter.take() if self._final is None else b"") or self._tail
         stamped = _parse(rest)
-        cut = [Entry(_text(stamped[2]), stamped[1], "truncated")] if stamped else []
+        cut = [Entry(_text(stamped[2]), stamped[1], "truncated", terminated=False)] if stamped else []
         return [*cut, Entry(f"lines may be missing here: {why}", self._last_time, "gap")]
 
     def _line(self, raw: bytes, entries: list[Entry]) -> None:

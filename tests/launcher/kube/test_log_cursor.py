@@ -131,7 +131,7 @@ def test_the_unterminated_last_line_is_shown_when_the_container_has_ended() -> N
     cursor.attach()
     body = served([Chunk(START, b"line1"), Chunk(START + 5, b"RuntimeError: CUDA OOM", partial=True)])
     assert [entry.text for entry in cursor.feed(body)] == ["line1"]
-    assert [entry.text for entry in cursor.finish()] == ["RuntimeError: CUDA OOM"]
+    assert [(entry.text, entry.terminated) for entry in cursor.finish()] == [("RuntimeError: CUDA OOM", False)]
 
 
 def test_a_deleted_pod_gives_its_last_words_marked_and_a_gap() -> None:

@@ -1,0 +1,72 @@
+"""The rights that this backend uses, as data: `vidjobs rbac` prints them, `vidjobs doctor` checks them, a test runs under them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launcher.backend_base import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Verbs on one resource of one API group."""
+
+    group: str
+    resource: str  # "pods", "pods/log"
+    verbs: tuple[str, ...]
+    why: str
+
+
+FEATURES: dict[str, tuple[Rule, ...]] = {
+    "base": (
+        Rule(group="batch", resource="jobs", verbs=("create", "get", "list", "patch", "delete"), why="submit, status, cancel, delete"),
+        Rule(group="", resource="pods", verbs=("get", "list", "watch"), why="status, and logs that find pods as they come"),
+        Rule(group="", resource="pods/log", verbs=("get",), why="logs"),
+        Rule(group="", resource="events", verbs=("list",), why="status: why a pod is refused or cannot mount"),
+        Rule(group="", resource="persistentvolumeclaims", verbs=("get", "list"), why="status of unbound claims; volume ls"),
+        Rule(group="", resource="resourcequotas", verbs=("list",), why="doctor"),
+        Rule(group="", resource="limitranges", verbs=("list",), why="doctor"),
+    ),
+    "fetch": (
+        Rule(group="", resource="pods/exec", verbs=("get", "create"), why="read files in a running pod; older servers ask for get"),
+        Rule(group="", resource="pods", verbs=("create", "delete"), why="the helper pod once a run has ended; submit tries its pod"),
+    ),
+    "volume": (Rule(group="", resource="persistentvolumeclaims", verbs=("create",), why="volume create"),),
+}
+ABOUT = {
+    "base": "submit, status, logs, cancel, resume, delete, doctor",
+    "fetch": "fetch, volume ls CLAIM, delete --files, --from RUN@best",
+    "volume": "volume create",
+}
+
+
+def role(feature: str, namespace: str) -> Manifest:
+    """The Role of one feature."""
+    rules = [{"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)} for rule in FEATURES[feature]]
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": _name(feature), "namespace": namespace},
+        "rules": rules,
+    }
+
+
+def binding(feature: str, namespace: str, subject: Manifest) -> Manifest:
+    """Gives that Role to `subject` ({"kind": "User", "name": ...})."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": _name(feature), "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": _name(feature)},
+        "subjects": [subject],
+    }
+
+
+def manifests(features: Sequence[str], namespace: str, subject: Manifest) -> list[Manifest]:
+    """Role and binding of each feature."""
+    return [made for feature in features for made in (role(feature, namespace), binding(feature, namespace, subject))]
+
+
+def _name(feature: str) -> str:
+    return "vidjobs" if feature == "base" else f"vidjobs-{feature}"
