@@ -64,7 +64,8 @@ def judge(job: LocalJob, ending: Ending, failures: int) -> Outcome:
         )
     if action != "FailJob" and job.retries:
         cause = f"{cause}; all {job.retries} retries are used"
-    return Outcome(phase=Phase.FAILED, failures=counted, cause=cause, fix=next_step(ending.code, job.run), termination=ending.termination)
+    fix = next_step(ending.code if ending.container == "trainer" else 1, job.run)
+    return Outcome(phase=Phase.FAILED, failures=counted, cause=cause, fix=fix, termination=ending.termination)
 
 
 def _stopped(job: LocalJob, ending: Ending, failures: int) -> Outcome:
@@ -82,10 +83,10 @@ def _stopped(job: LocalJob, ending: Ending, failures: int) -> Outcome:
 
 def _cause(ending: Ending) -> str:
     """One line: what the code means, and what the trainer itself said."""
-    where = "" if ending.container == "trainer" else f"container {ending.container}: "
+    what = meaning(ending.code) if ending.container == "trainer" else f"container {ending.container}: exit code {ending.code}"
     said = str(ending.termination.get("message", "")).strip()
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")
-    return f"{where}{meaning(ending.code)}" + (f": {first}" if first else "")
+    return what + (f": {first}" if first else "")
 
 
 def read_termination(path: Path, log: Path) -> dict[str, Any]:

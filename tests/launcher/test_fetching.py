@@ -1,0 +1,301 @@
+"""Fetching: cuts cost nothing, changed files start over, names cannot lead out, and no half file has its final name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.backend_base import RemoteFile
+from launcher.backends.local.files import LocalFiles
+from launcher.errors import AdmissionError, ClusterError, UserError
+from launcher.fetching import fetch, fetch_each, local_path
+
+
+quick = settings(deadline=None, max_examples=60)
+
+
+@dataclass
+class FlakyVolume:
+    """Files in memory over a bad line: `cuts` are bytes that each next read may deliver; `changes` happen after that many reads."""
+
+    content: dict[str, bytes]
+    cuts: list[int] = field(default_factory=list)
+    changes: dict[int, bytes] = field(default_factory=dict)
+    version: int = 1
+    reads: int = 0
+    sent: int = 0
+
+    def list(self) -> list[RemoteFile]:
+        return [RemoteFile(path=path, size=len(data), mtime_ns=self.version) for path, data in sorted(self.content.items())]
+
+    def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        self.reads += 1
+        if self.reads in self.changes:
+            self.content[path] = self.changes[self.reads]
+            self.version += 1
+        data = self.content[path][offset : offset + length]
+        room = self.cuts.pop(0) if self.cuts else len(data) + 1
+        for start in range(0, min(len(data), room), 7):
+            block = data[start : min(start + 7, room)]
+            self.sent += len(block)
+            yield block
+        if room <= len(data):
+            raise ClusterError("connection reset")
+
+    def sha256(self, path: str) -> str:
+        return hashlib.sha256(self.content[path]).hexdigest()
+
+
+def quickly(_: float) -> None:
+    """Instead of waiting between attempts."""
+
+
+def leftovers(out: Path) -> list[str]:
+    return [path.name for path in out.rglob("*") if ".part" in path.name]
+
+
+@quick
+@given(st.binary(max_size=200), st.lists(st.integers(0, 60), max_size=5))
+def test_after_any_cuts_the_file_is_whole_and_nothing_was_sent_twice(data: bytes, cuts: list[int]) -> None:
+    volume = FlakyVolume({"a/b.bin": data}, list(cuts))
+    with tempfile.TemporaryDirectory() as folder:
+        (file,) = fetch(volume, volume.list(), Path(folder), wait=quickly)
+        assert file.read_bytes() == data
+        assert leftovers(Path(folder)) == []
+    assert volume.sent == len(data)
+
+
+@quick
+@given(
+    st.binary(max_size=100),
+    st.dictionaries(st.integers(1, 6), st.binary(max_size=120), max_size=3),
+    st.lists(st.integers(0, 40), max_size=5),
+)
+def test_a_file_that_changes_meanwhile_is_never_mixed(data: bytes, changes: dict[int, bytes], cuts: list[int]) -> None:
+    volume = FlakyVolume({"a": data}, list(cuts), changes)
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(volume, volume.list(), Path(folder), wait=quickly)
+        result = (Path(folder) / "a").read_bytes()
+    assert result in (data, *changes.values())
+    assert result == volume.content["a"] or volume.reads < max(changes)
+
+
+@quick
+@given(st.binary(min_size=1, max_size=100), st.data())
+def test_a_later_fetch_goes_on_where_the_first_was_cut(data: bytes, draw: st.DataObject) -> None:
+    at = draw.draw(st.integers(0, len(data) - 1))
+    volume = FlakyVolume({"a": data}, [at, *[0] * 20])
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        with pytest.raises(ClusterError, match="cut"):
+            fetch(volume, volume.list(), out, wait=quickly)
+        assert not (out / "a").exists(), "a half file must not have its final name"
+        volume.cuts = []
+        fetch(volume, volume.list(), out, wait=quickly)
+        assert (out / "a").read_bytes() == data
+    assert volume.sent == len(data)
+
+
+def cut_once(volume: FlakyVolume, out: Path, at: int) -> None:
+    volume.cuts = [at, *[0] * 20]
+    with pytest.raises(ClusterError):
+        fetch(volume, volume.list(), out, wait=quickly)
+    volume.cuts = []
+
+
+def test_a_file_changed_between_two_fetches_starts_over(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"old" * 20})
+    cut_once(volume, tmp_path, 30)
+    volume.content["a"], volume.version, volume.sent = b"new" * 20, 2, 0
+    fetch(volume, volume.list(), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"new" * 20
+    assert volume.sent == 60
+
+
+def test_a_part_that_was_damaged_here_starts_over(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"0123456789" * 6})
+    cut_once(volume, tmp_path, 30)
+    (tmp_path / "a.part").write_bytes(bytes(30))  # as a power cut may leave it
+    fetch(volume, volume.list(), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"0123456789" * 6
+
+
+def test_a_part_without_its_note_is_not_trusted(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"0123456789" * 6})
+    cut_once(volume, tmp_path, 30)
+    (tmp_path / "a.part.json").write_text("{")
+    fetch(volume, volume.list(), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"0123456789" * 6
+
+
+def test_a_log_that_grows_is_not_read_again_from_its_start(tmp_path: Path) -> None:
+    volume = FlakyVolume({"train.log": b"line\n" * 100})
+    listed = volume.list()
+    volume.content["train.log"] += b"more\n" * 10
+    volume.version = 2
+    fetch(volume, listed, tmp_path)
+    assert (tmp_path / "train.log").read_bytes() == volume.content["train.log"]
+    assert volume.sent == 550
+
+
+def test_what_is_here_already_is_not_sent_again(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"x" * 50, "b": b"y" * 50})
+    fetch(volume, volume.list(), tmp_path)
+    (tmp_path / "b").write_bytes(b"z" * 50)
+    volume.sent = 0
+    first, second = fetch_each(volume, volume.list(), tmp_path)
+    assert (first.transferred, second.transferred, volume.sent) == (0, 50, 50)
+    assert second.sha256 == hashlib.sha256(b"y" * 50).hexdigest()
+    assert (tmp_path / "b").read_bytes() == b"y" * 50
+
+
+def test_a_file_that_never_holds_still_is_given_up(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"0"}, changes={number: str(number % 10).encode() for number in range(1, 50)})
+    volume.sha256 = lambda path: "0" * 64  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="keeps changing"):
+        fetch(volume, volume.list(), tmp_path, wait=quickly)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"0123"}, [2, 0])
+    listed = volume.list()
+    volume.list = list  # type: ignore[method-assign, assignment]
+    with pytest.raises(UserError, match="a was removed"):
+        fetch(volume, listed, tmp_path, wait=quickly)
+
+
+def test_a_refusal_is_not_retried(tmp_path: Path) -> None:
+    class Refused(FlakyVolume):
+        def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+            self.reads += 1
+            raise AdmissionError("pods/exec is forbidden")
+            yield b""
+
+    volume = Refused({"a": b"0123"})
+    with pytest.raises(AdmissionError):
+        fetch(volume, volume.list(), tmp_path, wait=quickly)
+    assert volume.reads == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../../x",
+        "a//b",
+        "./a",
+        "a/",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "\x1b[2J",
+        "C:x",
+        "x" * 300,
+        "a.part",
+        "a.part.json",
+    ],
+)
+def test_hostile_names_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    volume = FlakyVolume({"fine": b"1", name: b"2"})
+    with pytest.raises(UserError):
+        fetch(volume, volume.list(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@given(st.text(max_size=12))
+def test_no_name_leads_out(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        try:
+            path = local_path(out, name)
+        except UserError:
+            return
+        assert path.resolve().is_relative_to(out.resolve())
+        assert path != out
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "sub").symlink_to(elsewhere)
+    (out / "file").symlink_to(elsewhere / "file")
+    (out / "b.part").symlink_to(elsewhere / "b")
+    for name in ("sub/a", "file", "b"):
+        volume = FlakyVolume({name: b"1"})
+        with pytest.raises(UserError):
+            fetch(volume, volume.list(), out)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_two_fetches_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    """The second is told, as long as the first holds the part."""
+    outer = FlakyVolume({"a": b"1" * 20})
+    inner = FlakyVolume({"a": b"1" * 20})
+
+    class During(FlakyVolume):
+        def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+            with pytest.raises(UserError, match="another fetch"):
+                fetch(inner, inner.list(), tmp_path)
+            return super().read(path, offset, length)
+
+    outer = During({"a": b"1" * 20})
+    fetch(outer, outer.list(), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"1" * 20
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    volume = FlakyVolume({"a": b"1"})
+    with pytest.raises(UserError, match="is a folder here"):
+        fetch(volume, volume.list(), tmp_path)
+
+
+def test_too_little_space_is_said_before_the_first_byte(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"1"})
+    huge = RemoteFile(path="a", size=1 << 60, mtime_ns=1)
+    with pytest.raises(UserError, match="too little space"):
+        fetch(volume, [huge], tmp_path / "out")
+    assert volume.reads == 0
+
+
+def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"1" * 20, "b": b"2" * 30}, [10])
+    seen: list[int] = []
+    fetch(volume, volume.list(), tmp_path, seen.append, quickly)
+    assert seen == sorted(seen)
+    assert seen[-1] == 50
+
+
+def test_the_note_beside_a_part_says_which_file_it_is_of(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a": b"0123456789"})
+    cut_once(volume, tmp_path, 4)
+    assert json.loads((tmp_path / "a.part.json").read_text()) == {"size": 10, "mtime_ns": 1}
+    assert (tmp_path / "a.part").read_bytes() == b"0123"
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    source = tmp_path / "volume"
+    source.mkdir()
+    with (source / "big").open("wb") as file:
+        file.truncate(100 << 20)
+    files = LocalFiles(source)
+    tracemalloc.start()
+    fetch(files, files.list(), tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+    assert (tmp_path / "out" / "big").stat().st_size == 100 << 20
