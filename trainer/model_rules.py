@@ -81,9 +81,6 @@ def _against_data(config: Config, signature: Signature, values: Mapping[str, Any
         faults += _mode(config, full["mode"], resized="resizer" in signature.parts)
     if full.get("in_channels", COLOURS) != COLOURS:
         faults.append(Fault(path="model.in_channels", message=f"is {full['in_channels']}, but clips are RGB, {COLOURS} channels"))
-    if full.get("head") == "per_frame":
-        message = "per_frame needs a label for each frame; the datasets here label whole clips"
-        faults.append(Fault(path="model.head", message=message, hint="pooled"))
     return faults
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -131,7 +132,9 @@ def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Only tensors and plain containers are accepted, so a file cannot run anything. Raises DataError.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles before it refuses them
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         why = "it holds something other than tensors and plain containers, or is damaged"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
