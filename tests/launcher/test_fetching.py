@@ -19,7 +19,6 @@ from launcher.backends.local.files import LocalFiles
 from launcher.errors import AdmissionError, ClusterError, UserError
 from launcher.fetching import fetch, fetch_each, local_path
 
-
 quick = settings(deadline=None, max_examples=60)
 
 
@@ -160,7 +159,7 @@ def test_what_is_here_already_is_not_sent_again(tmp_path: Path) -> None:
 
 def test_a_file_that_never_holds_still_is_given_up(tmp_path: Path) -> None:
     volume = FlakyVolume({"a": b"0"}, changes={number: str(number % 10).encode() for number in range(1, 50)})
-    volume.sha256 = lambda path: "0" * 64  # type: ignore[method-assign]
+    volume.sha256 = lambda _: "0" * 64  # type: ignore[method-assign]
     with pytest.raises(UserError, match="keeps changing"):
         fetch(volume, volume.list(), tmp_path, wait=quickly)
     assert not (tmp_path / "a").exists()
@@ -178,7 +177,7 @@ def test_a_refusal_is_not_retried(tmp_path: Path) -> None:
     class Refused(FlakyVolume):
         def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
             self.reads += 1
-            raise AdmissionError("pods/exec is forbidden")
+            raise AdmissionError(f"pods/exec is forbidden: {path} {offset} {length}")
             yield b""
 
     volume = Refused({"a": b"0123"})
