@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.conf.nodes import KeyPath, Node, Origin, from_plain, merge
+from launcher.conf.nodes import KeyPath, Node, Origin, from_plain, merge, nested
 from launcher.conf.yaml_source import read_file, read_text
 from launcher.errors import Fault, did_you_mean
 
@@ -82,7 +82,7 @@ def given_layer(values: Mapping[str, str], origin: Origin) -> Node:
     """Values at dotted paths that the command line gave in another way (--name, --from)."""
     layer = Node({}, origin)
     for path, value in values.items():
-        layer = merge(layer, _nested(tuple(path.split(".")), from_plain(value, origin)))
+        layer = merge(layer, nested(tuple(path.split(".")), from_plain(value, origin)))
     return layer
 
 
@@ -95,7 +95,7 @@ def _from_words(words: Iterable[tuple[KeyPath, str, Origin]]) -> tuple[Node, lis
         if text == "":
             value = Node("", origin)
         if value is not None:
-            layer = _put(layer, _nested(keys, value))
+            layer = _put(layer, nested(keys, value))
     return layer, faults
 
 
@@ -106,9 +106,3 @@ def _put(layer: Node, above: Node) -> Node:
         both = key in merged and isinstance(merged[key].value, dict) and isinstance(child.value, dict)
         merged[key] = _put(merged[key], child) if both else child
     return replace(above, value=merged)
-
-
-def _nested(keys: KeyPath, value: Node) -> Node:
-    for key in reversed(keys):
-        value = Node({key: value}, value.origin)
-    return value

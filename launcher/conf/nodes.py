@@ -76,6 +76,13 @@ def without_nulls(node: Node) -> Node:
     return replace(node, value={key: without_nulls(child) for key, child in node.value.items() if child.value is not None})
 
 
+def nested(path: KeyPath, node: Node) -> Node:
+    """The mappings that lead to `node` at a key path without list indices."""
+    for key in reversed(path):
+        node = Node({str(key): node}, node.origin)
+    return node
+
+
 def leaves(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
     """Every scalar and every empty container, in order."""
     children = _children(node)

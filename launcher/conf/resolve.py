@@ -20,6 +20,7 @@ from launcher.conf.layers import environment_layer, file_layer, given_layer, set
 from launcher.conf.nodes import KeyPath, Node, Origin, find, from_plain, merge, plain, without_nulls
 from launcher.conf.references import substitute
 from launcher.conf.schema import TRAINER_SECTIONS, JobConf, SweepConf, VolumeConf
+from launcher.conf.units import Seconds
 from launcher.errors import ConfError, Fault
 
 SECTIONS = ("name", "job", "sweep", *TRAINER_SECTIONS)
@@ -130,12 +131,14 @@ def _merged(
 
 def _defaults() -> dict[str, Any]:
     """`job` as a conf would write it when it said nothing."""
-    values = {key_of(each): getattr(JobConf(), each.name) for each in dataclasses.fields(JobConf)}
-    values = {
-        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-        for key, value in values.items()
-    }
-    return {key: value for key, value in values.items() if value is not None} | {"code": "worktree"}
+    as_written = {key_of(each): _written(getattr(JobConf(), each.name)) for each in dataclasses.fields(JobConf)}
+    return {key: value for key, value in as_written.items() if value is not None} | {"code": "worktree"}
+
+
+def _written(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value) if isinstance(value, Seconds) else value
 
 
 def _early_volumes(tree: Node) -> tuple[Node, tuple[VolumeConf, ...]]:

@@ -6,8 +6,8 @@ import re
 from decimal import Decimal
 
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:\d+[wdhms])+")
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z]*)")
+_DURATION = re.compile(r"(?:[0-9]+[wdhms])+")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)")
 _FACTOR = {"": Decimal(1), "m": Decimal("0.001")}
 _FACTOR |= {letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", 1)}
 _FACTOR |= {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)}
@@ -16,6 +16,11 @@ _FACTOR |= {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate(
 class Seconds(int):
     """A duration; in a conf "2d", "36h", "1d12h", "90m", "120s", or a whole number of seconds."""
 
+    def __str__(self) -> str:
+        """The shortest form with one unit: "7d", "120s" is "2m"."""
+        unit = next((letter for letter, size in _SECONDS.items() if letter != "w" and self and self % size == 0), "s")
+        return f"{int(self) // _SECONDS[unit]}{unit}"
+
     @classmethod
     def parse(cls, text: str) -> Seconds:
         """ValueError says what was expected."""
@@ -23,7 +28,7 @@ class Seconds(int):
             return cls(text)
         if not _DURATION.fullmatch(text):
             raise ValueError(f'is "{text}", not a duration such as 2d, 1d12h, 90m or 120s')
-        return cls(sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([wdhms])", text)))
+        return cls(sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([wdhms])", text)))
 
 
 class Bytes(str):
@@ -34,7 +39,7 @@ class Bytes(str):
     @classmethod
     def parse(cls, text: str) -> Bytes:
         """ValueError says what was expected."""
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT])i?[bB]", text):
+        if match := re.fullmatch(r"([0-9.]+)([kKmMgGtT])i?[bB]", text):
             raise ValueError(f'is "{text}"; Kubernetes writes it {match[1]}{match[2].upper()}i')
         if _amount(text, "m") <= 0:
             raise ValueError(f'is "{text}", not a quantity above 0 such as 16Gi')
@@ -49,7 +54,7 @@ class Cores(str):
     @classmethod
     def parse(cls, text: str) -> Cores:
         """ValueError says what was expected."""
-        if not re.fullmatch(r"\d+(\.\d{1,3})?|\d+m", text) or amount(text) <= 0:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]{1,3})?|[0-9]+m", text) or amount(text) <= 0:
             raise ValueError(f'is "{text}", not a number of cores above 0 such as 4, 0.5 or 500m')
         return cls(text)
 

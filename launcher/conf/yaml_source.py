@@ -58,7 +58,7 @@ def read_text(text: str, origin: Origin, *, lines: bool = True) -> tuple[Node | 
         node = Node(None, origin) if root is None else builder.build(root, ())
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark and lines else origin.line
-        return None, [Fault(path="", message=_syntax(error), file=origin.file, line=line)]
+        return None, [Fault(path="", message=_syntax(error, text), file=origin.file, line=line)]
     except yaml.YAMLError as error:
         return None, [Fault(path="", message=f"it is not YAML: {' '.join(str(error).split())}", file=origin.file)]
     except RecursionError:
@@ -68,8 +68,10 @@ def read_text(text: str, origin: Origin, *, lines: bool = True) -> tuple[Node | 
     return node, builder.faults
 
 
-def _syntax(error: yaml.MarkedYAMLError) -> str:
-    tabs = "; YAML is indented with spaces, never tabs" if "'\\t'" in str(error) else ""
+def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
+    lines = text.split("\n")
+    at = error.problem_mark.line if error.problem_mark else len(lines)
+    tabs = "; YAML is indented with spaces, never tabs" if lines[at : at + 1] and lines[at].lstrip(" ").startswith("\t") else ""
     return f"it is not YAML: {', '.join(part for part in (error.context, error.problem) if part)}{tabs}"
 
 
