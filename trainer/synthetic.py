@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trainer.errors import CannotWrite
 from trainer.run_folder import writing
 
 FPS = 30
-RATE = 0.3  # of clips that show a motion
+RATE = 0.25  # of clips that show a motion
 STILL = "still"
 MOTIONS: dict[str, tuple[str, ...]] = {
     "across": ("activity_walking", "activity_running", "vehicle_moving", "Transport_HeavyCarry"),
@@ -38,6 +39,8 @@ MOTIONS: dict[str, tuple[str, ...]] = {
 }
 MOVING = tuple(name for name in MOTIONS if name != STILL)
 CLASSES = tuple(sorted(name for names in MOTIONS.values() for name in names))
+
+BRIGHT, DARK = (140, 256), (0, 116)  # levels of the blob and of the background
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -148,20 +151,22 @@ def render(tube: Tube) -> list[Image]:
     rng = np.random.default_rng(tube.seed)
     on = {name: name in tube.motions for name in MOVING}
     time = np.arange(tube.frames, dtype=np.float64)
-    side = float(tube.size)
-    x = 0.5 + 0.25 * _wave(time, rng, on["across"]) + 0.06 * _shaking(time, rng, on["shake"])
-    y = 0.5 + 0.25 * _wave(time, rng, on["up_down"]) + 0.06 * _shaking(time, rng, on["shake"])
-    radius = 0.22 * 1.5 ** _wave(time, rng, on["grow_shrink"])
-    angle = rng.uniform(0, 360) + (rng.choice([-1, 1]) * rng.uniform(12, 20) * time if on["spin"] else 0 * time)
+    x = 0.5 + 0.23 * _wave(time, rng, on["across"]) + 0.09 * _shaking(time, rng, on["shake"])
+    y = 0.5 + 0.23 * _wave(time, rng, on["up_down"]) + 0.09 * _shaking(time, rng, on["shake"])
+    radius = 0.21 * 1.8 ** _wave(time, rng, on["grow_shrink"], period=11)
+    angle = rng.uniform(0, 360) + (rng.choice([-1, 1]) * rng.uniform(20, 30) * time if on["spin"] else 0 * time)
     shift = rng.uniform(0, 1, 2)[:, None] + (_heading(rng) * rng.uniform(0.03, 0.05) * time if on["pan"] else 0 * time)
-    blob, ground = _texture(rng, 4), _texture(rng, 8)
-    return [_compose(blob, ground, side, x[i], y[i], radius[i], angle[i], shift[:, i]) for i in range(tube.frames)]
+    blob, ground = _texture(rng, 4, BRIGHT), _texture(rng, 8, DARK)
+    return [_compose(blob, ground, tube.size, x[i], y[i], radius[i], angle[i], shift[:, i]) for i in range(tube.frames)]
 
 
-def _wave(time: Floats, rng: np.random.Generator, moving: bool) -> Floats:
-    """A triangle wave in [-1, 1] from a random phase, or one value of it: uniformly distributed at each moment either way."""
-    phase, period = rng.uniform(0, 1), rng.uniform(14, 22)
-    turns = phase + (time / period if moving else 0 * time)
+def _wave(time: Floats, rng: np.random.Generator, moving: bool, *, period: float = 18) -> Floats:
+    """A triangle wave in [-1, 1] from a random phase, or one value of it: uniformly distributed at each moment either way.
+
+    `period` is the mean one, in frames.
+    """
+    phase, frequency = rng.uniform(0, 1), 1 / (period * rng.uniform(0.8, 1.2))
+    turns = phase + (frequency * time if moving else 0 * time)
     return 4 * np.abs(turns - np.floor(turns) - 0.5) - 1
 
 
@@ -175,27 +180,30 @@ def _heading(rng: np.random.Generator) -> Floats:
     return np.array([[np.cos(turn)], [np.sin(turn)]])
 
 
-def _texture(rng: np.random.Generator, cells: int) -> Image:
-    """64 x 64 px of soft random colour that tiles; every colour is as likely as its opposite."""
-    coarse = rng.integers(0, 256, (cells, cells, 3)).astype(np.uint8)
+def _texture(rng: np.random.Generator, cells: int, levels: tuple[int, int]) -> Image:
+    """64 x 64 px of soft random colour between two `levels`; it tiles."""
+    coarse = rng.integers(*levels, (cells, cells, 3)).astype(np.uint8)
     tiled = cv2.resize(np.tile(coarse, (3, 3, 1)), (192, 192), interpolation=cv2.INTER_LINEAR)
     return np.asarray(tiled[64:128, 64:128], dtype=np.uint8)
 
 
-def _compose(blob: Image, ground: Image, side: float, x: float, y: float, radius: float, angle: float, shift: Floats) -> Image:
-    """One frame: the background moved by `shift` (frame sides), and on it the blob, a disc, at (x, y) turned by `angle` degrees."""
-    size, scale = int(side), 64 / side
+def _compose(blob: Image, ground: Image, size: int, x: float, y: float, radius: float, angle: float, shift: Floats) -> Image:
+    """One frame: the background moved by `shift`, and on it the blob, an ellipse at (x, y), turned by `angle` degrees.
+
+    Lengths are in frame sides; the ellipse is `radius` long to both sides of its middle and 2.5 times as narrow.
+    """
     inverse = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    back = np.array([[scale, 0, 64 * shift[0]], [0, scale, 64 * shift[1]]])
+    back = np.array([[64 / size, 0, 64 * shift[0]], [0, 64 / size, 64 * shift[1]]])
     frame = cv2.warpAffine(ground, back, (size, size), flags=inverse, borderMode=cv2.BORDER_WRAP)
-    grow, turn = 32 / (radius * side), np.deg2rad(angle)
-    cos, sin = grow * np.cos(turn), grow * np.sin(turn)
-    middle = np.array([x, y]) * side - 0.5
-    turned = np.array([[cos, -sin], [sin, cos]])
-    patch = cv2.warpAffine(blob, np.column_stack([turned, 32 - turned @ middle]), (size, size), flags=inverse, borderMode=cv2.BORDER_WRAP)
-    across, down = np.meshgrid(np.arange(size) - middle[0], np.arange(size) - middle[1])
-    inside = np.clip(radius * side - np.hypot(across, down) + 0.5, 0, 1)[..., None]  # a soft edge one pixel wide
-    return np.asarray(frame + (patch.astype(np.float64) - frame) * inside, dtype=np.uint8)
+    turn = np.deg2rad(angle)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / (radius * size)  # px to radii, upright
+    middle = np.array([x, y]) * size - 0.5
+    to_texture = 32 * np.column_stack([rotation, 1 - rotation @ middle])
+    patch = cv2.warpAffine(blob, to_texture, (size, size), flags=inverse, borderMode=cv2.BORDER_WRAP)
+    offsets = np.stack(np.meshgrid(np.arange(size) - middle[0], np.arange(size) - middle[1]))
+    along, aside = np.tensordot(rotation, offsets, 1)
+    edge = np.clip((1 - np.hypot(along, 2.5 * aside)) * radius * size + 0.5, 0, 1)[..., None]  # soft, about a pixel wide
+    return np.asarray(frame + (patch.astype(np.float64) - frame) * edge, dtype=np.uint8)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -212,9 +220,12 @@ def main(argv: Sequence[str]) -> int:
     if not (10 <= arguments.min_size <= arguments.max_size and 1 <= arguments.frames[0] <= arguments.frames[1]):
         parser.error("--min-size is at least 10 and at most --max-size; --frames is LEAST MOST, at least 1")
     sizes = (arguments.min_size, arguments.max_size)
-    make_tinyvirat(
-        arguments.out, train=arguments.train, test=arguments.test, seed=arguments.seed, frames=tuple(arguments.frames), sizes=sizes
-    )
+    frames = (arguments.frames[0], arguments.frames[1])
+    try:
+        make_tinyvirat(arguments.out, train=arguments.train, test=arguments.test, seed=arguments.seed, frames=frames, sizes=sizes)
+    except CannotWrite as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     print(f"{arguments.out}: {arguments.train} clips for training, {arguments.test} for testing, {len(CLASSES)} classes")
     return 0
 
