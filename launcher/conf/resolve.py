@@ -23,6 +23,8 @@ from launcher.conf.schema import TRAINER_SECTIONS, JobConf, SweepConf, VolumeCon
 from launcher.conf.units import Seconds
 from launcher.errors import ConfError, Fault
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 SECTIONS = ("name", "job", "sweep", *TRAINER_SECTIONS)
 
 
@@ -52,8 +54,9 @@ class Experiment:
     @property
     def flat_text(self) -> str:
         """The conf as the trainer reads it: its own sections, resolved."""
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        return str(yaml.dump(self.trainer, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000))
+        text = _dump(self.trainer, allow_unicode=True)
+        same = yaml.load(text, Loader=_LOADER) == self.trainer
+        return text if same else _dump(self.trainer, allow_unicode=False)  # PyYAML does not quote U+0085 and its like so that they survive
 
     def origin(self, path: KeyPath) -> Origin:
         """Where a key path was written, or the nearest one above it; at worst the conf file itself."""
@@ -127,6 +130,10 @@ def _merged(
     for layer in (*layers, *(given_layer(values, origin) for origin, values in given)):
         tree = merge(tree, layer)
     return without_nulls(tree), [*faults, *more, *most]
+
+
+def _dump(conf: dict[str, Any], *, allow_unicode: bool) -> str:
+    return str(yaml.dump(conf, Dumper=_DUMPER, sort_keys=False, allow_unicode=allow_unicode, width=1000))
 
 
 def _defaults() -> dict[str, Any]:

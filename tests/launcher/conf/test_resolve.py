@@ -152,3 +152,14 @@ def test_the_flat_conf_has_only_the_trainer_s_sections(resolved: Resolve) -> Non
 def test_a_section_of_another_shape_is_a_fault_and_no_crash(resolved: Resolve, text: str) -> None:
     """Every shape at every level."""
     assert resolved(text, volumes=False).faults
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x85", "a\u2028b", "yes", "1e-3", "0x1F", " lead", "tail ", "#no", "é", "\U0001f600", "a: b", "null", "- x", "{{ x }}", "$(A)"],
+)
+def test_the_flat_conf_reads_back_as_it_was_resolved(resolved: Resolve, text: str) -> None:
+    """By the reader that the trainer uses, which follows an older YAML than ours."""
+    experiment = resolved(yaml.safe_dump({"data": {"root": text}}))
+    assert not experiment.faults
+    assert yaml.safe_load(experiment.flat_text) == {"data": {"root": text}}
