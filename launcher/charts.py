@@ -94,7 +94,7 @@ def score_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
 
 
 def compare_chart(runs: Sequence[tuple[str, Sequence[LossRecord]]], *, title: str) -> Scene | None:
-    """Several runs in one frame: val losses strong, train epoch means dashed, one colour a run."""
+    """Several runs in one frame: val losses strong, train epoch means dashed, one colour a run; None when fewer than two have losses."""
     series: list[Series] = []
     for index, (name, records) in enumerate(runs):
         ink = f"series{index % 8}"
@@ -103,11 +103,10 @@ def compare_chart(runs: Sequence[tuple[str, Sequence[LossRecord]]], *, title: st
         vals = tuple((epoch.position, epoch.val) for epoch in epochs if epoch.val is not None)
         series.append(Series(name=f"{name} val", points=vals, ink=ink, dots=len(vals) <= 40))
         series.append(Series(name=f"{name} train", points=means, ink=ink, kind="dashed"))
-    if not any(one.points for one in series):
+    if sum(bool(val.points or train.points) for val, train in zip(series[::2], series[1::2], strict=True)) < 2:
         return None
-    return line_chart(
-        series, title=title, x_label=_x_label([record for _, records in runs for record in records]), y_label="loss", height=460
-    )
+    everything = [record for _, records in runs for record in records]
+    return line_chart(series, title=title, x_label=_x_label(everything), y_label="loss", height=460)
 
 
 def records_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
@@ -122,7 +121,7 @@ def line_chart(
     drawn = [one for one in series if _finite(one.points)]
     legend, top = _legend(drawn, width)
     points = [point for one in drawn for point in _finite(one.points)]
-    x_ticks = ticks(*_span([x for x, _ in points], pad=0.0), 8)
+    x_ticks = [tick for tick in ticks(*_span([x for x, _ in points], pad=0.0), 8) if tick == int(tick)]  # steps and epochs are whole
     y_ticks = ticks(*_span([y for _, y in points], pad=0.05), 6)
     across = _span([x for x, _ in points], pad=0.0)
     up = (min(y_ticks[0], min(y for _, y in points)), max(y_ticks[-1], max(y for _, y in points))) if points else (0.0, 1.0)
@@ -199,8 +198,10 @@ def _span(values: Sequence[float], *, pad: float) -> tuple[float, float]:
     low, high = min(values), max(values)
     if pad and 0 <= low < 0.4 * high:
         return 0.0, high
-    room = (high - low) * pad
-    return (low - room, high + room) if high > low else (low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5)
+    if pad and low == high == 0:
+        return 0.0, 1.0
+    room = (high - low) * pad if high > low else (abs(low) or 1.0) * 0.5
+    return low - room, high + room
 
 
 def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> list[Shape]:

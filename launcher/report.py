@@ -49,6 +49,7 @@ class RunView:
     scores: tuple[ScoreRow, ...]
     tests: tuple[ScoreRow, ...]
     provenance: tuple[tuple[str, str], ...]
+    packages: tuple[tuple[str, str], ...]
     confusion: tuple[tuple[ClassRow, tuple[tuple[int, float], ...]], ...]
 
 
@@ -93,7 +94,8 @@ def _view(data: RunData) -> RunView:
         charts=_svg([loss_chart(data.records, title="Loss"), _score_chart(data)]),
         scores=tuple(_score_rows(data)),
         tests=tuple(ScoreRow(name=str(row.get("checkpoint", "")), cells=_cells(row)) for row in data.tests),
-        provenance=tuple(_flat(data.provenance)),
+        provenance=tuple(_provenance(data)),
+        packages=tuple(_packages(data)),
         confusion=tuple((row, _shares(row)) for row in data.classes),
     )
 
@@ -126,6 +128,7 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
         ("commit", str(record.commit or data.provenance.get("commit") or "")),
         ("image", record.image),
         ("where", place),
+        *((key, str(data.scores[key])) for key in ("checkpoint", "split", "threshold", "clips", "exact") if key in data.scores),
         ("cause", "" if data.status.phase is Phase.GONE else data.status.cause),
     ]
     return [(name, value) for name, value in facts if value]
@@ -135,7 +138,8 @@ def _score_rows(data: RunData) -> list[ScoreRow]:
     """Final metrics: the evaluation, the best and last checkpoint, the best and last validation."""
     rows: list[ScoreRow] = []
     if data.scores:
-        rows.append(ScoreRow(name="evaluation", cells=_cells(data.scores)))
+        checkpoint = str(data.scores.get("checkpoint", "")).rsplit("/", 1)[-1]
+        rows.append(ScoreRow(name=f"evaluation of {checkpoint}" if checkpoint else "evaluation", cells=_cells(data.scores)))
     for name, metrics in zip(("best", "last"), _manifest_metrics(data), strict=False):
         rows.append(ScoreRow(name=f"{name} checkpoint, {data.manifest.get(name, '')}", cells=_cells(metrics)))
     vals = [record for record in data.records if record.phase == "val" and record.loss is not None]
@@ -192,16 +196,26 @@ def _shares(row: ClassRow) -> tuple[tuple[int, float], ...]:
     return tuple((count, count / (sum(counts) or 1)) for count in counts)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """{"packages": {"torch": "2.10"}} -> [("packages.torch", "2.10")]; lists on one line."""
+def _provenance(data: RunData) -> list[tuple[str, str]]:
+    """{"seed": {"train": 1}} -> [("seed.train", "1")]; packages and attempts are shown apart."""
     rows: list[tuple[str, str]] = []
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping):
-            rows += _flat(inner, f"{name}.")
-        elif inner not in (None, "", []):
-            rows.append((name, " ".join(map(str, inner)) if isinstance(inner, list) else str(inner)))
+    for key, value in data.provenance.items():
+        if key in ("packages", "attempts"):
+            continue
+        inner = [(f"{key}.{name}", part) for name, part in value.items()] if isinstance(value, Mapping) else [(key, value)]
+        rows += [
+            (name, " ".join(map(str, part)) if isinstance(part, list) else str(part)) for name, part in inner if part not in (None, "", [])
+        ]
+    attempts = data.provenance.get("attempts")
+    told = [attempt for attempt in attempts if isinstance(attempt, Mapping)] if isinstance(attempts, list) else []
+    for number, attempt in enumerate(told if len(told) > 1 else [], 1):
+        rows.append((f"attempt {number}", ", ".join(str(attempt[key]) for key in ("started", "node", "pod", "gpu") if attempt.get(key))))
     return rows
+
+
+def _packages(data: RunData) -> list[tuple[str, str]]:
+    packages = data.provenance.get("packages")
+    return [(str(name), str(version)) for name, version in packages.items()] if isinstance(packages, Mapping) else []
 
 
 def _svg(scenes: Sequence[Scene | None]) -> tuple[str, ...]:

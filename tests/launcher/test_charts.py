@@ -119,7 +119,7 @@ def test_tested_checkpoints_become_curves_of_scores_over_epochs() -> None:
 def test_without_a_record_there_is_no_chart() -> None:
     assert records_chart([], title="t") is None
     assert score_chart([LossRecord(phase="test", loss=0.5)], title="t") is None
-    assert compare_chart([("a", []), ("b", [])], title="t") is None
+    assert compare_chart([("a", list(parse_stream(LOSSES))), ("b", [])], title="t") is None
 
 
 def test_several_runs_share_one_frame_in_colours_of_their_own() -> None:
@@ -129,6 +129,14 @@ def test_several_runs_share_one_frame_in_colours_of_their_own() -> None:
     assert scene is not None
     assert {"one val", "one train", "two val", "two train"} <= set(texts(scene))
     assert {"series0", "series1"} <= {shape.ink for shape in scene.shapes}
+
+
+def test_scores_that_are_all_zero_stand_on_the_floor_of_a_whole_axis() -> None:
+    scene = records_chart([LossRecord(phase="test", loss=None, values={"epoch": epoch, "f1_macro": 0.0}) for epoch in (1, 2, 3)], title="t")
+
+    assert scene is not None
+    assert {"0.0", "1.0", "1", "2", "3"} <= set(texts(scene))  # and epochs are whole numbers
+    assert not [text for text in texts(scene) if text.startswith("-")]
 
 
 def test_a_bar_is_as_long_as_its_value() -> None:

@@ -100,7 +100,7 @@ def test_a_page_shows_what_the_run_folder_holds(tmp_path: Path) -> None:
     page = Outline(render([data_of(tmp_path)], made="today"))
 
     for shown in ("t-eval-aaaaaa", "succeeded", "best val 0.1250, epoch 4", "0.2944", "0.5724", "walking", "4644", "0.7273",
-                  "packages.torch",
+                  "2.10.0",
                   "model: {name: i3d}", "best checkpoint, epoch-000003.pt", "resizer/sample-1", "Scores of the validations"):  # fmt: skip
         assert shown in page.text, shown
     assert page.tags.count("svg") == 2
