@@ -53,7 +53,7 @@ def check(config: Config) -> list[Fault]:
 
 def defaults(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Key path -> value for everything that `raw` does not say."""
-    given = set(_leaves(raw))
+    given = {path for path, _ in _leaves(raw)}
     filled = dict(_leaves(conf.flat(config)))
     signature = read_signatures().get(config.model.name)
     if signature:

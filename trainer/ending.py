@@ -30,19 +30,16 @@ def message(cause: str, code: int, text: str, manifest: Path) -> dict[str, Any]:
     ending = {"cause": cause, "exit_code": code, "message": text}
     try:
         files = json.loads(manifest.read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ending  # no checkpoint yet
-    newest = max(files.items(), key=lambda item: (item[1]["step"], item[1]["kind"] == "state"), default=None)
-    if newest:
-        name, entry = newest
-        ending |= {"checkpoint": name, "step": entry["step"], "epoch": entry["epoch"]}
-    return ending
+        name, entry = max(files.items(), key=lambda item: (item[1]["step"], item[1]["kind"] == "state"))
+        return ending | {"checkpoint": name, "step": entry["step"], "epoch": entry["epoch"]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ending  # no checkpoint yet, or a manifest that must not hide why the run ended
 
 
 def write(ending: dict[str, Any]) -> None:
     """Write the termination message, cut to the size that is kept; nothing where there is no such file to write."""
     target = os.environ.get("VIDJOBS_TERMINATION_LOG", "/dev/termination-log")
-    if not (os.path.exists(target) or "VIDJOBS_TERMINATION_LOG" in os.environ):  # noqa: PTH110  a device node, not a path of ours
+    if not (Path(target).exists() or "VIDJOBS_TERMINATION_LOG" in os.environ):
         return
     text = json.dumps(ending)
     excess = len(text.encode()) - LIMIT

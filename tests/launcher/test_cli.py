@@ -1,0 +1,67 @@
+"""The command as a process: exit codes, one message on stderr, results alone on stdout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from launcher import errors
+
+
+def vidjobs(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "launcher", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_verb() -> None:
+    done = vidjobs("--help")
+
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line.split()}
+    assert done.returncode == 0
+    assert {
+        *("submit", "render", "conf", "lint", "status", "logs", "fetch", "cancel", "resume", "delete"),
+        *("volume", "report", "doctor", "rbac", "init", "clusters", "models", "completion"),
+    } <= listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sumbit"], "submit"),
+        (["submit", "trian", "x.yaml"], 'did you mean "train"'),
+        (["submit", "train"], "CONF"),
+        (["status", "nosuchrun"], 'no run is called "nosuchrun"'),
+        (["status", "--nosuch"], "--nosuch"),
+        (["completion", "tcsh"], "bash, zsh or fish"),
+        (["submit", "train", "x.yaml", "--dry-run=maybe"], "--dry-run"),
+    ],
+)
+def test_a_typing_error_is_exit_1_with_a_hint(arguments: list[str], says: str) -> None:
+    done = vidjobs(*arguments)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_completion_prints_a_script_that_bash_accepts() -> None:
+    script = vidjobs("completion", "bash").stdout
+
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert "_VIDJOBS_COMPLETE" in script
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`vidjobs --help` answers at once: nothing of the cluster or the trainer is loaded for it."""
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "launcher", "--help"], capture_output=True, text=True, check=True)
+
+    loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "typer" in loaded
+    assert not loaded & {"torch", "numpy", "kubernetes", "jinja2", "trainer", "yaml", "urllib3", "PIL"}
+
+
+def test_each_family_of_errors_has_its_exit_code() -> None:
+    codes = {kind.__name__: kind.exit_code for kind in errors.VidjobsError.__subclasses__()}
+
+    assert codes == {"UserError": 1, "ConfError": 2, "JobFailed": 4, "ClusterError": 5}
