@@ -50,7 +50,10 @@ def test_every_fault_of_value_is_told_at_once(good: Path) -> None:
 
 
 def test_check_needs_no_torch(good: Path) -> None:
-    code = "import sys; from trainer.__main__ import main; main(sys.argv[1:]); print([m for m in ('torch', 'numpy', 'sklearn') if m in sys.modules])"
+    code = (
+        "import sys; from trainer.__main__ import main; main(sys.argv[1:]); "
+        "print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])"
+    )
 
     done = subprocess.run([sys.executable, "-c", code, "check", "--conf", str(good)], capture_output=True, text=True, check=True)
 
