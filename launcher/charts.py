@@ -127,7 +127,7 @@ def line_chart(
     up = (min(y_ticks[0], min(y for _, y in points)), max(y_ticks[-1], max(y for _, y in points))) if points else (0.0, 1.0)
     frame = _Frame(x=across, y=up, left=_LEFT, right=width - _RIGHT, top=top + 26, bottom=height - _BOTTOM)
     shapes: list[Shape] = [Label(x=_LEFT, y=26, text=_shorten(title, width - _LEFT - _RIGHT, 15), size=15, bold=True), *legend]
-    shapes += _axes(frame, x_ticks, y_ticks, x_label, y_label)
+    shapes += _axes(frame, x_ticks, y_ticks, x_label=x_label, y_label=y_label)
     for one in drawn:
         shapes += _curve(one, frame)
     for mark in marks:
@@ -204,7 +204,7 @@ def _span(values: Sequence[float], *, pad: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> list[Shape]:
+def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], *, x_label: str, y_label: str) -> list[Shape]:
     shapes: list[Shape] = [Label(x=frame.left - 8, y=frame.top - 12, text=y_label, ink="muted", anchor="end", size=12)]
     for value in y_ticks:
         _, y = frame.place((frame.x[0], value))

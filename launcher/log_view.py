@@ -44,6 +44,7 @@ class LogView:
     records: list[LossRecord] = field(default_factory=list)
     shown: int = 0
     _pod: str | None = None
+    _times: dict[int, str] = field(default_factory=dict)  # of the records, by line
 
     def feed(self, line: LogLine) -> None:
         """The next line, or a mark where lines were lost."""
@@ -97,17 +98,19 @@ class LogView:
     def _record(self, record: LossRecord, line: LogLine) -> None:
         if self.options.parse or self.options.plot is not None:
             self.records.append(record)
+            self._times |= {record.line: line.time} if self.options.timestamps else {}
         if self.options.parse and self.options.follow:
-            self._show(record, time=line.time)
+            self._show(record)
 
-    def _show(self, record: LossRecord, *, time: str = "") -> None:
+    def _show(self, record: LossRecord) -> None:
+        time = self._times.get(record.line, "")
         if self.options.classic:
             text = _classic(record)
             if text is None:
                 return
             output.result(text)
         elif self.options.as_json:
-            output.json_line(record.as_json())
+            output.json_line(record.as_json() | ({"time": time} if time else {}))
         else:
             output.result(self._prefix(record.pod, time) + _aligned(record))
         self.shown += 1
@@ -129,7 +132,7 @@ class LogView:
         if not (self.options.parse or self.options.plot):
             return
         if self.reader.cut_line is not None:
-            output.note(f"line {self.reader.cut_line} is cut in the middle and has no newline: left out")
+            output.note(f"line {self.reader.cut_line} has no newline and may be cut in the middle: left out")
         for record in self.records[-1:]:
             if record.cut:
                 output.note(f"line {record.line} has no newline: its last word may be cut and is left out")

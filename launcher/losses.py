@@ -15,6 +15,8 @@ from typing import Any
 Value = int | float | str
 
 _NUMBER = r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|nan|inf)"
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
+_ANY_NUMBER = re.compile(_NUMBER, re.IGNORECASE)
 _END = r"(?=[\s,;)|]|$)"
 _PREFIX = r"^\s*(?:\[[^\]\s]+\]\s+)?(?:[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(?:Z|[-+][0-9:]+)\s+)?"
 _PLAIN = re.compile(
@@ -87,7 +89,8 @@ def parse_line(text: str, *, complete: bool = True) -> LossRecord | None:
     folded = text.lower()
     if "loss" not in folded and "f1_macro" not in folded:
         return None
-    for piece in reversed(_COLOUR.sub("", text).split("\r")):  # a progress bar redraws its line with \r
+    plain = _COLOUR.sub("", text) if "\x1b" in text else text
+    for piece in reversed(plain.split("\r")):  # a progress bar redraws its line with \r
         for grammar in _GRAMMARS:
             record = grammar(piece)
             if record is not None:
@@ -116,7 +119,7 @@ class LossReader:
         values = dict(record.values)
         if self._epoch is not None and record.phase in _TRAINING and record.step is None:
             values.setdefault("epoch", self._epoch)
-        return replace(record, values=values, line=self.lines, pod=pod)
+        return LossRecord(phase=record.phase, loss=record.loss, values=values, line=self.lines, pod=pod, cut=record.cut)
 
     def _heading(self, text: str, *, complete: bool) -> None:
         if not complete:
@@ -331,9 +334,9 @@ def _record(phase: str, loss: str, values: Mapping[str, Value]) -> LossRecord:
 
 def _typed(text: str) -> Value:
     """An int, a float or, when it is neither, the text. Python refuses ints of thousands of digits: those become floats."""
-    if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+    if _WHOLE.fullmatch(text):
         return int(text)
-    return float(text) if re.fullmatch(_NUMBER, text, re.IGNORECASE) else text
+    return float(text) if _ANY_NUMBER.fullmatch(text) else text
 
 
 def _whole(value: Value | None) -> int | None:

@@ -26,7 +26,10 @@ _END_WAIT_S = 30.0  # the Job's own status follows its pod's end a little later
 
 
 def follow(record: RunRecord, backend: Backend, options: LogOptions | None = None) -> int:
-    """Show the run's lines until it ends. Returns 0 when it succeeded, 4 when it did not, 130 when the person stopped watching."""
+    """Show the run's lines until it ends. Returns 0 when it succeeded, 4 when it did not, 130 when the person stopped watching.
+
+    Raises ClusterError when the log ends although the run goes on.
+    """
     view = LogView(options=options or LogOptions(follow=True), title=record.run)
     try:
         with _causes(record, backend):
@@ -109,8 +112,12 @@ def _tell(status: RunStatus) -> int:
     if status.phase is Phase.SUCCEEDED:
         output.note(f"{status.run} succeeded")
         return 0
+    if not status.phase.ended:
+        raise ClusterError(
+            f"the log of {status.run} ended, but the run is still {status.phase}", hint=f"vidjobs status {status.run} --watch"
+        )
     cause = f": {status.cause}" if status.cause else ""
-    output.error(f"{status.run} {_ENDED.get(status.phase, f'is still {status.phase}')}{cause}", status.fix)
+    output.error(f"{status.run} {_ENDED[status.phase]}{cause}", status.fix)
     return JobFailed.exit_code
 
 

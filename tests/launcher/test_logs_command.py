@@ -109,7 +109,7 @@ def test_parsed_json_is_one_strict_object_a_line(show: Show, old_log: Path, caps
         {"phase": "train", "loss": 0.3, "epoch": 0, "line": 4},
         {"phase": "val", "loss": 0.4, "epoch": 0, "line": 5},
     ]
-    assert err == "line 6 is cut in the middle and has no newline: left out\n"
+    assert err == "line 6 has no newline and may be cut in the middle: left out\n"
 
 
 def test_the_classic_form_is_what_the_old_notebook_splits(show: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,6 +253,8 @@ def test_the_lines_of_an_ended_run_are_shown_and_parsed(show: Show, capsys: pyte
     parsed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(record["phase"], record["step"]) for record in parsed] == [("train", 1), ("train", 2), ("train", 3), ("val", 3)]
     assert all(record["pod"].startswith("logs-train-aaaaaa") for record in parsed)
+    assert show("logs-train", parse=True, as_json=True, timestamps=True) == 0
+    assert [json.loads(line)["time"][-1] for line in capsys.readouterr().out.splitlines()] == ["Z"] * 4
     assert show(grep=["val"], timestamps=True) == 0  # the newest run from this directory
     assert "Z val  Loss: 0.5000" in capsys.readouterr().out
 
