@@ -183,8 +183,10 @@ def _score_series(name: str, index: int, rows: dict[float, LossRecord]) -> Serie
 
 
 def _x_label(records: Iterable[LossRecord]) -> str:
-    known = all(record.step is not None for _, record in step_axis(records))
-    return "step" if known else "train line of the log"
+    placed = [record for _, record in step_axis(records)]
+    if all(record.step is not None for record in placed):
+        return "step"
+    return "train line of the log" if any(record.phase == "train" for record in placed) else "val line of the log"
 
 
 def _finite(points: Iterable[Point]) -> list[Point]:
@@ -280,7 +282,7 @@ def _mark(mark: Mark, frame: _Frame) -> list[Shape]:
     under = (mark.below and y + 30 < frame.bottom) or y - 26 < frame.top
     base = y + 22 if under else y - 12
     start = x + 4 if after else x - 4 - length
-    halo = Box(x=start - 3, y=base - 12, width=length + 6, height=16, ink="paper", opacity=0.85)
+    halo = Box(x=start - 3, y=base - 12, width=length + 6, height=16, ink="paper", opacity=0.7)
     near = x + 4 if after else x - 4  # the end of the text that stays in place whatever font a browser takes
     label = Label(x=near, y=base, text=mark.text, ink=mark.ink, anchor="start" if after else "end", bold=True)
     return [halo, Dot(x=x, y=y, radius=4.4, ink=mark.ink), label]

@@ -7,18 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher import records
-from launcher.backend_base import LogLine, Manifest
+from launcher.backend_base import LogLine, Manifest, Phase, RunStatus
 from launcher.backends.local.backend import LocalBackend
 from launcher.commands import logs
-from launcher.errors import UserError
+from launcher.errors import ClusterError, UserError
 from launcher.log_view import LogOptions, LogView
 
 Show = Callable[..., int]
@@ -292,6 +293,50 @@ def test_a_retry_is_followed_into_its_new_pod(tmp_path: Path, capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert out.splitlines() == ["train Loss: 0.5 step=1", "train Loss: 0.5 step=2"]
     assert "now from pod" in err
+
+
+class Waiting(LocalBackend):
+    """A run that waits for a GPU, then for its image, and then prints one line: what a cluster does and this machine never."""
+
+    def __init__(self, *phases: RunStatus) -> None:
+        super().__init__()
+        self.phases = list(phases)
+        self.told = threading.Event()
+
+    def status(self, record: records.RunRecord) -> RunStatus:  # noqa: ARG002 - the Protocol's
+        if len(self.phases) == 1:
+            self.told.set()
+            return self.phases[0]
+        return self.phases.pop(0)
+
+    def logs(self, record: records.RunRecord, **options: Any) -> Iterator[LogLine]:  # noqa: ARG002 - the Protocol's
+        assert self.told.wait(20)
+        yield LogLine(pod="a", text="train Loss: 0.5")
+
+
+def test_while_a_run_waits_each_cause_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_FIRST_LOOK_S", 0.05)
+    monkeypatch.setattr(logs, "_LOOK_EVERY_S", 0.05)
+    gpu = RunStatus(run="r", phase=Phase.PENDING, cause="no GPU is free", fix="ask for another type")
+    pull = RunStatus(run="r", phase=Phase.STARTING, cause="pulling the image")
+    record = records.RunRecord(
+        run="r", verb="train", name="t", created="", backend="local", cluster="local", context="", namespace="", directory="",
+        runs_claim="", runs_mount="/",
+    )  # fmt: skip
+
+    assert logs.follow(record, Waiting(gpu, gpu, gpu, pull, pull, RunStatus(run="r", phase=Phase.SUCCEEDED))) == 0
+    out, err = capsys.readouterr()
+    assert out == "train Loss: 0.5\n"
+    assert err.splitlines() == ["r is pending: no GPU is free (ask for another type)", "r is starting: pulling the image", "r succeeded"]
+
+
+def test_a_log_that_ends_before_its_run_is_the_clusters_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_END_WAIT_S", 0.5)
+    record = start("lost-train-aaaaaa", PRINTS)
+    backend = Waiting(RunStatus(run=record.run, phase=Phase.RUNNING))
+
+    with pytest.raises(ClusterError, match="still running"):
+        logs.follow(record, backend)
 
 
 def test_an_interrupt_leaves_the_run_alone_and_still_draws(tmp_path: Path) -> None:
