@@ -16,6 +16,7 @@ from torch import nn
 
 from trainer import config as conf
 from trainer import losses, metrics, provenance
+from trainer.checkpoints import FORMAT, Manifest, require_whole
 from trainer.compute import Compute
 from trainer.config import Config
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
@@ -23,7 +24,7 @@ from trainer.distributed import World
 from trainer.errors import ConfFault, DataError, Fault
 from trainer.evaluation import Predictions, predict
 from trainer.model_rules import weights_faults
-from trainer.models.weights import create_for, load_init
+from trainer.models.weights import create_for, load_init, read_tensors
 from trainer.preflight import fit_workers
 from trainer.prepare import ensure_cache
 from trainer.run_folder import RunFolder
@@ -75,10 +76,11 @@ class Scorer:
         Raises ConfFault when the conf is not what the checkpoint was trained as, DataError when it cannot be read or does not fit.
         """
         model = create_for(self.config, self.clips.classes)
-        fields = load_init(model, init, head="keep").fields
-        faults = weights_faults(self.config, fields, self.clips.classes) if fields.get("format") else []
+        fields = _fields(Path(init)) if isinstance(init, str) else {}
+        faults = weights_faults(self.config, fields, self.clips.classes) if fields.get("format") == FORMAT else []
         if faults:
             raise ConfFault(faults)
+        load_init(model, init, head="keep")
         return self.compute.prepare(model.eval()), fields
 
     def predict(self, model: nn.Module, stop: Callable[[], bool] | None = None) -> Predictions:
@@ -111,6 +113,15 @@ def require_init(config: Config, parts: tuple[str, ...]) -> str | dict[str, str]
         message = f"has no checkpoint for {', '.join(lacking)}; it would be evaluated with random weights"
         raise ConfFault([Fault(path="model.init", message=message, hint=hint)])
     return dict(init)
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, after its sha256 was compared with the manifest that names it. Raises DataError."""
+    run = RunFolder(path.absolute().parent.parent)
+    entry = Manifest.load(run).files.get(path.name) if path.absolute().parent == run.checkpoints else None
+    if entry is not None:
+        require_whole(path, entry)
+    return read_tensors(str(path))[1]
 
 
 def save_array(folder: RunFolder, path: Path, array: NDArray[Any]) -> None:

@@ -22,9 +22,10 @@ from trainer.config import Config, parse
 from trainer.errors import ConfFault, DataError
 from trainer.models.weights import create_for, load_init, read_tensors
 
+BLOCKS = ["3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"]
 UNITS = [
     "Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3",
-    *(f"Mixed_{block}.b{unit}" for block in ["3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"] for unit in ["0", "1a", "1b", "2a", "2b", "3b"]),
+    *(f"Mixed_{block}.b{unit}" for block in BLOCKS for unit in ["0", "1a", "1b", "2a", "2b", "3b"]),
 ]  # fmt: skip
 NORM = ["weight", "bias", "running_mean", "running_var"]
 
