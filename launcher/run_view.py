@@ -106,10 +106,19 @@ def everything(records: Sequence[RunRecord], extra: ClusterProfile | None = None
     places: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
         places.setdefault((record.backend, record.cluster, record.context, record.namespace), []).append(record)
-    if extra:
-        places.setdefault((extra.backend, extra.name, extra.context, extra.namespace), [])
+    if extra and (where := _where(extra)):
+        places.setdefault((extra.backend, extra.name, *where), [])
     views = [view for place, mine in places.items() for view in _at(place, mine)]
     return sorted(views, key=lambda view: view.created, reverse=True)
+
+
+def _where(profile: ClusterProfile) -> tuple[str, str] | None:
+    """The context and namespace that the profile means now; None, with a warning, when that cannot be told."""
+    try:
+        return ALL_BACKENDS[profile.backend](profile).where()
+    except VidjobsError as error:
+        output.warn(f"{profile.name}: {error.message}")
+        return None
 
 
 def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[RunView]:

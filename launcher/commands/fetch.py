@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,13 +27,16 @@ def _manifest(files: Files, listed: Sequence[RemoteFile]) -> dict[str, Any] | No
 
 
 def _bring(files: Files, wanted: Sequence[RemoteFile], out: Path, *, label: str, quiet: bool) -> list[Fetched]:
-    """Fetch, naming each file on stdout as it becomes whole (`quiet`: naming none)."""
+    """Fetch, naming each file on stdout as it becomes whole (`quiet`: none), or after them all where a bar would be in the way."""
     done = []
+    bar = sys.stderr.isatty()
     with output.progress(label, sum(file.size for file in wanted)) as step:
         for each in fetch_each(files, wanted, out, step):
             done.append(each)
-            if not quiet:
+            if not quiet and not bar:
                 output.result(str(each.file))
+    if bar and not quiet:
+        output.result("\n".join(str(each.file) for each in done))
     return done
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ def test_status_of_a_failed_run_gives_cause_and_next_step_and_is_itself_a_succes
     assert any(line.startswith("why ") and "no such class" in line for line in lines)
     assert any(line.startswith("next ") for line in lines)
     assert any(line.startswith("ATTEMPT") for line in lines)
+
+
+def test_a_watch_prints_each_change_once_and_ends_with_the_run(
+    world: Any, running: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "_EVERY_S", 0.05)
+    threading.Timer(0.3, (world.folder(running) / "go").touch).start()
+    assert status.run(running, watch=True, as_json=True) == 0
+    phases = [json.loads(line)["phase"] for line in capsys.readouterr().out.splitlines()]
+    assert phases[0] == "running"
+    assert phases[-1] == "succeeded"
+    assert len(phases) <= 3
 
 
 def test_status_lists_records_whose_run_is_gone_and_runs_without_a_record(world: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,9 +23,8 @@ _TAIL_BYTES = 2048
 class Ending:
     """How one attempt ended."""
 
-    pod: str
-    container: str  # the one that ended it
-    code: int
+    container: str = ""  # the one that ended it; "" when none was started
+    code: int = 0
     stop: str = ""  # why it was stopped: "cancel", "deadline", "shutdown"; "" = by itself
     termination: Mapping[str, Any] = field(default_factory=dict)
 

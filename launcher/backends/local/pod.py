@@ -17,6 +17,7 @@ from launcher.backends.local.process import Identity, die_with_parent, identify,
 
 NOT_STARTED = 128  # exit code of a command that could not be started, as runtimes report it
 _TICK = 1.0  # s; `check` is asked at least so often
+_LEAST_TICK = 0.05  # s; a killed process may take a while to go
 _DRAIN = 2.0  # s to wait for the end of the output once every process has been killed
 
 
@@ -61,12 +62,15 @@ class Process:
         self._stop_at = float("inf")
         self._popen: subprocess.Popen[bytes] | None = None
         self.identity: Identity | None = None
+        self._output, write_end = os.pipe()
+        os.set_blocking(self._output, False)
         try:
             self._popen = subprocess.Popen(
                 command.argv,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stdout=write_end,
+                stderr=write_end,
+                pass_fds=[self._output],  # so that, if we are killed, it can still print while it writes its checkpoint
                 env={"PYTHONUNBUFFERED": "1", **os.environ, **command.env, **extra_env},
                 cwd=command.folder or folder,
                 start_new_session=True,
@@ -75,45 +79,42 @@ class Process:
             self.identity = identify(self._popen.pid)
         except OSError as error:
             self._log.feed(f"cannot start {command.argv[0]}: {error.strerror}: {error.filename}\n".encode())
+        finally:
+            os.close(write_end)
 
     def run(self, wakeup: Wakeup, check: Callable[[set[int]], Stop | None]) -> int:
         """Pump the output until the process has ended. `check` sees every signal and is asked at least once a second whether to stop."""
-        if self._popen is None or self._popen.stdout is None:
-            self._log.close()
-            return NOT_STARTED
-        pipe = self._popen.stdout
-        os.set_blocking(pipe.fileno(), False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            selector.register(wakeup.fd, selectors.EVENT_READ)
-            while self._popen.poll() is None:
-                selector.select(min(_TICK, max(0.0, self._stop_at - time.monotonic())))
-                if self._pump() is False and pipe in selector.get_map():
-                    selector.unregister(pipe)  # closed by a process that goes on without output
-                self._obey(check(wakeup.taken()))
-        kill_tree(self._popen.pid, below=os.getpid())
-        self._drain()
-        reap()
+        code = self._pump_until_ended(self._popen, wakeup, check) if self._popen else NOT_STARTED
+        os.close(self._output)
         self._log.close()
-        pipe.close()
-        code = self._popen.returncode
         return code if code >= 0 else 128 - code
 
-    def _obey(self, stop: Stop | None) -> None:
+    def _pump_until_ended(self, popen: subprocess.Popen[bytes], wakeup: Wakeup, check: Callable[[set[int]], Stop | None]) -> int:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._output, selectors.EVENT_READ)
+            selector.register(wakeup.fd, selectors.EVENT_READ)
+            while popen.poll() is None:
+                selector.select(min(_TICK, max(_LEAST_TICK, self._stop_at - time.monotonic())))
+                if not self._pump() and self._output in selector.get_map():
+                    selector.unregister(self._output)  # closed by a process that goes on without output
+                self._obey(popen, check(wakeup.taken()))
+        kill_tree(popen.pid, below=os.getpid())
+        self._drain()
+        reap()
+        return popen.returncode
+
+    def _obey(self, popen: subprocess.Popen[bytes], stop: Stop | None) -> None:
         """SIGTERM to the process alone, as a kubelet does with PID 1; SIGKILL to all when the time is over."""
-        assert self._popen is not None
         if stop and self._stop_at == float("inf"):
             self._stop_at = time.monotonic() + stop.grace_s
-            self._popen.terminate()
+            popen.terminate()
         elif time.monotonic() >= self._stop_at:
-            kill_tree(self._popen.pid, below=os.getpid())
+            kill_tree(popen.pid, below=os.getpid())
 
     def _pump(self) -> bool:
         """Log what is there; False at the end of the output."""
-        assert self._popen is not None
-        assert self._popen.stdout is not None
         try:
-            data = os.read(self._popen.stdout.fileno(), 1 << 16)
+            data = os.read(self._output, 1 << 16)
         except BlockingIOError:
             return True
         if data:
@@ -122,10 +123,8 @@ class Process:
 
     def _drain(self) -> None:
         """The rest of the output. It ends when no process holds the pipe any more; not waited for longer than needed."""
-        assert self._popen is not None
-        assert self._popen.stdout is not None
         end = time.monotonic() + _DRAIN
         with selectors.DefaultSelector() as selector:
-            selector.register(self._popen.stdout, selectors.EVENT_READ)
+            selector.register(self._output, selectors.EVENT_READ)
             while self._pump() and time.monotonic() < end:
                 selector.select(0.1)

@@ -11,6 +11,7 @@ from launcher.backends.local.line_log import LineReader, stamp
 from launcher.backends.local.state import RunDir, State, load, run_dir
 
 _POLL_S = 0.1
+_START_S = 10.0
 _SILENT_S = 60.0  # without a heartbeat
 
 
@@ -27,7 +28,7 @@ def read_status(run: str) -> RunStatus:
     state = read_state(run)
     if state is None:
         return RunStatus(run=run, phase=Phase.GONE, cause="no trace of it is left on this machine", fix="submit it again")
-    lost = not state.phase.ended and not state.supervisor.alive
+    lost = not state.phase.ended and not state.supervisor.alive and not _about_to_start(state)
     if lost and (again := read_state(run)) is not None:
         state = again  # it may have ended between the two looks
         lost = not state.phase.ended
@@ -36,6 +37,12 @@ def read_status(run: str) -> RunStatus:
     if not lost and not phase.ended:
         cause = cause or _silence(run_dir(run))
     return RunStatus(run=run, phase=phase, cause=cause, fix=fix, pods=pods, termination=state.termination)
+
+
+def _about_to_start(state: State) -> bool:
+    """Between `submit`'s first note and the supervisor's own."""
+    noted = run_dir(state.run).state
+    return state.supervisor.pid == 0 and noted.exists() and time.time() - noted.stat().st_mtime < _START_S
 
 
 def _why_lost(state: State) -> tuple[str, str]:

@@ -73,6 +73,8 @@ class Supervisor:
 
     def _attempts(self) -> Outcome:
         while True:
+            if self._check(self.wakeup.taken()):
+                return judge(self.job, Ending(stop=self._reason), self.state.failures)
             self._update(phase=Phase.STARTING, cause="", fix="", termination={})
             ending = self._attempt()
             outcome = judge(self.job, ending, self.state.failures)
@@ -82,8 +84,11 @@ class Supervisor:
                 phase=outcome.phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination, failures=outcome.failures
             )
             if self._stopped_within(self.order.delay(outcome.failures)):
-                assert self.stop is not None
-                return judge(self.job, replace(ending, stop=self.stop.reason), self.state.failures)
+                return judge(self.job, replace(ending, stop=self._reason), self.state.failures)
+
+    @property
+    def _reason(self) -> str:
+        return self.stop.reason if self.stop else ""
 
     def _attempt(self) -> Ending:
         """One pod, from its start to its end."""
@@ -101,7 +106,7 @@ class Supervisor:
             if code or self.stop:
                 break
         termination = read_termination(self.files.termination(pod.name), self.files.log(pod.name, name)) if code else {}
-        ending = Ending(pod=pod.name, container=name, code=code, stop=self.stop.reason if self.stop else "", termination=termination)
+        ending = Ending(container=name, code=code, stop=self._reason, termination=termination)
         phase = Phase.SUCCEEDED if ending.succeeded else Phase.FAILED
         reason = "Completed" if ending.succeeded else "Error" if name == "trainer" else f"Init:{name}"
         self._update(pod=replace(status, phase=phase, exit_code=code, reason=reason, finished=now()), leader=NOBODY)
@@ -148,6 +153,8 @@ class Supervisor:
     def _clear_leftovers(self) -> None:
         """End the trainer of a supervisor that was killed: two writers must never share a run folder."""
         leader = self.before.leader
+        if leader.alive:
+            self._update(cause=f"waiting for the trainer of the lost supervisor to end (pid {leader.pid})")
         below = [identify(pid) for pid in descendants(leader.pid)] if leader.alive else []
         leader.send(signal.SIGTERM)
         end = time.monotonic() + self.job.grace_s

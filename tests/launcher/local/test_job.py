@@ -104,9 +104,20 @@ def test_the_first_matching_rule_decides(world: Any, rule: dict[str, Any], conta
     assert job.failure_action(container, code) == action
 
 
+@pytest.mark.parametrize(
+    ("code", "again"), [(64, False), (65, False), (73, False), (76, False), (70, True), (75, True), (1, True), (137, True)]
+)
+def test_the_trainers_exit_codes_decide_about_a_retry(world: Any, code: int, again: bool) -> None:
+    job = read_job([world.job("a", "pass")])
+    outcome = judge(job, Ending(container="trainer", code=code), 0)
+    assert outcome.again is again
+    assert outcome.again or outcome.fix
+    assert not judge(job, Ending(container="trainer", code=code), 2).again
+
+
 def test_an_ignored_failure_is_tried_again_and_not_counted(world: Any) -> None:
     rules = [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [75]}}]
     job = read_job([world.job("a", "pass", podFailurePolicy={"rules": rules}, backoffLimit=0)])
-    outcome = judge(job, Ending(pod="a-1", container="trainer", code=75), 0)
+    outcome = judge(job, Ending(container="trainer", code=75), 0)
     assert outcome.again
     assert outcome.failures == 0

@@ -15,6 +15,8 @@ import pytest
 
 from launcher.backend_base import Phase
 from launcher.backends.local import reader
+from launcher.backends.local import state as state_of
+from launcher.backends.local.backend import LocalBackend
 from launcher.backends.local.state import run_dir
 from launcher.errors import UserError
 
@@ -24,6 +26,7 @@ import os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[2]); folder.mkdir(exist_ok=True)
 (folder / "attempts").open("a").write(os.environ["VIDJOBS_POD"] + "\\n")
 def stop(*_):
+    print("stopping", flush=True)
     (folder / "checkpoint").write_text("step 7")
     print("checkpoint written", flush=True)
     sys.exit(75)
@@ -62,10 +65,9 @@ def test_failures_are_retried_in_new_pods_and_then_given_up(world: Any) -> None:
     assert status.fix
 
 
-@pytest.mark.parametrize("code", [64, 65, 73, 76])
-def test_an_error_that_a_retry_cannot_mend_ends_the_run_at_once(world: Any, code: int) -> None:
+def test_an_error_that_a_retry_cannot_mend_ends_the_run_at_once(world: Any) -> None:
     message = json.dumps({"cause": "conf", "message": "train.lr is missing\nmore", "step": 3, "epoch": 1})
-    script = f"import os; open(os.environ['VIDJOBS_TERMINATION_LOG'], 'w').write({message!r}); raise SystemExit({code})"
+    script = f"import os; open(os.environ['VIDJOBS_TERMINATION_LOG'], 'w').write({message!r}); raise SystemExit(64)"
     world.submit("a-train-aaaaaa", script)
     status = world.wait("a-train-aaaaaa")
     assert status.phase is Phase.FAILED
@@ -138,6 +140,31 @@ def test_cancel_keeps_the_state_and_resume_goes_on(world: Any) -> None:
         world.backend.resume(record)
 
 
+def test_cancel_between_two_attempts_starts_no_other(world: Any) -> None:
+    world.backend = LocalBackend(retry_base_s=60)
+    record = world.submit("a-train-aaaaaa", "raise SystemExit(75)")
+    status = world.wait("a-train-aaaaaa", lambda status: status.phase is Phase.RETRYING)
+    assert "retry 1 of 2" in status.cause
+    world.backend.cancel(record)
+    status = world.wait("a-train-aaaaaa")
+    assert status.phase is Phase.CANCELLED
+    assert len(status.pods) == 1
+
+
+def test_a_run_that_was_never_started_is_told_and_can_be(world: Any) -> None:
+    """`submit` was interrupted between its note and the supervisor's."""
+    record = world.submit("a-train-aaaaaa", "pass")
+    world.wait("a-train-aaaaaa")
+    path = run_dir("a-train-aaaaaa").state
+    state_of.save(state_of.State(run="a-train-aaaaaa"), path)
+    assert world.backend.status(record).phase is Phase.PENDING, "it may start any moment"
+    os.utime(path, (0, 0))
+    status = world.backend.status(record)
+    assert (status.phase, status.cause) == (Phase.FAILED, "it was never started: `submit` was interrupted")
+    world.backend.resume(record)
+    assert world.wait("a-train-aaaaaa").phase is Phase.SUCCEEDED
+
+
 def test_what_ignores_sigterm_is_killed_with_its_children_after_the_grace(world: Any) -> None:
     script = """
 import os, pathlib, signal, subprocess, sys, time
@@ -179,6 +206,7 @@ def test_a_killed_supervisor_is_told_and_resume_goes_on(world: Any) -> None:
     assert "was killed" in status.cause
     assert "vidjobs resume" in status.fix
     assert [line.text for line in world.log("a-train-aaaaaa", follow=True)] == ["train Loss: 0.5 step=1"]
+    world.wait_for_file(folder / "checkpoint")  # told by the kernel, and able to print although nobody reads
 
     (folder / "go").touch()
     world.backend.resume(record)
