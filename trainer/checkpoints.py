@@ -10,6 +10,7 @@ import hashlib
 import json
 import pickle
 import re
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from trainer.run_folder import RunFolder, atomic
 
 FORMAT = 1
 STATES_KEPT = 2
+# how torch.load tells that a file is no checkpoint
+MALFORMED = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
 WEIGHTS_NAME = re.compile(r"epoch-(\d{6,})\.pt")
 
 
@@ -189,7 +192,7 @@ def require_whole(path: Path, entry: Entry) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, pickle.UnpicklingError, *MALFORMED) as error:
         raise DataError(f"cannot read the checkpoint {path}: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path} is not a checkpoint of this program (format {FORMAT})")

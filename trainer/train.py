@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from trainer.data import sampling
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
 from trainer.data.transforms import CHANNEL_ORDER, NORMALISATION
 from trainer.distributed import World, launch
-from trainer.errors import TryAgain
+from trainer.errors import DataError, TryAgain
 from trainer.loop import Meter, Position, Session
 from trainer.model_rules import model_options
 from trainer.models.weights import apply_freeze, create_for, load_init
@@ -133,6 +134,7 @@ def _resume(run: Run, state: dict[str, Any] | None) -> None:
             run.manifest.save(run.folder)
         message = f"training from step 0: {len(run.clips)} clips, {len(run.validation)} for validation, {run.session.total_steps} steps"
     else:
+        _require_same_clips(run, state)
         run.position, run.best = Position(**state["position"]), dict(state["best"])
         run.meter = Meter(**state["meter"])
         own = state["rng"][world.rank] if world.rank < len(state["rng"]) else None
@@ -148,6 +150,18 @@ def _resume(run: Run, state: dict[str, Any] | None) -> None:
     settings = [f"{key} {value}" for key, value in run.session.compute.describe().items() if value not in ("", None)]
     run.recorder.say("compute: " + ", ".join(settings))
     run.began, run.began_step = time.monotonic(), run.position.step
+
+
+def _require_same_clips(run: Run, state: dict[str, Any]) -> None:
+    """The place in the epoch means nothing in another set of clips."""
+    before, now = state["clips"], _fingerprint(run.clips)
+    if before != now:
+        message = f"the training clips are not those of the run so far: it had {before['count']}, now there are {now['count']}"
+        raise DataError(message, hint="restore the dataset, or submit a new run `--from` this one's weights")
+
+
+def _fingerprint(clips: ClipSet) -> dict[str, Any]:
+    return {"count": len(clips), "sha256": hashlib.sha256("\n".join(clips.ids).encode()).hexdigest()}
 
 
 def _finished(run: Run) -> bool:
@@ -297,6 +311,7 @@ def _state(run: Run, epoch: int, rng: list[dict[str, Any]]) -> dict[str, Any]:
         "model": run.session.model.state_dict(),
         "optimizer": run.session.optimizer.state_dict(),
         "rng": rng,
+        "clips": _fingerprint(run.clips),
         "best": run.best,
         "meter": {"loss": run.meter.loss, "clips": run.meter.clips},
     }

@@ -1,0 +1,123 @@
+"""The run's lock: one writer, a living one is named, a dead one is replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from trainer import lock
+from trainer.errors import TryAgain
+from trainer.lock import Holder, hold, read_holder, require_held
+from trainer.run_folder import RunFolder
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from trainer.lock import hold
+from trainer.run_folder import RunFolder
+with hold(RunFolder(Path(sys.argv[1])), beat=0.05):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def _other_process(folder: RunFolder, project: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(project), "VIDJOBS_POD": "trainer-abc", "VIDJOBS_POD_UID": "uid-1"}
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder.root)], stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_writer_is_told_who_holds_the_folder(tmp_path: Path, project: Path) -> None:
+    folder = RunFolder(tmp_path / "run-1")
+    with _other_process(folder, project) as process:
+        try:
+            named = rf"pod trainer-abc \(uid-1\), process {process.pid} on .*vidjobs cancel run-1"
+            with pytest.raises(TryAgain, match=named), hold(folder):
+                pass
+        finally:
+            process.kill()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path: Path, project: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with _other_process(folder, project) as process:
+        process.kill()
+    said: list[str] = []
+    began = time.monotonic()
+    with hold(folder, say=said.append):
+        assert read_holder(folder.lock) == Holder.me()
+    assert time.monotonic() - began < 5
+    assert "which is gone" in said[0]
+    assert read_holder(folder.lock) is None  # ended well: nobody's
+
+
+def _left_by(folder: RunFolder, holder: Holder, *, age: float) -> None:
+    folder.require_writable()
+    folder.lock.write_text(json.dumps(asdict(holder)))
+    os.utime(folder.lock, (time.time() - age,) * 2)
+
+
+ELSEWHERE = Holder(pod="p", pod_uid="u", host="another-node", pid=1)
+
+
+def test_on_a_volume_whose_flock_does_not_reach_other_nodes_the_heartbeat_decides(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    _left_by(folder, ELSEWHERE, age=0)
+    began = time.monotonic()
+    with hold(folder, stale=0.4):  # it stood still for the whole wait
+        pass
+    assert time.monotonic() - began >= 0.4
+    _left_by(folder, ELSEWHERE, age=1000)
+    with hold(folder, stale=30):  # long dead: no wait
+        pass
+
+
+def test_a_living_holder_on_another_node_keeps_the_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    _left_by(folder, ELSEWHERE, age=5)
+    beat = f"import os, time; from pathlib import Path\nfor _ in range(50): time.sleep(0.1); os.utime({str(folder.lock)!r})"
+    with subprocess.Popen([sys.executable, "-c", beat]) as heart:
+        try:
+            with pytest.raises(TryAgain, match="another-node"), hold(folder, stale=4):
+                pass
+        finally:
+            heart.kill()
+
+
+def test_the_heartbeat_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with hold(folder, beat=0.02):
+        os.utime(folder.lock, (0, 0))
+        time.sleep(0.3)
+        assert time.time() - folder.lock.stat().st_mtime < 10
+
+
+def test_who_lost_the_lock_stops_before_writing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with hold(folder) as held:
+        require_held(folder.lock, held.holder)
+        folder.lock.write_text(json.dumps(asdict(replace(ELSEWHERE, pod="thief"))))
+        with pytest.raises(TryAgain, match="taken over by pod thief"):
+            require_held(folder.lock, held.holder)
+
+
+def test_a_flock_that_the_kernel_never_frees_is_replaced(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network volume whose server has not noticed that a node is lost."""
+    folder = RunFolder(tmp_path)
+    with _other_process(folder, project) as process:
+        try:
+            _left_by(folder, ELSEWHERE, age=1000)
+            monkeypatch.setattr(lock, "_await_silence", lambda *_: None)  # its heartbeat is our helper's, which lives
+            with hold(folder, stale=0.3) as held:
+                require_held(folder.lock, held.holder)
+        finally:
+            process.kill()
