@@ -56,6 +56,7 @@ class ContainerLog:
             began = self.client.now()
             try:
                 for block in self._read(follow=not last):
+                    failures = 0
                     yield from self._shown(self._cursor.feed(block))
             except ClusterError as error:
                 failures += 1

@@ -23,7 +23,9 @@ _OVERLAP_S = 2  # of each re-read with what was read before; well inside what is
 _JITTER_NS = _SECOND // 10  # far more than lines were seen to go back in time
 _MOST_REMEMBERED = 100_000  # lines; a bound on memory for logs faster than 20,000 lines a second
 LONGEST_LINE = 16 << 20  # bytes; the rest of a longer line is not shown
-_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)(?: |$)")
+_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d)(?: |$)")  # the kubelet always writes nine digits
+# What the kubelet sends in place of a log, with status 200 and no timestamp.
+_NODE_SAYS = re.compile(rb"unable to retrieve container logs for |failed to (try resolving symlinks|create fsnotify|watch)|rpc error: ")
 
 _Key = tuple[int, int]  # (nanoseconds since the epoch, hash of the text)
 
@@ -85,9 +87,11 @@ class LogCursor:
         self._expected: Counter[_Key] = Counter()  # known lines that this read may bring again
         self._final: _Key | None = None  # the last line shown; None once it came again (or none was shown)
         self._oldest_ns = 0
+        self._asked_ns = 0  # this read was asked to begin here
         self._lead: list[bytes] = []  # text before the first timestamp
         self._led = False
         self._held: list[tuple[_Key, Entry]] = []
+        self._node_says = ""
 
     @property
     def since(self) -> int | None:
@@ -101,8 +105,10 @@ class LogCursor:
             self._tail = rest
         self._expected = Counter(self._recent)
         self._final = self._recent[-1] if self._recent else None
+        self._asked_ns = (self.since or 0) * _SECOND
         self._oldest_ns = min((ns for ns, _ in self._recent), default=0)
         self._lead, self._led, self._held = [], False, []
+        self._node_says = ""
 
     def feed(self, block: bytes) -> list[Entry]:
         """The new lines that end in this block."""
@@ -117,6 +123,8 @@ class LogCursor:
         rest = self._splitter.take()
         if rest:
             self._line(rest, entries)
+        if self._node_says:
+            return [*entries, *self.lost(f"its node says: {self._node_says}")]
         if self._final is not None:
             self._gap(entries)
         self._show_lead(entries)
@@ -133,7 +141,7 @@ class LogCursor:
 
     def _line(self, raw: bytes, entries: list[Entry]) -> None:
         stamped = _parse(raw)
-        if stamped is None:
+        if stamped is None or (not self._led and stamped[0] < self._asked_ns):  # the tail of a line may look like a timestamp
             self._unstamped(raw, entries)
             return
         self._led = True
@@ -171,7 +179,9 @@ class LogCursor:
 
     def _unstamped(self, raw: bytes, entries: list[Entry]) -> None:
         """The tail of a line that began before `since`, or a word of the kubelet's own."""
-        if self._led and self._final is None:
+        if _NODE_SAYS.match(raw):
+            self._node_says = _text(raw)
+        elif self._led and self._final is None:
             entries.append(Entry(_text(raw), self._last_time, "truncated"))
         else:
             self._lead.append(raw)
@@ -212,8 +222,7 @@ def _parse(raw: bytes) -> tuple[int, str, bytes] | None:
     second = _second(stamp[1], stamp[3]) if stamp else None
     if stamp is None or second is None:
         return None
-    fraction = (stamp[2] or b"").ljust(9, b"0")
-    return second[0] * _SECOND + int(fraction), f"{second[1]}.{fraction.decode()}Z", raw[stamp.end() :]
+    return second[0] * _SECOND + int(stamp[2]), f"{second[1]}.{stamp[2].decode()}Z", raw[stamp.end() :]
 
 
 @lru_cache(maxsize=64)

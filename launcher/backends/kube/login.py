@@ -46,7 +46,7 @@ def log_in(context: str) -> Login:
                 name, namespace = "in-cluster", (_SERVICE_ACCOUNT / "namespace").read_text().strip()
             else:
                 name, namespace = _current_context(context)
-                config.load_kube_config(context=name, client_configuration=configuration)
+                config.load_kube_config(config_file=_kubeconfig(), context=name, client_configuration=configuration)
         except (config.ConfigException, OSError, ValueError, TypeError) as error:
             hint = "set KUBECONFIG or --cluster, or choose a context with `kubectl config use-context`"
             raise ClusterError(f"no usable kubeconfig: {error}", hint=hint) from error
@@ -59,7 +59,7 @@ def log_in(context: str) -> Login:
 def _current_context(wanted: str) -> tuple[str, str]:
     """(context, namespace) from the kubeconfig."""
     _, config = _kubernetes()
-    contexts, current = config.list_kube_config_contexts()
+    contexts, current = config.list_kube_config_contexts(config_file=_kubeconfig())
     by_name = {one["name"]: one for one in contexts}
     chosen = by_name.get(wanted) if wanted else current
     if chosen is None:
@@ -68,9 +68,13 @@ def _current_context(wanted: str) -> tuple[str, str]:
     return chosen["name"], (chosen.get("context") or {}).get("namespace") or "default"
 
 
+def _kubeconfig() -> str:
+    """Paths as KUBECONFIG has them now (the package reads the variable once, when it is imported)."""
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+
+
 def _kubeconfig_exists() -> bool:
-    paths = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    return any(path and Path(path).expanduser().exists() for path in paths.split(os.pathsep))
+    return any(path and Path(path).expanduser().exists() for path in _kubeconfig().split(os.pathsep))
 
 
 @contextlib.contextmanager

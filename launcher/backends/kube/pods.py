@@ -49,7 +49,7 @@ def container_status(pod: Mapping[str, Any], container: str) -> Mapping[str, Any
 
 
 def container_state(pod: Mapping[str, Any], container: str) -> str:
-    """"waiting", "running", "terminated", or "absent" when the pod ended before the container began."""
+    """ "waiting", "running", "terminated", or "absent" when the pod ended before the container began."""
     state = container_status(pod, container).get("state", {})
     if "terminated" in state:
         return "terminated" if state["terminated"].get("startedAt") else "absent"
@@ -91,7 +91,7 @@ def holds(thing: Mapping[str, Any], kind: str) -> bool:
 
 
 def job_ended(job: Mapping[str, Any] | None) -> str:
-    """"succeeded", "failed", "gone", "suspended", or "" while the Job goes on by itself.
+    """ "succeeded", "failed", "gone", "suspended", or "" while the Job goes on by itself.
 
     SuccessCriteriaMet and FailureTarget come first: Complete and Failed wait for the last pod, which a lost node can hold for a day.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.backend_base import Manifest
@@ -41,32 +40,12 @@ ABOUT = {
 }
 
 
-def role(feature: str, namespace: str) -> Manifest:
-    """The Role of one feature."""
+def role(feature: str, namespace: str = "") -> Manifest:
+    """The Role of one feature; without a namespace it goes to the one that `kubectl apply --namespace` names."""
     rules = [{"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)} for rule in FEATURES[feature]]
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": _name(feature), "namespace": namespace},
-        "rules": rules,
-    }
+    metadata = {"name": role_name(feature)} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules}
 
 
-def binding(feature: str, namespace: str, subject: Manifest) -> Manifest:
-    """Gives that Role to `subject` ({"kind": "User", "name": ...})."""
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": _name(feature), "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": _name(feature)},
-        "subjects": [subject],
-    }
-
-
-def manifests(features: Sequence[str], namespace: str, subject: Manifest) -> list[Manifest]:
-    """Role and binding of each feature."""
-    return [made for feature in features for made in (role(feature, namespace), binding(feature, namespace, subject))]
-
-
-def _name(feature: str) -> str:
+def role_name(feature: str) -> str:
     return "vidjobs" if feature == "base" else f"vidjobs-{feature}"

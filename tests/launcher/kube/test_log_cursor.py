@@ -56,7 +56,7 @@ def read(cursor: LogCursor, body: bytes, dice: random.Random) -> list[Entry]:
 
 
 STEPS = st.sampled_from([0, 1, 1000, 40_000_000, 300_000_000, 900_000_000, 2_500_000_000, 9 * SECOND])
-TEXTS = st.sampled_from([b"", b"same", b"\r 10%\r 20%", "\u00fcber \u0001".encode(), b"Loss: 0.5", b"2026-01-02T03:04:05Z not a stamp"])
+TEXTS = st.sampled_from([b"", b"same", b"\r 10%\r 20%", "\u00fcber \u0001".encode(), b"Loss: 0.5", b"2026-01-02T03:04:05.000000000Z no stamp"])
 
 
 @st.composite
@@ -146,6 +146,18 @@ def test_a_deleted_pod_gives_its_last_words_marked_and_a_gap() -> None:
     assert "pod p was deleted" in gap.text
 
 
+def test_what_the_node_says_in_place_of_a_log_is_no_line_of_the_log() -> None:
+    """The kubelet answers for a removed container with a sentence and status 200."""
+    cursor = LogCursor()
+    cursor.attach()
+    cursor.feed(served([Chunk(START, b"line1")]))
+    cursor.attach()
+    assert cursor.feed(b"unable to retrieve container logs for containerd://ce231b") == []
+    (gap,) = cursor.finish()
+    assert gap.kind == "gap"
+    assert "unable to retrieve" in gap.text
+
+
 def test_the_head_of_a_line_that_began_before_the_start_is_marked() -> None:
     """`--since` inside a long line gives its tail without a timestamp: shown as truncated, then whole lines."""
     cursor = LogCursor(from_start=False)
@@ -158,7 +170,7 @@ def test_times_come_back_in_utc_with_nanoseconds() -> None:
     """A node in another time zone stamps with its own offset."""
     cursor = LogCursor()
     cursor.attach()
-    (entry,) = cursor.feed(b"2026-11-21T12:00:00.5+02:00 hello\n")
+    (entry,) = cursor.feed(b"2026-11-21T12:00:00.500000000+02:00 hello\n")
     assert entry == Entry("hello", "2026-11-21T10:00:00.500000000Z", "line")
 
 
@@ -166,8 +178,8 @@ def test_text_that_only_looks_like_a_timestamp_does_no_harm() -> None:
     """A moment that does not exist is text."""
     cursor = LogCursor()
     cursor.attach()
-    entries = cursor.feed(b"2026-13-45T99:00:00Z odd\n" + served([Chunk(START, b"next")]))
-    assert [entry.text for entry in entries] == ["2026-13-45T99:00:00Z odd", "next"]
+    entries = cursor.feed(b"2026-13-45T99:00:00.000000000Z odd\n" + served([Chunk(START, b"next")]))
+    assert [entry.text for entry in entries] == ["2026-13-45T99:00:00.000000000Z odd", "next"]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(0, 2**32))

@@ -1,0 +1,107 @@
+"""A namespace of one's own on the cluster that KUBECONFIG names, and small pods in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this one
+
+from researcher import kubectl
+from small_image import small_image
+
+from launcher.backend_base import RunStatus
+from launcher.backends.kube.backend import KubeBackend
+from launcher.profiles import ClusterProfile
+from launcher.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A namespace, an image with sh and python, and the backend under test."""
+
+    namespace: str
+    image: str
+    backend: KubeBackend
+
+    def job(self, script: str, *, retries: int = 0, container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+        """A Job in a run's shape whose trainer runs a shell script, Pod Security `restricted` clean; `spec` goes to its pod."""
+        run = f"t-{secrets.token_hex(3)}"
+        trainer = {
+            "name": "trainer",
+            "image": self.image,
+            "command": ["sh", "-c", script],
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            **(container or {}),
+        }
+        ids = {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+        pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 5, "securityContext": ids, "containers": [trainer], **spec}
+        labels = {"vidjobs/run": run, "app.kubernetes.io/managed-by": "vidjobs"}
+        template = {"metadata": {"labels": labels}, "spec": pod}
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": run, "labels": labels},
+            "spec": {"backoffLimit": retries, "podReplacementPolicy": "Failed", "template": template},
+        }
+
+    def record(self, job: dict[str, Any], claim: str = "runs") -> RunRecord:
+        """The record that `vidjobs submit` would have kept."""
+        return RunRecord(
+            run=job["metadata"]["name"], verb="train", name="t", created="2026-01-01T00:00:00Z", backend="kube", cluster="test",
+            context="", namespace=self.namespace, directory="/", runs_claim=claim, runs_mount="/runs", manifests=[job],
+        )  # fmt: skip
+
+    def submit(self, script: str, **options: Any) -> RunRecord:
+        job = self.job(script, **options)
+        self.backend.submit([job])
+        return self.record(job)
+
+    def wait(self, record: RunRecord, wanted: Callable[[RunStatus], bool], seconds: float = 60) -> RunStatus:
+        """The first status that is as wanted."""
+        until = time.monotonic() + seconds
+        while not wanted(status := self.backend.status(record)):
+            assert time.monotonic() < until, f"after {seconds} s: {status}"
+            time.sleep(0.3)
+        return status
+
+    def claim(self, name: str, size: str = "64Mi") -> dict[str, Any]:
+        """Make a claim; pod fields that mount it at /runs."""
+        self.backend.create_volume(name, size=size, access="ReadWriteOnce")
+        return mounted(name)
+
+
+def mounted(claim: str) -> dict[str, Any]:
+    """Arguments of `submit` that mount the claim at /runs."""
+    return {
+        "container": {"volumeMounts": [{"name": "runs", "mountPath": "/runs"}]},
+        "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+
+
+@pytest.fixture(scope="session")
+def small() -> str:
+    """The name of an image with sh and python that the cluster has."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip('no cluster: eval "$(../shared/kube/cluster env)" after `cluster up`')
+    return os.environ.get("VIDJOBS_TEST_IMAGE") or small_image()
+
+
+@pytest.fixture(scope="module")
+def kube(small: str) -> Iterator[Lab]:
+    """A fresh namespace, gone afterwards."""
+    namespace = f"vidjobs-{secrets.token_hex(3)}"
+    kubectl("create", "namespace", namespace)
+    try:
+        yield Lab(namespace, small, KubeBackend(ClusterProfile(name="test", namespace=namespace)))
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false")
