@@ -36,6 +36,7 @@ bring() {
 }
 
 attempt=1
+pause=${VIDJOBS_GIT_PAUSE:-5} # seconds
 until bring; do
   reason=$(tail -n 1 "$scratch/fetch.log")
   if grep -qiE 'authentication failed|could not read (username|password)|access denied|HTTP 40[13]|403|not found' "$scratch/fetch.log"; then
@@ -47,8 +48,8 @@ until bring; do
     say "cannot reach $VIDJOBS_REPO after $attempt attempts: $reason"
     exit 75
   fi
-  say "attempt $attempt failed ($reason); again in $((attempt * 5)) s"
-  sleep $((attempt * 5))
+  say "attempt $attempt failed ($reason); again in $((attempt * pause)) s"
+  sleep $((attempt * pause))
   attempt=$((attempt + 1))
 done
 

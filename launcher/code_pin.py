@@ -14,7 +14,7 @@ from launcher.conf.schema import CodeConf
 from launcher.errors import ConfError, Fault, did_you_mean
 from launcher.spec import CodePin, SecretKey
 
-MOST_DIFF = 200_000  # bytes; conf and diff travel as annotations, of which Kubernetes allows 256 KiB together
+MOST_DIFF = 1_000_000  # bytes; a ConfigMap, in which a large diff travels, may have 1 MiB
 _SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SHORT_SHA = re.compile(r"[0-9a-f]{7,39}")
 _NETWORK_S = 60
@@ -170,7 +170,7 @@ def _present(top: Path, shas: set[str]) -> set[str]:
 def _large_files(top: Path) -> list[str]:
     """Untracked files that alone would make the diff too large."""
     listed = _git(["ls-files", "--others", "--exclude-standard", "-z"], top).decode(errors="surrogateescape").split("\0")
-    return [name for name in listed if name and (top / name).is_file() and (top / name).lstat().st_size > 10 * MOST_DIFF]
+    return [name for name in listed if name and (top / name).is_file() and (top / name).lstat().st_size > 3 * MOST_DIFF]
 
 
 def _refuse_large_files(top: Path) -> None:

@@ -28,7 +28,7 @@ TEMPLATES = Path(k8s_templates.__file__).parent
 RUN_LABEL = "vidjobs/run"
 CONF_ANNOTATION = "vidjobs/conf"
 DIFF_ANNOTATION = "vidjobs/diff"
-MOST_CARRIED = 200_000  # bytes of conf and diff; all annotations of an object may have 262,144
+MOST_CARRIED = 200_000  # bytes of conf and diff as annotations, of which an object may have 262,144
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 # Beside what JSON escapes: what YAML calls unprintable, its extra line ends, and all beyond the basic plane, which JSON would halve.
@@ -36,12 +36,12 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\U00
 
 
 def render(spec: JobSpec) -> list[Manifest]:
-    """The manifests of one run: a Job. ConfError when conf and diff are too large to travel with it."""
-    carried = len(spec.conf_text.encode()) + len(spec.code.diff.encode())
-    if carried > MOST_CARRIED:
-        message = f"the conf and the local changes have {carried // 1000} KB together; {MOST_CARRIED // 1000} KB travel with a Job"
-        raise ConfError([Fault(path="job.code", message=message, hint="commit and push the changes")])
-    return [fill("job.yaml.j2", context(spec))]
+    """The manifests of one run: a Job and, only when its diff is too large for an annotation, a ConfigMap before it."""
+    size = len(spec.conf_text.encode())
+    if size > MOST_CARRIED:
+        raise ConfError([Fault(path="", message=f"the conf has {size // 1000} KB; {MOST_CARRIED // 1000} KB travel with a Job")])
+    job = fill("job.yaml.j2", context(spec))
+    return [fill("config_map.yaml.j2", _apart(spec)), job] if _diff_map(spec) else [job]
 
 
 def to_yaml(manifests: list[Manifest]) -> str:
@@ -78,8 +78,11 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "labels": _pairs(_labels(spec)),
         "job_labels": _pairs(_labels(spec) | ({"kueue.x-k8s.io/queue-name": spec.queue} if spec.queue else {})),
         "job_annotations": _pairs(spec.annotations),
-        "pod_annotations": _pairs({CONF_ANNOTATION: spec.conf_text} | ({DIFF_ANNOTATION: spec.code.diff} if spec.code.diff else {})),
+        "pod_annotations": _pairs(
+            {CONF_ANNOTATION: spec.conf_text} | ({DIFF_ANNOTATION: spec.code.diff} if spec.code.diff and not _diff_map(spec) else {})
+        ),
         "has_diff": bool(spec.code.diff),
+        "diff_map": _diff_map(spec),
         "retries": spec.retries,
         "ttl_s": spec.ttl_s,
         "deadline_s": spec.deadline_s,
@@ -104,6 +107,15 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "scratch_volumes": ["workspace", *(f"stage-{index}" for index in range(len(staged)))],
         "shm": spec.resources.shm,
     }
+
+
+def _diff_map(spec: JobSpec) -> str:
+    """The ConfigMap that carries the diff; "" when an annotation does."""
+    return f"{spec.run}-code" if len(spec.conf_text.encode()) + len(spec.code.diff.encode()) > MOST_CARRIED else ""
+
+
+def _apart(spec: JobSpec) -> dict[str, Any]:
+    return {"name": _diff_map(spec), "namespace": spec.namespace, "labels": _pairs(_labels(spec)), "diff": spec.code.diff}
 
 
 def workspace_dir(spec: JobSpec) -> str:

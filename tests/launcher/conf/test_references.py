@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.conf.nodes import Origin, from_plain, plain
@@ -67,6 +67,7 @@ def test_without_a_data_volume_the_fault_says_what_to_write(resolved: Resolve) -
     assert "give one of job.volumes `as: data`" in str(resolved(text, volumes=False).faults[0])
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text())
 def test_what_a_reference_brings_in_is_not_read_again(value: str) -> None:
     """A place whose path looks like a reference stays as it is."""

@@ -10,6 +10,7 @@ import yaml
 
 from launcher.conf.checks import LONGEST_NAME
 from launcher.errors import ConfError
+from launcher.render import quoted
 
 Resolve = Callable[..., Any]
 _JOB = "job:\n  image: i\n  code: image\n  volumes: [{claim: v, mount: /runs, as: runs}]\n"
@@ -160,6 +161,6 @@ def test_a_section_of_another_shape_is_a_fault_and_no_crash(resolved: Resolve, t
 )
 def test_the_flat_conf_reads_back_as_it_was_resolved(resolved: Resolve, text: str) -> None:
     """By the reader that the trainer uses, which follows an older YAML than ours."""
-    experiment = resolved(yaml.safe_dump({"data": {"root": text}}))
+    experiment = resolved(f"data: {{root: {quoted(text)}}}\n")
     assert not experiment.faults
     assert yaml.safe_load(experiment.flat_text) == {"data": {"root": text}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.conf.units import Bytes, Cores, Seconds, amount
@@ -24,6 +24,7 @@ def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
         Seconds.parse(text)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(min_value=0, max_value=10**9))
 def test_a_duration_prints_as_one_that_reads_back(seconds: int) -> None:
     """str() and parse() are inverse."""

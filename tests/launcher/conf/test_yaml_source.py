@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.conf.nodes import Origin, find, plain
@@ -151,12 +151,14 @@ _values = st.recursive(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(_values)
 def test_every_plain_value_survives(value: Any) -> None:
     """What PyYAML writes quoted where it must, we read as it was."""
     assert _plain(yaml.safe_dump({"v": value})) == {"v": value}
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_gives_a_value_or_faults_and_never_an_exception(text: str) -> None:
     """The reader is total."""
