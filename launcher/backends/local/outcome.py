@@ -85,7 +85,8 @@ def _cause(ending: Ending) -> str:
     what = meaning(ending.code) if ending.container == "trainer" else f"container {ending.container}: exit code {ending.code}"
     said = str(ending.termination.get("message", "")).strip()
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")
-    return what + (f": {first}" if first else "")
+    shown = "".join(letter if letter.isprintable() else " " for letter in first)  # a message must not steer the terminal
+    return what + (f": {shown}" if shown else "")
 
 
 def read_termination(path: Path, log: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def read_status(run: str) -> RunStatus:
     """The run's status; tells a supervisor that was killed from one that works."""
     state = read_state(run)
     if state is None:
-        return RunStatus(run=run, phase=Phase.GONE, cause="no trace of it is left on this machine", fix="submit it again")
+        fix = f"what it wrote is still in its folder: `vidjobs fetch all {run}`"
+        return RunStatus(run=run, phase=Phase.GONE, cause="this machine keeps no trace of it any more (deleted)", fix=fix)
     lost = not state.phase.ended and not state.supervisor.alive and not _about_to_start(state)
     if lost and (again := read_state(run)) is not None:
         state = again  # it may have ended between the two looks

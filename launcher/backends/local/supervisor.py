@@ -48,10 +48,10 @@ class Supervisor:
         self.order: Order = load_order(files.job)
         self.job: LocalJob = read_job(self.order.manifests)
         self.wakeup = Wakeup(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self.before: State = load(files.state)
-        pods = tuple(_lost(pod) for pod in self.before.pods)
+        before = load(files.state)
+        pods = tuple(_lost(pod) for pod in before.pods)
         me = identify(os.getpid())
-        self.state: State = replace(self.before, supervisor=me, phase=Phase.PENDING, pods=pods, leader=NOBODY, failures=0, cause="", fix="")
+        self.state: State = replace(before, supervisor=me, phase=Phase.PENDING, pods=pods, failures=0, cause="", fix="")
         self.started = time.monotonic()
         self.stop: Stop | None = None
         self._saved = False
@@ -152,7 +152,7 @@ class Supervisor:
 
     def _clear_leftovers(self) -> None:
         """End the trainer of a supervisor that was killed: two writers must never share a run folder."""
-        leader = self.before.leader
+        leader = self.state.leader
         if leader.alive:
             self._update(cause=f"waiting for the trainer of the lost supervisor to end (pid {leader.pid})")
         below = [identify(pid) for pid in descendants(leader.pid)] if leader.alive else []
@@ -164,6 +164,7 @@ class Supervisor:
             kill_tree(leader.pid, below=leader.pid)
         for orphan in below:
             orphan.send(signal.SIGKILL)
+        self._update(leader=NOBODY, cause="")
 
     def _inside(self, path: Path) -> Path:
         """A pod's files are written below the run's own folder only."""

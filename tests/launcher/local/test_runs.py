@@ -16,9 +16,10 @@ import pytest
 from launcher.backend_base import Phase
 from launcher.backends.local import reader
 from launcher.backends.local import state as state_of
-from launcher.backends.local.backend import LocalBackend
+from launcher.backends.local.backend import LocalBackend, connect
 from launcher.backends.local.state import run_dir
 from launcher.errors import UserError
+from launcher.profiles import config_dir, load
 
 # Counts its attempts in the run folder; SIGTERM writes a "checkpoint" and exits 75, as the trainer does.
 TRAINER = """
@@ -242,7 +243,7 @@ def test_a_run_outlives_the_process_that_submitted_it(world: Any, tmp_path: Path
     job = tmp_path / "job.json"
     job.write_text(json.dumps(world.job("a-train-aaaaaa", TRAINER)))
     code = f"""
-import json; from pathlib import Path; from launcher.backends.local.backend import LocalBackend
+import json; from pathlib import Path; from launcher.backends.local.backend import LocalBackend, connect
 LocalBackend().submit([json.loads(Path({str(job)!r}).read_text())])
 """
     world.started.append("a-train-aaaaaa")
@@ -287,6 +288,32 @@ def test_a_secret_comes_from_the_environment_or_is_asked_for(world: Any, monkeyp
     world.wait("a-train-aaaaaa")
     assert [line.text for line in world.log("a-train-aaaaaa")] == ["7"]
     assert not [path for path in run_dir("a-train-aaaaaa").root.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+def test_a_claim_can_be_a_directory_of_the_users(world: Any, tmp_path: Path) -> None:
+    """Named in the cluster profile, from the profile's own folder; it must exist, only the runs' own is made."""
+    clusters = config_dir() / "clusters"
+    clusters.mkdir(parents=True)
+    (clusters / "mine.yaml").write_text(f"backend: local\ndirectories: {{data: ../../sets, runs: {tmp_path}/runs}}\n")
+    world.backend = connect(load("mine"))
+    data = config_dir().parent / "sets"
+    assert world.backend.claim_path("data", "/mnt/data") == str(data)
+    assert world.backend.claim_path("other", "/x") == str(state_of.volume_dir("other"))
+
+    job = world.job(
+        "a-train-aaaaaa",
+        f"import os; print(os.listdir({str(data)!r}))",
+        container={"volumeMounts": [{"name": "d", "mountPath": str(data)}, {"name": "r", "mountPath": f"{tmp_path}/runs"}]},
+    )
+    job["spec"]["template"]["spec"]["containers"][0]["args"][-1] = f"{tmp_path}/runs/a-train-aaaaaa"
+    with pytest.raises(UserError, match=r'claim "data" is mapped to .*sets, which does not exist'):
+        world.backend.submit([job])
+    data.mkdir()
+    (data / "clip.mp4").touch()
+    world.backend.submit([job])
+    assert world.wait("a-train-aaaaaa").phase is Phase.SUCCEEDED
+    assert world.log("a-train-aaaaaa")[0].text == "['clip.mp4']"
+    assert (tmp_path / "runs").is_dir()
 
 
 def test_several_pods_at_a_time_are_refused(world: Any) -> None:
