@@ -97,7 +97,7 @@ def test_workers_that_do_not_fit_into_shared_memory_become_fewer(tmp_path: Path)
     fitted = preflight.fit_workers(plain, Config(), shm=tmp_path)
     assert fitted.workers == 0
     assert "job.resources.shm" in fitted.notes[0]
-    with pytest.raises(ConfFault, match=r"compute\.workers: 8 workers prefetch .* raise job\.resources\.shm"):
+    with pytest.raises(ConfFault, match=r"compute\.workers: 8 workers prefetch .*raise job\.resources\.shm"):
         preflight.fit_workers(plain, Config(compute=ComputeConf(workers=8)), shm=tmp_path)
     few = Compute(device=torch.device("cpu"), workers=2, clips=4)
     assert preflight.fit_workers(few, Config(), shm=tmp_path) is few

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from trainer import checkpoints
 from trainer.errors import CannotWrite
 from trainer.run_folder import RunFolder, atomic, readable_size, remove_temporary
 
@@ -63,6 +65,17 @@ def test_a_full_volume_is_told_with_the_missing_bytes_and_the_old_file_stays(sma
     assert [path.name for path in folder.checkpoints.iterdir()] == ["epoch-000001.pt"]
     with pytest.raises(CannotWrite, match=r"\(\d+ bytes\) missing"):
         folder.require_space(1 << 20)
+
+
+def test_torch_save_to_a_full_volume_ends_cleanly(small_volume: Path) -> None:
+    """Its writer aborts the whole process when a write raises in the middle (pytorch's "unexpected pos")."""
+    folder = RunFolder(small_volume / "run")
+    content = {"format": 1, "epoch": 1, "step": 1, "w": torch.zeros(170_000)}
+    entry = checkpoints.save(folder.weights(1), content, kind="weights")
+    with pytest.raises(CannotWrite, match="is full"):
+        checkpoints.save(folder.weights(2), content, kind="weights")
+    checkpoints.require_whole(folder.weights(1), entry)
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["epoch-000001.pt"]
 
 
 def test_a_folder_of_another_user_is_refused_with_the_chown_command(tmp_path: Path, project: Path) -> None:
