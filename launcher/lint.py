@@ -39,7 +39,9 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
-        return f"{where}{self.severity} {self.rule}: {self.path} {self.message}. Fix: {self.fix}. ({self.source})"
+        fix = f"; {self.fix}" if self.fix else ""
+        source = f" [{self.source}]" if self.source else ""
+        return f"{where}{self.severity} {self.rule}: {self.path} {self.message}{fix}{source}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.conf.nodes import Node, Origin, find, from_plain
-from launcher.conf.resolve import Experiment, key_path
+from launcher.conf.nodes import Node, Origin, from_plain, merge, nested, plain
+from launcher.conf.resolve import SECTIONS, Experiment, key_path
+from launcher.conf.schema import TRAINER_SECTIONS
 from launcher.errors import Fault
 
 _LIMIT_S = 60
@@ -31,9 +33,8 @@ def check(experiment: Experiment) -> Verdict:
     with tempfile.TemporaryDirectory() as folder:
         conf = Path(folder) / "conf.yaml"
         conf.write_text(experiment.flat_text, encoding="utf-8")
-        command = [sys.executable, "-m", "trainer", "check", "--conf", str(conf), "--json"]
         try:
-            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_LIMIT_S, check=False, text=True)
+            done = ask("check", "--conf", str(conf), "--json")
         except subprocess.TimeoutExpired:
             return Verdict(note=f"the trainer's check took more than {_LIMIT_S} s and was left out")
     try:
@@ -44,27 +45,35 @@ def check(experiment: Experiment) -> Verdict:
     return Verdict(faults=faults, defaults=dict(answer.get("defaults", {})))
 
 
-def filled(experiment: Experiment, verdict: Verdict) -> dict[str, Any]:
-    """The trainer's sections with its defaults filled in, sections and keys as the trainer orders them after those that were set."""
-    whole: dict[str, Any] = {
-        section: dict(values) if isinstance(values, dict) else values for section, values in experiment.trainer.items()
-    }
-    for path, value in verdict.defaults.items():
-        section, _, key = path.partition(".")
-        if key and isinstance(whole.setdefault(section, {}), dict):
-            whole[section].setdefault(key, value)
-    return whole
+def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m trainer ...` of the working directory, else of the installation that this launcher is part of."""
+    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1])) if part)
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=_LIMIT_S,
+        check=False,
+        text=True,
+    )
 
 
 def with_defaults(experiment: Experiment, verdict: Verdict) -> Node:
-    """The whole tree with the trainer's defaults as its lowest layer."""
-    tree = dict(experiment.tree.value)
+    """The whole tree with the trainer's defaults as its lowest layer; sections in their usual order."""
+    origin = Origin("trainer default")
+    lowest = Node({}, origin)
     for path, value in verdict.defaults.items():
-        section, _, key = path.partition(".")
-        node = tree.setdefault(section, Node({}, Origin("trainer default")))
-        if key and isinstance(node.value, dict) and find(node, (key,)) is None:
-            tree[section] = Node({**node.value, key: from_plain(value, Origin("trainer default"))}, node.origin)
-    return Node(tree, experiment.tree.origin)
+        lowest = merge(lowest, nested(key_path(path), from_plain(value, origin)))
+    whole = merge(lowest, experiment.tree)
+    ordered = {section: whole.value[section] for section in SECTIONS if section in whole.value}
+    return Node(ordered, whole.origin)
+
+
+def filled(experiment: Experiment, verdict: Verdict) -> dict[str, Any]:
+    """The flat conf with the trainer's defaults filled in."""
+    whole: dict[str, Any] = plain(with_defaults(experiment, verdict))
+    return {section: values for section, values in whole.items() if section in TRAINER_SECTIONS}
 
 
 def _placed(experiment: Experiment, said: dict[str, Any]) -> Fault:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 from launcher import output
 from launcher.errors import UserError
-
-_LIMIT_S = 60
+from launcher.trainer_check import ask
 
 
 def _read() -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", "models", "--json"],
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        timeout=_LIMIT_S,
-        check=False,
-        text=True,
-    )
+    done = ask("models", "--json")
     try:
         found: list[dict[str, Any]] = json.loads(done.stdout)
     except ValueError:

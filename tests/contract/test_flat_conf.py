@@ -1,0 +1,114 @@
+"""The flat conf and the argv: what the launcher writes is what the trainer reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.backends.kube.backend import KubeBackend
+from launcher.backends.local.backend import LocalBackend
+from launcher.commands import conf as conf_command
+from launcher.conf.resolve import Experiment
+from launcher.conf.schema import TRAINER_SECTIONS
+from launcher.lint import lint
+from launcher.plan import plan, read
+from launcher.profiles import load
+from launcher.render import TEMPLATES
+from launcher.trainer_check import check
+from trainer import check as trainer_side
+from trainer import config, errors
+
+_PROJECT = Path(__file__).resolve().parents[2]
+CONFS = sorted(path for path in (_PROJECT / "conf").rglob("*.yaml") if path.parent.name not in ("base", "clusters"))
+
+
+def _read(path: Path, *sets: str, cluster: str = "nautilus") -> Experiment:
+    profile = load(cluster)
+    return read(path, profile=profile, backend=KubeBackend(profile), sets=sets)
+
+
+def test_there_are_confs() -> None:
+    """The walk below is not empty."""
+    assert {path.stem for path in CONFS} >= {"quickstart", "i3d", "resizer2d", "resizer3d", "stn_resizer", "transformer_resizer"}
+
+
+@pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
+def test_every_conf_resolves_checks_lints_and_renders(path: Path) -> None:
+    """On a cluster and on this machine; the trainer has no fault to find and the site no error."""
+    for cluster, backend in (("nautilus", KubeBackend(load("nautilus"))), ("local", LocalBackend())):
+        profile = load(cluster)
+        made = plan("train", path, profile=profile, backend=backend, sets=["job.code=image"])
+        verdict = check(made.experiment)
+        assert (verdict.faults, verdict.note) == ((), "")
+        assert [each for each in lint(made.experiment, profile) if each.severity == "error"] == []
+        assert made.manifests[0]["metadata"]["name"].startswith(f"{made.experiment.name}-train-")
+
+
+def test_the_launcher_hands_on_exactly_the_trainer_s_sections() -> None:
+    """A new section of the trainer is entered in the launcher's list too."""
+    assert tuple(field.name for field in dataclasses.fields(config.Config)) == TRAINER_SECTIONS
+
+
+@pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
+def test_what_conf_prints_is_a_flat_conf(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`vidjobs conf X > flat.yaml` is what `python -m trainer check --conf flat.yaml` accepts, defaults filled in."""
+    assert conf_command.run(path, cluster="nautilus") == 0
+    (tmp_path / "flat.yaml").write_text(capsys.readouterr().out)
+    assert trainer_side.load(tmp_path / "flat.yaml", ()) == trainer_side.load(_flat(path, tmp_path), ())
+
+
+def _flat(path: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "sent.yaml"
+    file.write_text(_read(path).flat_text)
+    return file
+
+
+def test_a_trainer_s_fault_is_found_at_the_file_and_line_that_wrote_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through `extends`, from --set, and for a whole section."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text("train:\n  batch: many\n")
+    (tmp_path / "x.yaml").write_text(
+        "extends: base.yaml\ndata: {root: /d}\nmodel:\n  name: i3d\n  mdoe: 32x112\n"
+        "job: {code: image, volumes: [{claim: v, mount: /runs, as: runs}]}\n"
+    )
+    verdict = check(_read(Path("x.yaml"), "train.epochs=no", cluster="generic"))
+    places = {fault.path: (fault.file, fault.line) for fault in verdict.faults}
+    assert places["train.batch"] == ("base.yaml", 2)
+    assert places["model.mdoe"] == ("x.yaml", 5)
+    assert places["train.epochs"] == ("--set train.epochs", 0)
+
+
+def test_the_trainer_refuses_what_only_the_launcher_reads(tmp_path: Path) -> None:
+    """`extends`, `${...}` and `job` in a flat conf."""
+    (tmp_path / "x.yaml").write_text('extends: y.yaml\ndata: {root: "${data}"}\njob: {}\n')
+    with pytest.raises(errors.ConfFault) as caught:
+        trainer_side.load(tmp_path / "x.yaml", ())
+    assert {fault.path for fault in caught.value.faults} >= {"extends", "data.root", "job"}
+
+
+def test_the_trainer_takes_the_argv_that_the_launcher_writes(tmp_path: Path) -> None:
+    """A conf with a fault, so that it ends at once: 64, and it speaks about the conf and not about the options."""
+    made = plan("train", CONFS[0], profile=load("local"), backend=LocalBackend(), sets=["job.code=image"])
+    conf = tmp_path / "conf.yaml"
+    conf.write_text("train: {lr: fast}\n")
+    argv = [str(conf) if word.endswith("/conf.yaml") else word for word in made.spec.argv]
+    argv[argv.index("--run") + 1] = str(tmp_path / "run")
+    env = {**os.environ, "PYTHONPATH": str(_PROJECT)}
+    done = subprocess.run([sys.executable, *argv[1:]], capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    assert done.returncode == errors.ConfFault.exit_code, done.stderr
+    assert "train.lr" in done.stderr + done.stdout
+
+
+def test_the_job_fails_at_once_on_exactly_the_codes_that_no_retry_mends() -> None:
+    """podFailurePolicy and trainer/errors.py name the same numbers; 75 and a bug's 70 count as retries."""
+    listed = re.search(r"values: \[([\d, ]+)\]", (TEMPLATES / "job.yaml.j2").read_text())
+    assert listed is not None
+    final = {errors.ConfFault, errors.DataError, errors.CannotWrite, errors.Diverged}
+    assert {int(code) for code in listed[1].split(",")} == {error.exit_code for error in final}
+    assert errors.TryAgain.exit_code not in {error.exit_code for error in final}
