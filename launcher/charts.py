@@ -11,6 +11,7 @@ from launcher.losses import LossRecord, best_val, epoch_losses, step_axis
 
 _LEFT, _RIGHT, _BOTTOM = 58, 22, 44  # px around the plotting area
 SCORES = ("f1_macro", "f1_micro", "f1_samples", "accuracy")
+_LARGEST, _LEAST = 1e100, 1e-100  # of what can be told apart in a drawing
 _CHARACTER = 0.56  # mean width of a character, in font sizes
 
 
@@ -84,7 +85,7 @@ def score_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
     for place, record in enumerate(tested):
         rows[float((record.step if by_step else record.epoch if known else place) or 0)] = record
     series = [_score_series(name, index, rows) for index, name in enumerate(SCORES)]
-    macro = [point for point in series[0].points if math.isfinite(point[1])]
+    macro = _finite(series[0].points)
     if not macro:
         return None
     best = max(macro, key=lambda point: point[1])
@@ -131,7 +132,7 @@ def line_chart(
     for one in drawn:
         shapes += _curve(one, frame)
     for mark in marks:
-        shapes += _mark(mark, frame)
+        shapes += _mark(mark, frame) if _drawable(mark.point) else []
     return Scene(width=width, height=height, title=title, shapes=tuple(shapes))
 
 
@@ -190,7 +191,12 @@ def _x_label(records: Iterable[LossRecord]) -> str:
 
 
 def _finite(points: Iterable[Point]) -> list[Point]:
-    return [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
+    return [point for point in points if _drawable(point)]
+
+
+def _drawable(point: Point) -> bool:
+    """Finite, and so far from the largest float that differences stay finite too."""
+    return abs(point[0]) < _LARGEST and abs(point[1]) < _LARGEST
 
 
 def _span(values: Sequence[float], *, pad: float) -> tuple[float, float]:
@@ -198,11 +204,12 @@ def _span(values: Sequence[float], *, pad: float) -> tuple[float, float]:
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
-    if pad and 0 <= low < 0.4 * high:
+    if pad and 0 <= low < 0.4 * high and high > _LEAST:
         return 0.0, high
-    if pad and low == high == 0:
+    largest = max(abs(low), abs(high))
+    if largest < _LEAST:
         return 0.0, 1.0
-    room = (high - low) * pad if high > low else (abs(low) or 1.0) * 0.5
+    room = (high - low) * pad if high - low > largest * 1e-9 else largest * 0.5
     return low - room, high + room
 
 
@@ -268,7 +275,7 @@ def _pieces(points: Sequence[Point]) -> list[list[Point]]:
     """Runs of finite points."""
     pieces: list[list[Point]] = [[]]
     for point in points:
-        if math.isfinite(point[0]) and math.isfinite(point[1]):
+        if _drawable(point):
             pieces[-1].append(point)
         elif pieces[-1]:
             pieces.append([])

@@ -157,15 +157,15 @@ def latest(records: Iterable[LossRecord]) -> list[LossRecord]:
     for record in records:
         step = record.step
         if record.phase not in _TRAINING:
-            about = (record.phase, record.loss is None, *(record.values.get(key) for key in ("epoch", "step", "checkpoint")))
-            if about[2:] != (None, None, None) and about in tested:
+            about = _about(record)
+            if about is not None and about in tested:
                 kept[tested[about]] = record
                 continue
             tested[about] = len(kept)
         elif step is not None:
             if step <= newest.get(record.phase, -1):
                 kept = [old for old in kept if not _undone(old, record.phase, step)]
-                tested = {}
+                tested = {_about(old): place for place, old in enumerate(kept) if old.phase not in _TRAINING}
             newest[record.phase] = step
         kept.append(record)
     return kept
@@ -224,13 +224,19 @@ def _close(buffer: list[tuple[float, LossRecord]], val: tuple[float, LossRecord]
     losses = [record.loss for _, record in buffer if record.loss is not None]
     position, last = val or buffer[-1]
     epoch = last.epoch if last.epoch is not None else done + 1
-    mean = math.fsum(losses) / len(losses) if losses and all(map(math.isfinite, losses)) else (math.nan if losses else None)
+    mean = sum(losses) / len(losses) if losses else None  # not finite when one of them is not
     return EpochLoss(epoch=epoch, position=position, train=mean, val=_average(last) if val else None)
 
 
 def _average(record: LossRecord) -> float | None:
     mean = record.values.get("loss_avg", record.loss)
     return None if mean is None or isinstance(mean, str) else float(mean)
+
+
+def _about(record: LossRecord) -> object:
+    """Which checkpoint a test record is about; None when it does not say."""
+    which = tuple(record.values.get(key) for key in ("epoch", "step", "checkpoint"))
+    return None if which == (None, None, None) else (record.phase, record.loss is None, which)
 
 
 def _undone(old: LossRecord, phase: str, step: int) -> bool:

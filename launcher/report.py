@@ -14,7 +14,7 @@ from launcher.backend_base import Phase
 from launcher.charts import SCORES, bar_chart, compare_chart, loss_chart, score_chart
 from launcher.drawing import Scene, css_colours, to_svg
 from launcher.losses import LossRecord, best_val, epoch_losses
-from launcher.report_data import ClassRow, RunData
+from launcher.report_data import ClassRow, RunData, is_number
 
 _TEMPLATE = "report.html.j2"
 _SCORE_COLUMNS = ("epoch", "step", "loss", *SCORES)
@@ -22,8 +22,8 @@ _SORT = (
     "for(const head of document.querySelectorAll('table.sortable th')){head.tabIndex=0;head.onclick=()=>{"
     "const table=head.closest('table'),at=[...head.parentNode.children].indexOf(head),up=head.dataset.up!=='1';"
     "for(const other of head.parentNode.children){delete other.dataset.up}head.dataset.up=up?'1':'0';"
-    "const key=row=>{const cell=row.children[at],text=cell.dataset.v??cell.textContent,number=parseFloat(text);"
-    "return isNaN(number)?text.toLowerCase():number};"
+    "const key=row=>{const cell=row.children[at],text=(cell.dataset.v??cell.textContent).trim();"
+    "return text===''||isNaN(text)?text.toLowerCase():Number(text)};"
     "const rows=[...table.tBodies[0].rows].sort((a,b)=>{const x=key(a),y=key(b);return(x<y?-1:x>y?1:0)*(up?1:-1)});"
     "table.tBodies[0].append(...rows)};head.onkeydown=e=>{if(e.key==='Enter')head.click()}}"
 )
@@ -113,7 +113,7 @@ def _summary(data: RunData, best_loss: float | None) -> list[tuple[str, str]]:
     scored = [data.scores, *sorted(data.tests, key=_macro, reverse=True), *_manifest_metrics(data), *_last_values(data)]
     found = [("epochs", str(epochs) if epochs else ""), ("best val loss", "" if best_loss is None else f"{best_loss:.4f}")]
     for key in SCORES:
-        value = next((row[key] for row in scored if isinstance(row.get(key), int | float)), None)
+        value = next((row[key] for row in scored if is_number(row.get(key))), None)
         found.append((key.replace("_", " "), "" if value is None else _text(value)))
     return [(name, value) for name, value in found if value]
 
@@ -128,7 +128,7 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
         ("commit", str(record.commit or data.provenance.get("commit") or "")),
         ("image", record.image),
         ("where", place),
-        *((key, str(data.scores[key])) for key in ("checkpoint", "split", "threshold", "clips", "exact") if key in data.scores),
+        *((key, str(data.scores[key])) for key in ("checkpoint", "split", "threshold", "clips") if key in data.scores),
         ("cause", "" if data.status.phase is Phase.GONE else data.status.cause),
     ]
     return [(name, value) for name, value in facts if value]
@@ -141,7 +141,8 @@ def _score_rows(data: RunData) -> list[ScoreRow]:
         checkpoint = str(data.scores.get("checkpoint", "")).rsplit("/", 1)[-1]
         rows.append(ScoreRow(name=f"evaluation of {checkpoint}" if checkpoint else "evaluation", cells=_cells(data.scores)))
     for name, metrics in zip(("best", "last"), _manifest_metrics(data), strict=False):
-        rows.append(ScoreRow(name=f"{name} checkpoint, {data.manifest.get(name, '')}", cells=_cells(metrics)))
+        if metrics:
+            rows.append(ScoreRow(name=f"{name} checkpoint, {data.manifest.get(name, '')}", cells=_cells(metrics)))
     vals = [record for record in data.records if record.phase == "val" and record.loss is not None]
     finite = [record for record in vals if math.isfinite(record.loss or 0.0)]
     if finite:
@@ -165,7 +166,7 @@ def _manifest_metrics(data: RunData) -> list[dict[str, Any]]:
 
 def _score_chart(data: RunData) -> Scene | None:
     """Scores over epochs: of the tested checkpoints, else of the validations."""
-    told = [{key: value for key, value in row.items() if isinstance(value, int | float | str)} for row in data.tests]
+    told = [{key: value for key, value in row.items() if is_number(value) or isinstance(value, str)} for row in data.tests]
     validated = [record.values for record in data.records if record.phase == "val"]
     for rows, title in ((told, "Scores of the tested checkpoints"), (validated, "Scores of the validations")):
         if len(rows) > 1:
@@ -179,11 +180,11 @@ def _last_values(data: RunData) -> list[Mapping[str, Any]]:
 
 def _macro(row: Mapping[str, Any]) -> float:
     value = row.get("f1_macro")
-    return float(value) if isinstance(value, int | float) else -1.0
+    return float(value) if is_number(value) else -1.0
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(_text(row[column]) if isinstance(row.get(column), int | float) else "" for column in _SCORE_COLUMNS)
+    return tuple(_text(row[column]) if is_number(row.get(column)) else "" for column in _SCORE_COLUMNS)
 
 
 def _text(value: object) -> str:

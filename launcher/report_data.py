@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from launcher.backend_base import Files, RemoteFile, RunStatus
 from launcher.losses import LossRecord, Value, latest
@@ -67,6 +67,11 @@ class RunData:
     notes: list[str] = field(default_factory=list)  # what was left out, and why
 
 
+def is_number(value: object) -> TypeGuard[int | float]:
+    """False for true and false, which Python counts as ints."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def gather(record: RunRecord, status: RunStatus, files: Files) -> RunData:
     """Read what there is. A file that cannot be understood becomes a note on the page, not an error."""
     data = RunData(record=record, status=status)
@@ -102,7 +107,7 @@ class _Reader:
         """None when there is no such file, or when it is no JSON."""
         text = self.text(path)
         try:
-            return json.loads(text) if text else None
+            return _parse(text) if text else None
         except (ValueError, RecursionError):
             self._notes.append(f"{path} is not JSON and is left out")
             return None
@@ -144,21 +149,28 @@ class _Reader:
         return bytes(content[: entry.size])
 
 
+def _parse(text: str) -> Any:
+    """JSON, with whole numbers beyond what a float holds exactly as floats (or inf): later arithmetic then cannot overflow."""
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 16 else float(digits))
+
+
 def _records(text: str) -> list[LossRecord]:
     """The records of metrics.jsonl; a loss of null stands for one that was not finite."""
     found: list[LossRecord] = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            entry = json.loads(line)
+            entry = _parse(line)
         except (ValueError, RecursionError):
             continue  # the end that a killed process left
         if not isinstance(entry, dict) or not isinstance(entry.get("phase"), str):
             continue
         loss = entry.get("loss")
         values: dict[str, Value] = {
-            str(key): value for key, value in entry.items() if key not in ("phase", "loss", "time") and isinstance(value, int | float | str)
+            str(key): value
+            for key, value in entry.items()
+            if key not in ("phase", "loss", "time") and (is_number(value) or isinstance(value, str))
         }
-        number_or_gap = float(loss) if isinstance(loss, int | float) else math.nan
+        number_or_gap = float(loss) if is_number(loss) else math.nan
         found.append(LossRecord(phase=entry["phase"], loss=number_or_gap, values=values, line=number))
     return latest(found)
 

@@ -185,6 +185,18 @@ def test_one_point_or_a_flat_line_is_drawn(value: float) -> None:
         assert ElementTree.fromstring(to_svg(scene)) is not None
 
 
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.floats()), max_size=8), st.booleans())
+def test_any_losses_can_be_drawn(rows: list[tuple[int, float]], known: bool) -> None:
+    """Denormal, huge, infinite or none at all."""
+    phases = ("train", "val")
+    records = [LossRecord(phase=phases[at % 2], loss=loss, values={"step": step} if known else {}) for at, (step, loss) in enumerate(rows)]
+    scene = loss_chart(records, title="t")
+
+    assert (scene is None) == (not rows)
+    if scene:
+        ElementTree.fromstring(to_svg(scene))
+
+
 def test_a_long_run_draws_fast_and_small() -> None:
     records = [LossRecord(phase="train", loss=1 / (step + 1), values={"step": step, "epoch": 1 + step // 1000}) for step in range(64_000)]
     start = time.perf_counter()

@@ -11,9 +11,12 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from launcher import records
@@ -186,6 +189,29 @@ def test_a_file_that_makes_no_sense_is_left_out_and_named(tmp_path: Path, path: 
     page = Outline(render([data], made="today"))
     assert note in page.text
     assert page.tags.count("img") == 1
+
+
+_LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), st.text(max_size=5), st.just(HOSTILE))
+_NAMES = "phase loss epoch step f1_macro checkpoint best last files metrics packages attempts exit_code a.pt clips"
+_KEYS = st.sampled_from(_NAMES.split())
+_JSON = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4), max_leaves=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(_JSON, min_size=6, max_size=6), st.lists(st.dictionaries(_KEYS, _LEAVES, max_size=6), max_size=6))
+def test_whatever_json_a_pod_leaves_there_is_a_page(values: list[Any], lines: list[dict[str, Any]]) -> None:
+    paths = ("predictions/metrics.json", "predictions/test.json", "checkpoints/manifest.json", "provenance.json", "DONE.json", "conf.yaml")
+    with TemporaryDirectory() as folder:
+        for path, value in zip(paths, values, strict=True):
+            (Path(folder) / path).parent.mkdir(exist_ok=True)
+            (Path(folder) / path).write_text(json.dumps(value))
+        told = [{**line, "phase": phase} for line, phase in zip(lines, ["train", "val", "test"] * 2, strict=False)]
+        (Path(folder) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+        data = gather(record_of("t", Path("/none")), RunStatus(run="t", phase=Phase.GONE), LocalFiles(Path(folder)))
+
+    page = Outline(render([data, data], made="today"))
+    assert page.tags.count("script") == 1
+    assert "img" not in page.tags
 
 
 def test_a_loss_that_was_not_finite_is_a_gap(tmp_path: Path) -> None:
