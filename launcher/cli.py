@@ -363,8 +363,7 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         output.note("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet too
+    except output.ReaderLeft:
         return 0
     except Exception as error:  # noqa: BLE001  the top: whatever was not foreseen is a bug, and its report is written
         return _usage_or_bug(error)

@@ -9,18 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+
+class ReaderLeft(Exception):
+    """Nobody reads stdout any more: stop quietly."""
+
+
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 
 
 def result(text: str) -> None:
-    """One line (or block) of result on stdout, flushed so that a pipe sees it at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """One line (or block) of result on stdout, flushed so that a pipe sees it at once.
 
-
-def reader_left() -> None:
-    """Whoever read stdout (`| head`) has gone: nothing more is written, and the interpreter's last flush stays quiet."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    Raises ReaderLeft when whoever read stdout (`| head`) has gone. Not BrokenPipeError: click would make that exit code 1.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter's last flush stays quiet too
+        raise ReaderLeft from None
 
 
 def json_result(value: Any) -> None:

@@ -40,7 +40,7 @@ def follow(record: RunRecord, backend: Backend, options: LogOptions | None = Non
         output.note(f"stopped watching; {record.run} goes on")
         output.note(f"`vidjobs logs {record.run} -f` shows it again, `vidjobs cancel {record.run}` stops it")
         return INTERRUPTED
-    except BrokenPipeError:
+    except output.ReaderLeft:
         _finish_quietly(view)
         raise
     _finish_quietly(view)
@@ -250,8 +250,4 @@ def run(
         silent=plot is not None and not (grep or follow or parse or style or as_json),
     )
     _check_together(run, file, style, options)
-    try:
-        return _show_file(file, options) if file is not None else _show_run(find(run), options)
-    except BrokenPipeError:  # caught here, since click would make it exit code 1
-        output.reader_left()
-        return 0
+    return _show_file(file, options) if file is not None else _show_run(find(run), options)

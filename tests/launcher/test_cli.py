@@ -65,3 +65,12 @@ def test_each_family_of_errors_has_its_exit_code() -> None:
     codes = {kind.__name__: kind.exit_code for kind in errors.VidjobsError.__subclasses__()}
 
     assert codes == {"UserError": 1, "ConfError": 2, "JobFailed": 4, "ClusterError": 5}
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`vidjobs ... | head -1` ends quietly with exit code 0."""
+    command = f"{sys.executable} -m launcher models --json | head -c 1 >/dev/null; echo ${{PIPESTATUS[0]}}"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == ("0\n", "")
