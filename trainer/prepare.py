@@ -30,6 +30,7 @@ from trainer.data.loader import cache_folder, refuse_broken
 from trainer.data.report import PrepareReport, make_report
 from trainer.errors import CannotWrite, DataError
 from trainer.run_folder import RunFolder, readable_size, writing
+from trainer.stopping import Stop
 
 SPLITS = ("train", "test")
 PROGRESS_SECONDS = 5.0
@@ -251,7 +252,8 @@ def _refuse(config: Config, cache: Path) -> None:
 def run(config: Config, folder: RunFolder) -> None:
     """The verb: cache, `<run>/prepare.json`, a summary on stdout. Raises DataError when clips cannot be read, CannotWrite."""
     cache = cache_folder(config, folder.root)
-    report = build(config, cache, _say, recheck=True)
+    with Stop().listening():  # SIGTERM: what is written so far stays, and a retry goes on from there
+        report = build(config, cache, _say, recheck=True)
     folder.write_text(folder.root / "prepare.json", json.dumps(report.to_json(), indent=1) + "\n")
     print("\n".join(report.summary()), flush=True)
     _refuse(config, cache)

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +24,7 @@ from trainer.errors import DataError
 from trainer.run_folder import atomic
 
 FORMAT = 1
-SYNC_BYTES = 64 << 20  # frames written between two lasting points from which an interrupted `prepare` goes on
+SYNC_BYTES, SYNC_SECONDS = 64 << 20, 5.0  # at most that much work is lost when `prepare` is interrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,7 @@ class CacheWriter:
         self._frames = sum(entry.frames for entry in self.done)
         self._pending: list[Entry] = []
         self._pending_bytes = 0
+        self._synced = time.monotonic()
         self._data: BinaryIO = self._data_path.open("r+b")
         self._data.truncate(self._frames * frame_bytes(index.size))
         self._data.seek(0, os.SEEK_END)
@@ -149,7 +151,7 @@ class CacheWriter:
         self._pending.append(dataclasses.replace(entry, offset=self._frames, frames=len(frames)))
         self._frames += len(frames)
         self._pending_bytes += frames.nbytes
-        if self._pending_bytes >= SYNC_BYTES:
+        if self._pending_bytes >= SYNC_BYTES or time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
@@ -161,7 +163,7 @@ class CacheWriter:
             journal.flush()
             os.fsync(journal.fileno())
         self.done += self._pending
-        self._pending, self._pending_bytes = [], 0
+        self._pending, self._pending_bytes, self._synced = [], 0, time.monotonic()
 
     def close(self) -> None:
         """Keep what is there for a later `prepare`."""

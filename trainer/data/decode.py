@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ Decoder = Literal["torchcodec", "pyav"]
 
 CHUNK_BYTES = 32 << 20  # of full-size frames held at once
 FRAME_NAME = re.compile(r"frame_(\d+)\.jpe?g", re.IGNORECASE)
+CPP_PLACE = re.compile(r"^\w+, \S+\.cpp:\d+, ")  # torchcodec says first where in its own source it raised
 END_OF_JPEG = b"\xff\xd9"
 BAD_FILE = (RuntimeError, ValueError, IndexError, OSError)  # what torchcodec raises for files that it cannot read
 
@@ -57,7 +59,15 @@ def read_video(path: Path, *, size: int, limit: int, decoder: Decoder | None = N
             return _unreadable("", "the file is empty")
     except OSError as error:
         return _unreadable("", error.strerror or str(error))
-    return _READERS[decoder or video_decoder()](path, size, limit)
+    if decoder:
+        return _READERS[decoder](path, size, limit)
+    video = _READERS[video_decoder()](path, size, limit)
+    if (video.fault or video.variable_rate) and video.decoder != "pyav" and find_spec("av"):
+        # It gives the frames too that the decoder held back when it met the damage, and keeps the decoder's order where
+        # an AVI's timestamps are wrong (torchcodec finds frames by them).
+        other = _pyav(path, size, limit)
+        return other if len(other.frames) >= len(video.frames) else video
+    return video
 
 
 def read_frames(folder: Path, *, size: int, limit: int) -> Video:
@@ -155,16 +165,20 @@ def _pyav(path: Path, size: int, limit: int) -> Video:
     fps = 0.0
     try:
         with av.open(str(path)) as container:
+            if not container.streams.video:
+                return _unreadable("pyav", "it has no video stream")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             height, width, promised, fps = stream.height, stream.width, stream.frames, float(stream.average_rate or 0)
-            for frame in container.decode(stream):
+            for frame in _pyav_frames(container, stream):
                 parts.append(resize(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)[None], size))
                 times.append(float(frame.time or 0.0))
                 if len(times) == limit:
                     break
     except (av.FFmpegError, *BAD_FILE) as error:
-        fault = f"frame {len(times)}: {_first_line(error)}" if times else _first_line(error)
+        keep = _before_gap(times)
+        parts, times = parts[: keep + 1], times[:keep]
+        fault = f"frame {keep}: {_first_line(error)}" if times else _first_line(error)
     return Video(
         frames=np.concatenate(parts),
         height=height,
@@ -177,12 +191,33 @@ def _pyav(path: Path, size: int, limit: int) -> Video:
     )
 
 
+def _before_gap(times: list[float]) -> int:
+    """How many frames to keep before damage: those at the end that come after a gap do not belong where they would stand."""
+    usual = float(np.median(np.diff(times))) if len(times) > 2 else 0.0
+    keep = len(times)
+    while keep > 2 and times[keep - 1] - times[keep - 2] > 1.5 * usual:
+        keep -= 1
+    return keep
+
+
+def _pyav_frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames up to the first damage, then its error; those that the decoder holds back at that moment come too."""
+    import av
+
+    try:
+        for packet in container.demux(stream):
+            yield from packet.decode()
+    except av.FFmpegError:
+        yield from stream.codec_context.decode(None)
+        raise
+
+
 _READERS: dict[Decoder, Callable[[Path, int, int], Video]] = {"torchcodec": _torchcodec, "pyav": _pyav}
 
 
 def is_variable(times: list[float]) -> bool:
-    """Whether frames come at uneven times (seconds), beyond what rounding to a container's time base does."""
-    steps = np.diff(np.asarray(times, dtype=np.float64))
+    """Whether frames come at uneven times (seconds, in any order), beyond what rounding to a container's time base does."""
+    steps = np.diff(np.sort(np.asarray(times, dtype=np.float64)))
     if len(steps) < 2:
         return False
     usual = float(np.median(steps))
@@ -226,5 +261,5 @@ def _unreadable(decoder: str, fault: str) -> Video:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    lines = CPP_PLACE.sub("", str(error).strip()).splitlines()
+    return lines[0][:200].rstrip(" .") if lines else type(error).__name__

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -44,6 +44,7 @@ def load(clips: ClipSet, keys: Sequence[list[Key]], *, workers: int, pin: bool) 
 def _start_server() -> None:
     """Start the process that workers are forked from, once; it and they must not be stopped by the trainer's signals."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(["trainer.data.loader"])
+    resource_tracker.ensure_running()  # first, because it unblocks the signals when it is done
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         forkserver.ensure_running()
