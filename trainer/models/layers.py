@@ -102,6 +102,20 @@ def identity_affine(inputs: int) -> nn.Linear:
     return layer
 
 
+class ExactSequential(nn.Sequential):
+    """nn.Sequential in the precision of its weights, also under autocast.
+
+    For transforms: bfloat16 has no number between 1 and 1.0078, which is half a pixel at the edge of 112, so small steps of
+    training would not move the frames at all.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = next(self.parameters())
+        with torch.autocast(weight.device.type, enabled=False):
+            out: Tensor = super().forward(x.to(weight.dtype))  # type: ignore[no-untyped-call]
+        return out
+
+
 class Part(nn.Module):
     """A network that can be frozen: its weights get no gradient and its BatchNorm statistics do not move in training mode."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.models.layers import Part, identity_affine, to_images, to_video, warp
+from trainer.models.layers import ExactSequential, Part, identity_affine, to_images, to_video, warp
 from trainer.models.registry import register_model
 
 torch.fx.wrap("warp")  # a leaf of a traced graph
@@ -30,7 +30,7 @@ class SpatialTransformer(Part):
             nn.MaxPool2d(2, stride=2),
             nn.Tanh(),
         )
-        self.fc_loc = nn.Sequential(nn.Linear(8 * pooled_side(in_size) ** 2, 32), nn.Tanh(), identity_affine(32))
+        self.fc_loc = ExactSequential(nn.Linear(8 * pooled_side(in_size) ** 2, 32), nn.Tanh(), identity_affine(32))
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
         images = to_images(video_BCTHW, legacy=self.legacy_frame_view)

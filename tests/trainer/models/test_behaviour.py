@@ -34,9 +34,7 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
 
 
 def test_the_names() -> None:
-    assert models.names() == sorted(
-        ["i3d", "resizer2d", "resizer3d", "spatial_transformer", "transformer_resizer", *COMPOSITES]
-    )
+    assert models.names() == sorted(["i3d", "resizer2d", "resizer3d", "spatial_transformer", "transformer_resizer", *COMPOSITES])
 
 
 def test_names_and_options_are_read_without_torch(project: Path) -> None:
@@ -194,6 +192,17 @@ def test_a_new_spatial_transformer_is_the_identity(size: int, legacy: bool) -> N
     video = noise(2, 3, 5, size, size)
     with torch.no_grad():
         assert (model(video) - video).abs().max() < 6e-5
+
+
+def test_transforms_are_exact_under_autocast() -> None:
+    """A shift of a quarter of bfloat16's step at 1 still moves the frames of a video."""
+    model = models.create("spatial_transformer", in_size=28).eval()
+    video = noise(1, 3, 2, 28, 28)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        before = model(video)
+        model.get_parameter("fc_loc.2.bias")[0] += 0.002
+        assert before.dtype == torch.float32
+        assert (model(video) - before).abs().max() > 0.01
 
 
 def test_frames_are_images_of_one_moment() -> None:

@@ -61,9 +61,7 @@ def test_i3d_has_the_published_parameters(classes: int, channels: int, count: in
     assert parameters("i3d", num_classes=classes, in_channels=channels) == count
 
 
-@pytest.mark.parametrize(
-    ("name", "counts"), [("resizer2d", [12_032, 16_736, 21_440]), ("resizer3d", [38_912, 52_832, 66_752])]
-)
+@pytest.mark.parametrize(("name", "counts"), [("resizer2d", [12_032, 16_736, 21_440]), ("resizer3d", [38_912, 52_832, 66_752])])
 def test_resizers_have_the_published_parameters(name: str, counts: list[int]) -> None:
     assert [parameters(name, residual_blocks=blocks) for blocks in (1, 2, 3)] == counts
 
