@@ -79,6 +79,9 @@ def _against_data(config: Config, signature: Signature, values: Mapping[str, Any
     full = {key: option.default for key, option in signature.options.items()} | dict(values)
     if "mode" in full:
         faults += _mode(config, full["mode"], resized="resizer" in signature.parts)
+    if full.get("head", "pooled") != "pooled":
+        message = f"is {full['head']}, but {config.data.name} has labels for clips, not for frames"
+        faults.append(Fault(path="model.head", message=message, hint="leave it out"))
     if full.get("in_channels", COLOURS) != COLOURS:
         faults.append(Fault(path="model.in_channels", message=f"is {full['in_channels']}, but clips are RGB, {COLOURS} channels"))
     return faults

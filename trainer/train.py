@@ -107,7 +107,7 @@ def _open_session(
     if state is not None:
         model.load_state_dict(state["model"])
     elif config.model.init:
-        say(f"model.init: {load_init(model, config.model.init, head=config.model.head)}")
+        say(f"model.init: {load_init(model, config.model.init, head=config.model.init_head)}")
     apply_freeze(model, config.model.freeze)
     compute.prepare(model)
     optimizer = optim.build(model.parameters(), config.train, fused=compute.fused)

@@ -19,7 +19,7 @@ def conf(model: dict[str, Any], **data: Any) -> Config:
 
 GOOD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"name": "i3d", "mode": "32x112"}, {"frames": 32, "size": 112}),
-    ({"name": "i3d", "mode": "32x112", "init": "rgb_charades.pt", "head": "replace"}, {"frames": 32, "size": 112}),
+    ({"name": "i3d", "mode": "32x112", "init": "rgb_charades.pt", "init_head": "replace"}, {"frames": 32, "size": 112}),
     ({"name": "resizer_i3d", "resizer": "3d", "residual_blocks": 3, "freeze_i3d": True}, {"frames": 32, "size": 56}),
     ({"name": "stn_resizer_i3d", "mode": "16x112", "init": {"transformer": "a", "resizer": "a", "i3d": "b"}}, {"frames": 16, "size": 28}),
     ({"name": "transformer_resizer_i3d", "read_at": 2, "apply_at": 5, "freeze": ["i3d"]}, {"frames": 32, "size": 14}),
@@ -51,6 +51,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = [
         {"name": "transformer_resizer_i3d", "read_at": -1, "apply_at": 9}, {},
         {"model.read_at": "points 0 to 8", "model.apply_at": "points 0 to 8"},
     ),
+    ({"name": "i3d", "head": "per_frame"}, {"size": 112}, {"model.head": "labels for clips"}),
     ({"name": "resizer_i3d", "in_channels": 2}, {}, {"model.in_channels": "clips are RGB"}),
     ({"name": "resizer_i3d", "bn_momentum": 1}, {}, {"model.bn_momentum": "not from 0 up to 1"}),
     (

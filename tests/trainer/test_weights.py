@@ -159,7 +159,7 @@ def test_other_classes_need_a_new_head(trunk: dict[str, Tensor], tmp_path: Path)
     path = saved(tmp_path / "i3d.pt", trunk)
     model = i3d(3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ConfFault, match=r"has 7 classes, the model 3.*head: replace"):
+    with pytest.raises(ConfFault, match=r"has 7 classes, the model 3.*init_head: replace"):
         load_init(model, path)
     assert same(model, before)
     report = load_init(model, path, head="replace")

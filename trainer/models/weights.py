@@ -210,7 +210,7 @@ def _check_shape(key: str, source: Tensor, target: Tensor, *, path: str, head_mo
         return
     if head_module and key.startswith(f"{head_module}."):
         message = f"the checkpoint {path} has {source.shape[0]} classes, the model {target.shape[0]}"
-        raise ConfFault([Fault(path="model.head", message=message, hint="head: replace starts with a fresh last layer")])
+        raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh last layer")])
     shapes = f"{tuple(source.shape)} in the checkpoint {path}, {tuple(target.shape)} in the model"
     if source.dim() == target.dim() == 5 and source.shape[1] != target.shape[1] and key.endswith("Conv3d_1a_7x7.conv3d.weight"):
         raise DataError(f"the checkpoint takes {source.shape[1]} channels, the model {target.shape[1]}: {key} is {shapes}")
