@@ -100,7 +100,7 @@ def test_a_path_outside_the_folder_is_refused_before_anything_is_asked(kube: Lab
 def test_links_and_files_that_are_not_there_are_errors(kube: Lab, ended: RunRecord) -> None:
     """The pod's own sentence comes back."""
     with kube.backend.files(ended) as files:
-        reasons = {"link": "symbolic links", "linked/epoch-000001.pt": "Not a directory", "pipe": "not a regular file", "no": "No such file"}
+        reasons = {"link": "symbolic link", "linked/epoch-000001.pt": "Not a directory", "pipe": "not a regular file", "no": "No such file"}
         for path, reason in reasons.items():
             with pytest.raises(ClusterError, match=reason):
                 files.sha256(path)

@@ -86,7 +86,6 @@ class LogCursor:
         self._tail = b""  # of an earlier read: shown only if the line never comes whole
         self._expected: Counter[_Key] = Counter()  # known lines that this read may bring again
         self._final: _Key | None = None  # the last line shown; None once it came again (or none was shown)
-        self._oldest_ns = 0
         self._asked_ns = 0  # this read was asked to begin here
         self._lead: list[bytes] = []  # text before the first timestamp
         self._led = False
@@ -106,7 +105,6 @@ class LogCursor:
         self._expected = Counter(self._recent)
         self._final = self._recent[-1] if self._recent else None
         self._asked_ns = (self.since or 0) * _SECOND
-        self._oldest_ns = min((ns for ns, _ in self._recent), default=0)
         self._lead, self._led, self._held = [], False, []
         self._node_says = ""
 
@@ -142,13 +140,16 @@ class LogCursor:
     def _line(self, raw: bytes, entries: list[Entry]) -> None:
         stamped = _parse(raw)
         if stamped is None or (not self._led and stamped[0] < self._asked_ns):  # the tail of a line may look like a timestamp
-            self._unstamped(raw, entries)
+            if not self._glued(raw):
+                self._unstamped(raw, entries)
             return
         self._led = True
         nanoseconds, time, text = stamped
         key = (nanoseconds, hash(text))
         if self._expected and self._expected[key] > 0:
             self._known(key)
+            return
+        if self._glued(raw):
             return
         entry = Entry(_text(text), time, "truncated" if len(raw) >= self._limit else "line")
         if self._final is not None:
@@ -165,17 +166,25 @@ class LogCursor:
             self._lead, self._held = [], []  # all of this came before a line that was shown
 
     def _unknown_before_final(self, key: _Key, entry: Entry, entries: list[Entry]) -> None:
-        """A new line although the last one shown has not come again: the log was rotated, or this is older than our start."""
+        """A line not shown yet although the last one shown has not come again: the log was rotated, or this came before our start."""
         assert self._final is not None
+        if key[0] < self._final[0] - _JITTER_NS:
+            return  # too old to come after it
+        if not self._whole:
+            self._held.append((key, entry))
+        if self._whole or key[0] > self._final[0] + _SECOND:
+            self._gap(entries)
         if self._whole:
-            self._gap(entries)
             self._show(key, entry, entries)
-            return
-        if key[0] < self._oldest_ns - _JITTER_NS:
-            return
-        self._held.append((key, entry))
-        if key[0] > self._final[0] + _SECOND:
-            self._gap(entries)
+
+    def _glued(self, raw: bytes) -> bool:
+        """Whether a known line stands at the end of this text. A read that begins between the chunks of a line can lose its newline."""
+        for stamp in _STAMP.finditer(raw, 1) if self._final is not None else ():
+            stamped = _parse(raw[stamp.start() :])
+            if stamped and self._expected[stamped[0], hash(stamped[2])] > 0:
+                self._known((stamped[0], hash(stamped[2])))
+                return True
+        return False
 
     def _unstamped(self, raw: bytes, entries: list[Entry]) -> None:
         """The tail of a line that began before `since`, or a word of the kubelet's own."""

@@ -1,0 +1,188 @@
+"""Status from the objects' dicts alone: states that a one-node cluster cannot be brought into, and stale events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launcher.backend_base import Phase
+from launcher.backends.kube.causes import Claims
+from launcher.backends.kube.status import CANCELLED, Facts, run_status
+
+RUN = "tiny-train-abc123"
+NOW = "2026-11-21T11:00:"
+
+
+def job(*, conditions: list[dict[str, Any]] | None = None, labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": RUN, "labels": labels or {}, "annotations": {}}
+    return {"metadata": metadata, "spec": {"backoffLimit": 5, **spec}, "status": {"conditions": conditions or []}}
+
+
+def pod(
+    name: str = "p1", phase: str = "Running", *, state: dict[str, Any] | None = None, node: str = "n1", created: str = "00", **more: Any
+) -> dict[str, Any]:
+    containers = [{"name": "trainer", "state": state}] if state else []
+    status = {"phase": phase, "containerStatuses": containers, **more}
+    metadata = {"name": name, "uid": name, "creationTimestamp": f"{NOW}{created}Z"}
+    limits = {"limits": {"nvidia.com/gpu": "2", "memory": "32Gi"}}
+    spec = {"containers": [{"name": "trainer", "resources": limits}], **({"nodeName": node} if node else {})}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def condition(kind: str, value: str = "True", **more: str) -> dict[str, str]:
+    return {"type": kind, "status": value, **more}
+
+
+def event(name: str, kind: str, reason: str, message: str, at: str, **more: Any) -> dict[str, Any]:
+    return {
+        "metadata": {},
+        "involvedObject": {"name": name},
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"{NOW}{at}Z",
+        **more,
+    }
+
+
+RUNNING = {"running": {"startedAt": f"{NOW}05Z"}}
+
+
+def ended(code: int, **more: str) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "startedAt": f"{NOW}05Z", "finishedAt": f"{NOW}09Z", **more}}
+
+
+def test_a_node_that_is_lost_is_waited_for() -> None:
+    """The pod still says Running, but nobody hears of it."""
+    lost = pod(state=RUNNING, node="gpu-7", conditions=[condition("Ready", "False")])
+    status = run_status(RUN, Facts(job=job(), pods=[lost]))
+    assert (status.phase, status.cause) == (Phase.RUNNING, "node gpu-7 lost, waiting")
+    assert "retry" in status.fix
+
+
+def test_a_pod_that_is_being_preempted_says_so_afterwards() -> None:
+    """Preemption is not the run's fault: the retry resumes."""
+    gone = pod(
+        phase="Failed", state=ended(75), conditions=[condition("DisruptionTarget", reason="PreemptionByScheduler", message="by a/b")]
+    )
+    status = run_status(RUN, Facts(job=job(), pods=[gone]))
+    assert status.phase is Phase.RETRYING
+    assert "preempted by a pod of higher priority" in status.cause
+    assert status.pods[0].reason == "PreemptionByScheduler"
+
+
+def test_an_eviction_for_scratch_space_names_the_key_to_raise() -> None:
+    """The kubelet's message is kept."""
+    message = "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi."
+    gone = pod(phase="Failed", reason="Evicted", message=message)
+    status = run_status(RUN, Facts(job=job(conditions=[condition("Failed", reason="BackoffLimitExceeded")]), pods=[gone]))
+    assert status.phase is Phase.FAILED
+    assert message in status.cause
+    assert "job.resources.scratch" in status.fix
+
+
+def test_success_counts_before_the_last_pod_is_wound_up() -> None:
+    """A pod stuck in Terminating held `Complete` for 23 hours; SuccessCriteriaMet came at once."""
+    stuck = pod(phase="Running", state=ended(0))
+    assert run_status(RUN, Facts(job=job(conditions=[condition("SuccessCriteriaMet")]), pods=[stuck])).phase is Phase.SUCCEEDED
+    assert run_status(RUN, Facts(job=job(conditions=[condition("FailureTarget")]), pods=[stuck])).phase is Phase.FAILED
+
+
+def test_a_refusal_that_has_been_overcome_is_not_told_any_more() -> None:
+    """Events live for an hour: a FailedCreate older than the pod it finally got is history."""
+    refusal = event(RUN, "Warning", "FailedCreate", 'Error creating: pods "x" is forbidden: exceeded quota: q, requested: cpu=4', "10")
+    status = run_status(RUN, Facts(job=job(), events=[refusal]))
+    assert status.cause == "the namespace's quota is used up: exceeded quota: q, requested: cpu=4"
+    created = event(RUN, "Normal", "SuccessfulCreate", "Created pod: p1", "20")
+    assert "quota" not in run_status(RUN, Facts(job=job(), events=[refusal, created])).cause
+    failed = pod(phase="Failed", state=ended(70), created="15")
+    assert "quota" not in run_status(RUN, Facts(job=job(), pods=[failed], events=[refusal])).cause
+
+
+def test_a_mount_that_failed_is_told_until_it_succeeds() -> None:
+    """Multi-Attach: another node holds the volume."""
+    waiting = pod(phase="Pending", state={"waiting": {"reason": "ContainerCreating"}}, conditions=[condition("PodScheduled")])
+    scheduled = event("p1", "Normal", "Scheduled", "", "01")
+    trouble = event("p1", "Warning", "FailedAttachVolume", "Multi-Attach error for volume pvc-1: already used by pod x", "05")
+    status = run_status(RUN, Facts(job=job(), pods=[waiting], events=[scheduled, trouble]))
+    assert status.phase is Phase.STARTING
+    assert "Multi-Attach" in status.cause
+    assert "RWO" in status.fix
+    attached = event("p1", "Normal", "SuccessfulAttachVolume", "", "09")
+    assert "Multi-Attach" not in run_status(RUN, Facts(job=job(), pods=[waiting], events=[trouble, attached])).cause
+
+
+def test_events_of_the_new_api_have_no_first_or_last_timestamp() -> None:
+    """The scheduler's events carry eventTime or a series instead."""
+    waiting = pod(phase="Pending", state={"waiting": {"reason": "ContainerCreating"}}, conditions=[condition("PodScheduled")])
+    trouble = event("p1", "Warning", "FailedMount", "MountVolume.SetUp failed", "05", series={"lastObservedTime": f"{NOW}30.000000Z"})
+    trouble["lastTimestamp"] = None
+    pulled = event("p1", "Normal", "Pulled", "", "20")
+    assert "MountVolume.SetUp failed" in run_status(RUN, Facts(job=job(), pods=[waiting], events=[trouble, pulled])).cause
+
+
+@pytest.mark.parametrize(
+    ("message", "cause", "fix"),
+    [
+        (
+            "0/9 nodes are available: 4 Insufficient nvidia.com/gpu, 5 node(s) had untolerated taint {x: }. preemption: 0/9",
+            "(asks for 2)",
+            "nvidia.com/gpu",
+        ),
+        ("0/9 nodes are available: 9 Insufficient memory. no new claims to deallocate", "9 Insufficient memory", "job.resources.memory"),
+        ("0/9 nodes are available: 9 Insufficient ephemeral-storage.", "ephemeral-storage", "job.resources.scratch"),
+        ("0/9 nodes are available: 9 node(s) had untolerated taint {a: b}.", "untolerated taint {a: b}", "job.tolerations"),
+        ("0/9 nodes are available: 9 node(s) had volume node affinity conflict.", "volume node affinity", "volume"),
+    ],
+)
+def test_the_schedulers_counted_reasons_are_kept_and_each_has_its_fix(message: str, cause: str, fix: str) -> None:
+    """Without the talk about preemption."""
+    waiting = pod(phase="Pending", node="", conditions=[condition("PodScheduled", "False", reason="Unschedulable", message=message)])
+    status = run_status(RUN, Facts(job=job(), pods=[waiting]))
+    assert status.phase is Phase.PENDING
+    assert cause in status.cause
+    assert fix in status.fix
+    assert "preemption" not in status.cause
+
+
+def test_a_claim_that_waits_for_its_first_pod_is_no_cause() -> None:
+    """WaitForFirstConsumer is how some storage classes work."""
+    claim = {"metadata": {"name": "runs"}, "spec": {}, "status": {"phase": "Pending"}}
+    waits = event("runs", "Normal", "WaitForFirstConsumer", "waiting for first consumer", "01")
+    message = "0/1 nodes are available: 1 Insufficient cpu."
+    waiting = pod(phase="Pending", node="", conditions=[condition("PodScheduled", "False", reason="Unschedulable", message=message)])
+    status = run_status(RUN, Facts(job=job(), pods=[waiting], claims=Claims(found={"runs": claim}, events=[waits])))
+    assert "Insufficient cpu" in status.cause
+
+
+def test_a_queue_holds_a_job_and_a_person_cancels_it() -> None:
+    """Both are suspended; only the person's is CANCELLED."""
+    queued = job(suspend=True, labels={"kueue.x-k8s.io/queue-name": "gpu"})
+    status = run_status(RUN, Facts(job=queued))
+    assert status.phase is Phase.PENDING
+    assert '"gpu"' in status.cause
+    queued["metadata"]["annotations"][CANCELLED] = "2026-11-21T11:00:00Z"
+    assert run_status(RUN, Facts(job=queued)).phase is Phase.CANCELLED
+    assert run_status(RUN, Facts(job=job(suspend=True))).phase is Phase.CANCELLED
+
+
+def test_a_retry_that_waits_for_a_node_is_retrying() -> None:
+    """The first pod failed, the second has no node yet: why it waits is told."""
+    failed = pod("p1", "Failed", state=ended(75))
+    conditions = [
+        condition("PodScheduled", "False", reason="Unschedulable", message="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    ]
+    second = pod("p2", "Pending", node="", created="30", conditions=conditions)
+    status = run_status(RUN, Facts(job=job(), pods=[second, failed]))
+    assert status.phase is Phase.RETRYING
+    assert "Insufficient" in status.cause
+    assert [one.name for one in status.pods] == ["p1", "p2"]
+
+
+def test_a_termination_message_that_is_no_json_is_shown_by_its_last_line() -> None:
+    """A crash before the trainer could write one: FallbackToLogsOnError gives the log's tail."""
+    crashed = pod(phase="Failed", state=ended(139, message="loading\nSegmentation fault (core dumped)\n"))
+    status = run_status(RUN, Facts(job=job(conditions=[condition("Failed", reason="BackoffLimitExceeded")]), pods=[crashed]))
+    assert "Segmentation fault (core dumped)" in status.cause
+    assert status.termination == {}
