@@ -58,7 +58,7 @@ def _dumper() -> Any:
             return True
 
     def text(dumper: Any, value: str) -> Any:
-        style = "|" if "\n" in value and not re.search(r"[^\n\x20-\x7e]| \n|^\s", value) else None
+        style = "|" if "\n" in value and not re.search(r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff]|\s\n|^\s", value) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
@@ -154,7 +154,7 @@ def _claim_volumes(mounts: tuple[Mount, ...]) -> dict[str, str]:
     for mount in mounts:
         plain = f"pvc-{mount.claim}"
         fits = len(plain) <= 63 and "." not in plain
-        names.setdefault(mount.claim, plain if fits else f"pvc.{len(names)}".replace(".", "-"))
+        names.setdefault(mount.claim, plain if fits else f"claim-{len(names)}")
     return names
 
 
