@@ -36,7 +36,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -s -m bench tests/bench
+	$(BIN)/python -m pytest -q -s -m bench tests/bench/bench_*.py
 
 image:
 	docker/build.sh
