@@ -26,6 +26,7 @@ STATES_KEPT = 2
 # how torch.load tells that a file is no checkpoint
 MALFORMED = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
 WEIGHTS_NAME = re.compile(r"epoch-(\d{6,})\.pt")
+CHECKPOINT_NAME = re.compile(r"(?P<kind>epoch|state)-\d{6,}(-step-\d{8,})?\.pt")
 
 
 class WeightsFile(TypedDict):
@@ -81,8 +82,16 @@ class Manifest:
             hint = "move its checkpoints folder away to start anew"
             raise DataError(f"cannot read {folder.manifest}: {error!r}", hint=hint) from error
 
+    @classmethod
+    def rebuilt(cls, folder: RunFolder) -> Manifest:
+        """From the files themselves, which are whole when they have their names: the process was killed before the manifest came."""
+        found = {path.name: _read(path) for path in folder.checkpoints.glob("*.pt") if CHECKPOINT_NAME.fullmatch(path.name)}
+        files = {name: _entry(folder.checkpoints / name, content) for name, content in sorted(found.items())}
+        return cls(last=max((name for name, entry in files.items() if entry.kind == "weights"), default=""), files=files)
+
     def save(self, folder: RunFolder) -> None:
-        """Write it, then remove the checkpoint files that it no longer names."""
+        """Write it, then remove the files that the one before it named and it does not, and states that neither did."""
+        before = Manifest.load(folder)
         entries = {name: asdict(entry) for name, entry in sorted(self.files.items())}
         for entry in entries.values():
             if entry["kind"] == "state":
@@ -90,7 +99,8 @@ class Manifest:
         raw = {"format": FORMAT, "last": self.last, "best": self.best, "select": self.select, "files": entries}
         folder.write_text(folder.manifest, json.dumps(raw, indent=1) + "\n")
         for path in folder.checkpoints.glob("*.pt"):
-            if path.name not in self.files and re.fullmatch(r"(epoch|state)-[\d\-step]+\.pt", path.name):
+            hit = CHECKPOINT_NAME.fullmatch(path.name)
+            if hit and path.name not in self.files and (path.name in before.files or hit["kind"] == "state"):
                 path.unlink()
 
     def of_kind(self, kind: str) -> list[tuple[str, Entry]]:
@@ -152,11 +162,11 @@ def list_weights(folder: Path) -> dict[int, Path]:
 
 
 def newest_state(folder: RunFolder, say: Callable[[str], None]) -> tuple[Manifest, dict[str, Any]] | None:
-    """The newest whole state and the manifest up to it; None when there is no state at all.
+    """The newest whole state and the manifest up to it; None when there is no checkpoint at all.
 
-    A damaged state is named and left out. Raises DataError when there are states and all are damaged.
+    A damaged state is named and left out. Raises DataError when there are checkpoints and no whole state: nothing starts anew over them.
     """
-    manifest = Manifest.load(folder)
+    manifest = Manifest.load(folder) if folder.manifest.exists() else Manifest.rebuilt(folder)
     states = manifest.of_kind("state")
     for name, entry in reversed(states):
         try:
@@ -169,10 +179,24 @@ def newest_state(folder: RunFolder, say: Callable[[str], None]) -> tuple[Manifes
         position = state["position"]
         goes_on_in = int(position["epoch"]) + bool(position["closed"])
         return manifest.cut_back(int(position["step"]), goes_on_in, str(state["best"]["file"])), state
-    if states:
+    if manifest.files or states:
         hint = "move the folder away to start anew, or submit a new run `--from` its weights"
-        raise DataError(f"every state in {folder.checkpoints} is damaged", hint=hint)
+        raise DataError(f"{folder.checkpoints} holds no whole state to go on from", hint=hint)
     return None
+
+
+def _entry(path: Path, content: Mapping[str, Any]) -> Entry:
+    weights = path.name.startswith("epoch")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Entry(
+        kind="weights" if weights else "state",
+        epoch=int(content["epoch"]),
+        step=int(content["step"]),
+        size=path.stat().st_size,
+        sha256=sha256,
+        metrics=dict(content["metrics"]) if weights else {},
+    )
 
 
 def require_whole(path: Path, entry: Entry) -> None:

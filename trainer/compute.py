@@ -55,7 +55,7 @@ class Compute:
             fused=cuda if conf.fused == "auto" else conf.fused,
             deterministic=conf.deterministic,
             workers=default_workers(processes) if conf.workers == "auto" else conf.workers,
-            threads=conf.threads or (torch.get_num_threads() if processes == 1 else max(cores() // processes, 1)),
+            threads=conf.threads or max(min(torch.get_num_threads(), cores() // processes), 1),
             clips=clips,
             notes=(*notes, *more),
         )
@@ -79,7 +79,7 @@ class Compute:
         """Onto the device, without waiting where the memory is pinned."""
         return values.to(self.device, non_blocking=True)
 
-    def lay_out(self, video_BCTHW: Tensor) -> Tensor:  # noqa: N803  the suffix names the axes
+    def lay_out(self, video_BCTHW: Tensor) -> Tensor:
         """In the memory layout of the model's weights."""
         if self.channels_last and video_BCTHW.ndim in LAYOUTS:
             return video_BCTHW.contiguous(memory_format=LAYOUTS[video_BCTHW.ndim])
@@ -89,7 +89,7 @@ class Compute:
         """bf16 where that was decided, else nothing."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
-    def run(self, network: nn.Module, video_BCTHW: Tensor) -> Tensor:  # noqa: N803
+    def run(self, network: nn.Module, video_BCTHW: Tensor) -> Tensor:
         """The network's answer, in float32. A micro-batch of an unusual size runs eagerly instead of compiling once more."""
         unusual = self.compile and self.clips and video_BCTHW.shape[0] != self.clips
         stance = torch.compiler.set_stance("force_eager") if unusual else nullcontext()

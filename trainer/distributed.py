@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, Concatenate, ParamSpec
 
 import torch
@@ -32,7 +31,7 @@ from trainer.stopping import grace
 
 P = ParamSpec("P")
 PATIENCE = timedelta(minutes=60)  # for a peer that writes a checkpoint to a slow volume
-SPARE = 5.0  # seconds of the grace kept for ending ourselves
+SPARE = 5  # seconds of the grace kept for ending ourselves
 LOST_PEER = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Socket Timeout|store->", re.IGNORECASE)
 ERRORS: dict[str, type[TrainerError]] = {kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, Diverged)}
 
@@ -87,7 +86,8 @@ def launch(processes: int, fn: Callable[Concatenate[World, P], None], *args: P.a
         fn(World(), *args, **kwargs)
         return
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failure is told once, by our error
-    with tempfile.TemporaryDirectory(prefix="vidjobs-ranks-") as name:
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGUSR2"  # none that we use: SIGTERM is ours to pass on
+    with tempfile.TemporaryDirectory(prefix="vidjobs-ranks-") as name, _passing_on_sigterm() as sigterm:
         reports = Path(name)
         context = start_processes(
             name="trainer",
@@ -97,8 +97,15 @@ def launch(processes: int, fn: Callable[Concatenate[World, P], None], *args: P.a
             logs_specs=DefaultLogsSpecs(log_dir=str(reports / "logs")),
             start_method="spawn",
         )
-        result = _supervise(context)
-        if result is None or result.is_failed():
+        try:
+            sigterm.pids = list(context.pids().values())
+            result = _supervise(context, sigterm)
+        except BaseException:
+            context.close(signal.SIGTERM, timeout=SPARE)
+            raise
+        if result is None:
+            raise TryAgain(f"the processes did not end within the grace of {grace():.0f} s after SIGTERM", hint="raise job.grace")
+        if result.is_failed():
             raise first_failure(_read_reports(reports), _killed(result))
 
 
@@ -115,32 +122,48 @@ def first_failure(reports: list[dict[str, Any]], killed: dict[int, int]) -> Exce
     return TryAgain(f"the processes lost each other{told}")
 
 
-def _supervise(context: PContext) -> RunProcsResult | None:
-    """Wait for the processes; None when they had to be killed after the grace."""
-    asked: list[float] = []
+class _Sigterm:
+    """Passes SIGTERM on to the processes, also one that came before they were there, and remembers when."""
 
-    def pass_on(_signum: int, _frame: FrameType | None) -> None:
-        asked.append(time.monotonic())
-        for pid in context.pids().values():
+    def __init__(self) -> None:
+        self._pids: list[int] = []
+        self.at: float | None = None  # monotonic seconds
+
+    @property
+    def pids(self) -> list[int]:
+        return self._pids
+
+    @pids.setter
+    def pids(self, pids: list[int]) -> None:
+        self._pids = pids
+        if self.at is not None:
+            self.handle()
+
+    def handle(self, *_: object) -> None:
+        self.at = time.monotonic() if self.at is None else self.at
+        for pid in self._pids:
             _signal(pid, signal.SIGTERM)
-
-    with _handling(pass_on):
-        while True:
-            result = context.wait(timeout=0.5, period=0.05)
-            if result is not None:
-                return result
-            if asked and time.monotonic() > asked[0] + max(grace() - SPARE, 1):
-                context.close(signal.SIGKILL, timeout=1)
-                return None
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    previous = signal.signal(signal.SIGTERM, handler)
+def _passing_on_sigterm() -> Iterator[_Sigterm]:
+    sigterm = _Sigterm()
+    previous = signal.signal(signal.SIGTERM, sigterm.handle)
     try:
-        yield
+        yield sigterm
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _supervise(context: PContext, sigterm: _Sigterm) -> RunProcsResult | None:
+    """Wait for the processes; None when they had to be killed after the grace."""
+    while True:
+        result = context.wait(timeout=0.5, period=0.05)
+        if result is not None:
+            return result
+        if sigterm.at is not None and time.monotonic() > sigterm.at + max(grace() - SPARE, 1):
+            context.close(signal.SIGKILL, timeout=1)
+            return None
 
 
 def _signal(pid: int, number: int) -> None:
@@ -150,10 +173,9 @@ def _signal(pid: int, number: int) -> None:
         pass  # it ended already
 
 
-def _killed(result: RunProcsResult | None) -> dict[int, int]:
+def _killed(result: RunProcsResult) -> dict[int, int]:
     """rank -> signal of the processes that a signal ended."""
-    failures = result.failures if result else {}
-    return {rank: -failure.exitcode for rank, failure in failures.items() if failure.exitcode < 0}
+    return {rank: -failure.exitcode for rank, failure in result.failures.items() if failure.exitcode < 0}
 
 
 def _rank(world: World, folder: str, fn: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -12,12 +12,12 @@ from trainer.errors import ConfFault, Fault
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def multi_label(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:  # noqa: N803  the suffix names the axes
+def multi_label(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
     """Binary cross entropy of each clip, its mean over the classes: (B,)."""
     return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="none").mean(dim=1)
 
 
-def single_label(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:  # noqa: N803
+def single_label(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
     """Cross entropy of each clip against its class (one-hot targets): (B,)."""
     return F.cross_entropy(logits_BC, targets_BC, reduction="none")
 

@@ -72,17 +72,20 @@ def checkpoint_size(model: nn.Module, config: Config) -> int:
     return 2 * every + optim.slots(config.train) * trained + (1 << 20)
 
 
-def fit_workers(compute: Compute, config: Config, *, shm: Path = SHM) -> Compute:
-    """Fewer data workers when their batches would not fit into shared memory (a bus error otherwise). ConfFault when they were demanded."""
+def fit_workers(compute: Compute, config: Config, *, processes: int = 1, shm: Path = SHM) -> Compute:
+    """Fewer data workers when their batches would not fit into the shared memory of all processes (a bus error otherwise).
+
+    Raises ConfFault when so many were demanded.
+    """
     if not compute.workers or not shm.is_dir():
         return compute
     batch = max(compute.clips, 1) * config.data.frames * config.data.size**2 * 3
-    free = shutil.disk_usage(shm).free
+    free = shutil.disk_usage(shm).free // processes
     fitting = int(free // (batch * PREFETCHED * 1.25))
     if fitting >= compute.workers:
         return compute
     wanted = readable_size(compute.workers * batch * PREFETCHED)
-    lack = f"{compute.workers} workers prefetch {wanted}, and {shm} has {readable_size(free)} free"
+    lack = f"{compute.workers} workers prefetch {wanted}, and {shm} has {readable_size(free)} free for each process"
     if config.compute.workers != "auto":
         hint = f"raise job.resources.shm, or set compute.workers to {fitting} or auto"
         raise ConfFault([Fault(path="compute.workers", message=lack, hint=hint)])

@@ -50,6 +50,9 @@ class Recorder:
         self._append(self._folder.metrics, json.dumps(entry))
         self._append(self._folder.log, line)
         self._scalars(entry)
+        if self._events is not None:
+            with writing(self._folder.tensorboard):
+                self._events.flush()
 
     def say(self, message: str) -> None:
         """A line for people: to stdout and train.log."""
@@ -96,7 +99,6 @@ class Recorder:
             for key, value in entry.items():
                 if isinstance(value, (int, float)) and key not in ("step", "epoch", "eta"):
                     events.add_scalar(f"{entry['phase']}/{key}", float(value), step, walltime=time)
-            events.flush()
 
     def _rebuild_events(self, entries: list[dict[str, Any]]) -> None:
         self.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.nn.parallel import DistributedDataParallel
 
@@ -75,7 +75,7 @@ def _set_up(world: World, config: Config, folder: RunFolder, cache: Path, holder
     preflight.require_metric(config, validated=len(validation) > 0)
     share = sampling.share(config.train.batch, world.rank, world.size)
     compute = Compute.from_conf(config.compute, world.local_rank, processes=world.size, clips=share.stop - share.start)
-    compute = preflight.fit_workers(compute, config)
+    compute = preflight.fit_workers(compute, config, processes=world.size)
     for note in compute.notes:
         recorder.say(note)
     found = checkpoints.newest_state(folder, recorder.say)
@@ -265,7 +265,7 @@ def _save_state(run: Run) -> None:
     _save(run, weights=None, metrics={}, at_epoch=run.position.epoch, inside=True)
 
 
-def _save_and_stop(run: Run) -> None:
+def _save_and_stop(run: Run) -> NoReturn:
     _save_state(run)
     raise TryAgain(_stopped(run))
 

@@ -22,7 +22,8 @@ from trainer.run_folder import RunFolder
 def _save_epoch(folder: RunFolder, epoch: int, *, keep: str = "all", best: str = "") -> None:
     state: dict[str, Any] = {"format": 1, "epoch": epoch, "step": 10 * epoch, "best": {"file": best, "value": None}}
     state["position"] = {"epoch": epoch + 1, "consumed": 0, "step": 10 * epoch, "closed": False}
-    weights = {"format": 1, "epoch": epoch, "step": 10 * epoch, "state_dict": {"w": torch.full((3,), float(epoch))}}
+    tensors = {"w": torch.full((3,), float(epoch))}
+    weights = {"format": 1, "epoch": epoch, "step": 10 * epoch, "metrics": {"loss": 0.5}, "state_dict": tensors}
     path, inside = folder.weights(epoch), folder.state(epoch)
     files = {path.name: checkpoints.save(path, weights, kind="weights", metrics={"loss": 0.5})}
     files[inside.name] = checkpoints.save(inside, state, kind="state")
@@ -93,8 +94,39 @@ def test_when_every_state_is_damaged_nothing_starts_anew_silently(tmp_path: Path
     folder = RunFolder(tmp_path)
     _save_epoch(folder, 1)
     folder.state(1).write_bytes(b"short")
-    with pytest.raises(DataError, match=r"every state .* is damaged"):
+    with pytest.raises(DataError, match="holds no whole state to go on from"):
         checkpoints.newest_state(folder, lambda _: None)
+
+
+def test_weights_without_any_state_are_not_trained_over(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    _save_epoch(folder, 1)
+    folder.state(1).unlink()
+    folder.manifest.unlink()
+    with pytest.raises(DataError, match="holds no whole state"):
+        checkpoints.newest_state(folder, lambda _: None)
+
+
+def test_a_process_killed_before_its_first_manifest_loses_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    _save_epoch(folder, 1)
+    expected = Manifest.load(folder)
+    folder.manifest.unlink()
+    found = checkpoints.newest_state(folder, lambda _: None)
+    assert found is not None
+    assert found[0].files == expected.files
+    assert found[0].last == expected.last
+
+
+def test_files_that_no_manifest_named_stay(tmp_path: Path) -> None:
+    """Somebody put them there; only states left by a killed process go."""
+    folder = RunFolder(tmp_path)
+    _save_epoch(folder, 1)
+    for stray in ("epoch-000099.pt", "mine.pt", "state-000001-step-00000003.pt"):
+        (folder.checkpoints / stray).touch()
+    _save_epoch(folder, 2)
+    assert {"epoch-000099.pt", "mine.pt"} < set(_names(folder))
+    assert "state-000001-step-00000003.pt" not in _names(folder)
 
 
 def test_a_fresh_folder_has_no_state(tmp_path: Path) -> None:
