@@ -34,11 +34,11 @@ class GitServer:
         """Commit the files of `tree` (without what it ignores) to `branch` of repository `name`; its commit."""
         bare = self.root / f"{name}.git"
         if not bare.exists():
-            _git("init", "--quiet", "--bare", f"--initial-branch={branch}", bare)
+            git("init", "--quiet", "--bare", f"--initial-branch={branch}", bare)
         here = ("--git-dir", bare, "--work-tree", tree)
-        _git(*here, "add", "--all", cwd=tree)
-        _git(*here, "commit", "--quiet", "--allow-empty", "-m", "snapshot", cwd=tree)
-        return _git(*here, "rev-parse", "HEAD", cwd=tree)
+        git(*here, "add", "--all", cwd=tree)
+        git(*here, "commit", "--quiet", "--allow-empty", "-m", "snapshot", cwd=tree)
+        return git(*here, "rev-parse", "HEAD", cwd=tree)
 
 
 @contextmanager
@@ -120,7 +120,8 @@ class _GitHandler(BaseHTTPRequestHandler):
         }
 
 
-def _git(*arguments: str | Path, cwd: Path | None = None) -> str:
+def git(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """Stdout of git, which must succeed, without the settings of whoever runs this."""
     person = {f"GIT_{role}_{what}": "test" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", **person}
     return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True, env=environment).stdout.strip()

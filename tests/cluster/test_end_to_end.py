@@ -7,6 +7,7 @@ Pod Security `restricted`. kubectl only plays the cluster's owner.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.cluster
 CLASSES = 26
 CLIPS = 48  # of training; 12 more to test
 EPOCHS = 3
+SMALL_STEPS = {"batch": 4, "lr": 1e-3, "keep_weights": "best"}  # many to an epoch, to stop between them
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,8 @@ def _put_data(lab: Lab) -> None:
     kubectl("apply", place, "--filename=-", text=json.dumps(pod))
     ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}"
     kubectl("wait", place, "pod/put-data", ended, "--timeout=120s")
-    log = kubectl("logs", place, "put-data")
-    assert get("pod", "put-data", place)["status"]["phase"] == "Succeeded", log
+    (container,) = get("pod", "put-data", place)["status"]["containerStatuses"]
+    assert container["state"]["terminated"]["exitCode"] == 0, kubectl("logs", place, "put-data")
     kubectl("delete", place, "pod", "put-data", "--now")
 
 
@@ -236,8 +238,8 @@ def test_eval_starts_from_the_best_checkpoint_of_another_run(lab: Lab, trained: 
 
 def test_a_deleted_pod_is_replaced_and_its_training_goes_on(lab: Lab) -> None:
     """The retry resumes: no step is lost or done twice in the run's records, and the last epoch is whole."""
-    epochs = 4
-    run = lab.submit("train", lab.conf("retry", train={"epochs": epochs, "batch": 4, "lr": 1e-3, "keep_weights": "best"}))
+    epochs = 2
+    run = lab.submit("train", lab.conf("retry", train=SMALL_STEPS | {"epochs": epochs}))
     first = lab.wait_for(run, lambda status: status["phase"] == "running")["pods"][0]["name"]
     _wait_for_step(lab, run, 7)
 
@@ -246,8 +248,30 @@ def test_a_deleted_pod_is_replaced_and_its_training_goes_on(lab: Lab) -> None:
 
     lab.wait_for(run, lambda status: status["phase"] == "succeeded")
     assert [pod["metadata"]["name"] for pod in lab.researcher.pods(run)] != [first]
-    assert any("resum" in line.lower() for line in lines)
-    out = lab.folder / "retry"
+    assert any("resumed at step" in line for line in lines)
+    assert not any("unable to retrieve container logs" in line for line in lines)  # the kubelet's words, not the trainer's
+    _assert_records_are_whole(lab, run, epochs)
+
+
+def test_cancel_keeps_the_state_and_resume_goes_on(lab: Lab) -> None:
+    """A cancelled training has stopped after a step and given its GPU back; resumed, it ends as if nothing had been."""
+    epochs = 1
+    run = lab.submit("train", lab.conf("pause", train=SMALL_STEPS | {"epochs": epochs}))
+    _wait_for_step(lab, run, 3)
+
+    lab.researcher.vidjobs("cancel", run)
+    lab.wait_for(run, lambda status: status["phase"] == "cancelled" and not lab.researcher.pods(run))
+    lab.researcher.vidjobs("resume", run)
+
+    lines = lab.researcher.vidjobs("logs", run, "--follow", seconds=240).splitlines()
+    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
+    assert any("resumed at step" in line for line in lines)
+    _assert_records_are_whole(lab, run, epochs)
+
+
+def _assert_records_are_whole(lab: Lab, run: str, epochs: int) -> None:
+    """metrics.jsonl has each step and each epoch once, in order."""
+    out = lab.folder / run
     lab.researcher.vidjobs("fetch", "metrics", run, "--out", str(out))
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [record["step"] for record in records if record["phase"] == "train"]
@@ -302,3 +326,46 @@ def test_a_private_repository_opens_with_a_secret(lab: Lab, tmp_path: Path) -> N
     assert token not in json.dumps(pods) + json.dumps(get("job", run, place)) + log
     assert not any(token in request for request in private.requests)
     assert any(request.endswith(" 401") for request in private.requests)
+
+
+def test_a_changed_worktree_runs_as_it_was_at_submit(lab: Lab, tmp_path: Path) -> None:
+    """`code: worktree`: the commit that the remote has plus the local diff, a new file included, and later edits do not count."""
+    here = tmp_path / "checkout"
+    git_server.git("clone", "--quiet", lab.git.url("vidjobs"), here)
+    (here / "trainer" / "__init__.py").write_text("from trainer import greeting\n")
+    (here / "trainer" / "greeting.py").write_text('print("hello from the worktree")\n')
+    shutil.copy(lab.folder / lab.conf("worktree", job={"code": "worktree"}), here)
+    person = dataclasses.replace(lab.researcher, folder=here)
+    (run,) = person.vidjobs("submit", "prepare", "worktree.yaml").split()
+    (here / "trainer" / "greeting.py").write_text("raise SystemExit(1)\n")
+
+    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
+
+    assert "hello from the worktree" in lab.researcher.vidjobs("logs", run)
+
+
+def test_staged_data_is_read_from_local_disk(lab: Lab) -> None:
+    """`stage_to` copies the claim before the trainer starts, without the file system's own lost+found."""
+    volumes = [
+        {"claim": "runs", "mount": "/runs", "as": "runs"},
+        {"claim": "data", "mount": "/source", "as": "data", "stage_to": "/staged"},
+    ]
+    run = lab.submit("prepare", lab.conf("staged", job={"volumes": volumes}))
+
+    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
+    out = lab.folder / "staged"
+    lab.researcher.vidjobs("fetch", "*.*", run, "--out", str(out))
+
+    assert yaml.safe_load((out / "conf.yaml").read_text())["data"]["root"] == "/staged/TinyVIRAT"
+    assert json.loads((out / "prepare.json").read_text())
+
+
+def test_a_server_side_dry_run_asks_and_leaves_nothing(lab: Lab) -> None:
+    """`--dry-run=server` has the API server judge the Job; no Job and no record of a run stay."""
+    before = lab.researcher.json("status")
+
+    lab.researcher.vidjobs("submit", "train", lab.conf("dry"), "--dry-run=server")
+
+    assert lab.researcher.json("status") == before
+    jobs = get("jobs", f"--namespace={lab.researcher.namespace}")["items"]
+    assert not [job for job in jobs if job["metadata"]["name"].startswith("dry-")]
