@@ -13,6 +13,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,7 +64,7 @@ class Index:
     classes: tuple[str, ...]
     multi_label: bool
     fps: float
-    data: str  # file name
+    data: str  # file name; each making of a cache gives it a new one, so that nothing changes under a run that reads the old
     entries: tuple[Entry, ...]
 
     @property
@@ -86,7 +87,7 @@ def describe(dataset: Dataset, *, name: str, size: int, split: str) -> Index:
         classes=dataset.classes,
         multi_label=dataset.multi_label,
         fps=dataset.fps,
-        data=f"{split}-{fingerprint}.u8",
+        data="",
         entries=entries,
     )
 
@@ -126,10 +127,8 @@ class CacheWriter:
 
     def __init__(self, cache: Path, index: Index, split: str) -> None:
         self._cache, self._index, self._split = cache, index, split
-        self._data_path = cache / f".{index.data}.part"
+        self._data_path = cache / f".{split}-{index.fingerprint}.u8.part"
         self._journal_path = cache / f".{split}-{index.fingerprint}.jsonl.part"
-        if (cache / index.data).exists() and not self._data_path.exists():
-            (cache / index.data).replace(self._data_path)  # cut off between its two last renames, or its index was lost
         self.done = self._recover()
         self._frames = sum(entry.frames for entry in self.done)
         self._pending: list[Entry] = []
@@ -173,8 +172,10 @@ class CacheWriter:
         """Name the cache whole: it is seen by everybody from here on. Raises CannotWrite."""
         self.sync()
         self.close()
-        index = dataclasses.replace(self._index, entries=tuple(self.done))
-        self._data_path.replace(self._cache / index.data)
+        stem = f"{self._split}-{self._index.fingerprint}"
+        name = next(name for number in count() if not (self._cache / (name := f"{stem}-{number}.u8")).exists())
+        self._data_path.replace(self._cache / name)
+        index = dataclasses.replace(self._index, data=name, entries=tuple(self.done))
         with atomic(self._cache / f"{self._split}.json") as sink:
             sink.write(json.dumps(dataclasses.asdict(index)).encode())
         self._journal_path.unlink(missing_ok=True)

@@ -172,7 +172,7 @@ def _pyav(path: Path, size: int, limit: int) -> Video:
             height, width, promised, fps = stream.height, stream.width, stream.frames, float(stream.average_rate or 0)
             for frame in _pyav_frames(container, stream):
                 parts.append(resize(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)[None], size))
-                times.append(float(frame.time or 0.0))
+                times.append(float((frame.pts or 0) * (stream.time_base or 0)))
                 if len(times) == limit:
                     break
     except (av.FFmpegError, *BAD_FILE) as error:

@@ -54,9 +54,10 @@ def _start_server() -> None:
 
 def _begin_worker(_: int) -> None:
     os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # this is how the trainer ends one that does not answer
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)  # this also forgets one that came before, while they were blocked
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # this is how the trainer ends a worker that does not answer
 
 
 def _as_it_is(value: T) -> T:
