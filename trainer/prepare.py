@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer import config as conf
+from trainer import provenance
 from trainer.compute import cores
 from trainer.config import Config
 from trainer.data import decode
@@ -251,6 +253,8 @@ def _refuse(config: Config, cache: Path) -> None:
 
 def run(config: Config, folder: RunFolder) -> None:
     """The verb: cache, `<run>/prepare.json`, a summary on stdout. Raises DataError when clips cannot be read, CannotWrite."""
+    folder.write_text(folder.conf, conf.dump(config))
+    provenance.write(folder, config)
     cache = cache_folder(config, folder.root)
     with Stop().listening():  # SIGTERM: what is written so far stays, and a retry goes on from there
         report = build(config, cache, _say, recheck=True)
