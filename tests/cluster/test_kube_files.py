@@ -8,7 +8,7 @@ import time
 
 import pytest
 from conftest import Lab, mounted
-from researcher import get
+from researcher import get, kubectl
 
 from launcher.errors import ClusterError, UserError
 from launcher.records import RunRecord
@@ -87,6 +87,25 @@ def test_an_ended_run_is_read_through_a_helper_that_goes_away(kube: Lab, ended: 
     assert helpers(kube) == []
 
 
+def test_a_run_that_ends_in_the_middle_of_a_fetch_is_read_on_elsewhere(kube: Lab, runs: str) -> None:
+    """Begun in the running pod, ended through a helper, then through another helper when somebody deletes the first."""
+    record = write(kube, runs, "while [ ! -e /runs/go ]; do sleep 0.2; done; rm /runs/go")
+    kube.wait(record, lambda status: status.phase == "running")
+    time.sleep(1)
+    with kube.backend.files(record) as files:
+        assert b"".join(files.read("checkpoints/epoch-000001.pt", 0, 5)) == b"abcde"
+        pod = kube.backend.status(record).pods[0].name
+        kubectl("exec", pod, f"--namespace={kube.namespace}", "--", "touch", "/runs/go")
+        kube.wait(record, lambda status: status.phase == "succeeded")
+        with pytest.raises(ClusterError):
+            list(files.read("checkpoints/epoch-000001.pt", 5, 5))
+        assert b"".join(files.read("checkpoints/epoch-000001.pt", 5, 5)) == b"fghij"
+        (helper,) = helpers(kube)
+        kubectl("delete", "pod", helper, f"--namespace={kube.namespace}")
+        assert len(files.sha256("empty")) == 64
+    assert helpers(kube) == []
+
+
 @pytest.mark.parametrize("path", ["../other/secret", "/etc/passwd", "a/../../b", "", ".", "a//b", "a\0b"])
 def test_a_path_outside_the_folder_is_refused_before_anything_is_asked(kube: Lab, ended: RunRecord, path: str) -> None:
     """Not even a pod is needed to say no."""
@@ -139,3 +158,13 @@ def test_deleting_a_run_with_its_files_leaves_the_others(kube: Lab, ended: RunRe
         folders = {file.path.split("/")[0] for file in files.list()}
     assert record.run not in folders
     assert ended.run in folders
+
+
+def test_a_run_whose_job_is_gone_is_still_read(kube: Lab, runs: str) -> None:
+    """Past its ttl: the record of the run knows image, ids and claim."""
+    record = write(kube, runs, "true")
+    kube.wait(record, lambda status: status.phase == "succeeded")
+    kube.backend.delete(record)
+    kube.wait(record, lambda status: status.phase == "gone")
+    with kube.backend.files(record) as files:
+        assert "empty" in [file.path for file in files.list()]

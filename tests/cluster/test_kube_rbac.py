@@ -39,7 +39,8 @@ def account(kube: Lab, folder: Path, features: list[str]) -> Path:
 
 @pytest.fixture
 def limited(kube: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """The lab as somebody with all of the printed rights sees it; the namespace comes from the kubeconfig."""
+    """The lab, Pod Security `restricted` enforced, for somebody with all of the printed rights; the namespace is the kubeconfig's."""
+    kubectl("label", "namespace", kube.namespace, "pod-security.kubernetes.io/enforce=restricted")
     monkeypatch.setenv("KUBECONFIG", str(account(kube, tmp_path, list(rbac.FEATURES))))
     return dataclasses.replace(kube, backend=KubeBackend(ClusterProfile(name="test")))
 

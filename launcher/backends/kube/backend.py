@@ -78,8 +78,7 @@ class KubeBackend:
 
     @contextlib.contextmanager
     def files(self, record: RunRecord) -> Iterator[Files]:
-        job, pods = self._objects(record.run)
-        with files.run_files(self.client, record, job, pods) as found:
+        with files.run_files(self.client, record, lambda: self._objects(record.run)) as found:
             yield found
 
     def cancel(self, record: RunRecord) -> None:

@@ -59,7 +59,6 @@ class KubeClient:
 
     context: str = ""  # "" = the kubeconfig's current context, or the pod's service account
     wanted_namespace: str = ""  # "" = the context's own
-    warnings: list[str] = field(default_factory=list)  # the server's `Warning:` headers, newest last
     skew_s: float | None = None  # server's clock minus ours, to a second; None before the first answer
     _login: Login | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -245,14 +244,12 @@ class KubeClient:
             failure = api_errors.unreachable(error, self._where(doing), sent=True)
             failure.transient = failure.transient and method == "GET"  # what changes things is never sent twice blindly
             raise failure from error
-        self._read_headers(answer)
+        self._read_clock(answer)
         return answer
 
-    def _read_headers(self, answer: BaseHTTPResponse) -> None:
+    def _read_clock(self, answer: BaseHTTPResponse) -> None:
         with contextlib.suppress(TypeError, ValueError):
             self.skew_s = parsedate_to_datetime(answer.headers.get("date", "")).timestamp() + 0.5 - time.time()
-        for text in answer.headers.getlist("warning"):
-            self.warnings.append(text.partition('"')[2].rstrip('"') or text)
 
     def _forget_login(self) -> None:
         with self._lock:

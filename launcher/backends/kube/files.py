@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
-from typing import Any
+from typing import Any, TypeVar
 
 from launcher.backend_base import RemoteFile
 from launcher.backends.kube import pods as pod_of
@@ -18,6 +19,7 @@ from launcher.backends.kube.helper_pod import CONTAINER, HelperSpec, helper_pod,
 from launcher.errors import ClusterError, UserError
 from launcher.records import RunRecord
 
+_T = TypeVar("_T")
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
 
@@ -55,9 +57,71 @@ class PodFiles:
         return run_command(self.client, self.pod, self.container, ["python", "-I", "-c", _program(), argument])
 
 
+class FoundFiles:
+    """One folder, through whichever pod can show it now: a trainer ends in the middle of a fetch, a helper's hour is over.
+
+    `find` makes or chooses the pod; it is asked again when the pod of before is over.
+    """
+
+    def __init__(self, client: KubeClient, find: Callable[[], AbstractContextManager[PodFiles]]) -> None:
+        self._client = client
+        self._find = find
+        self._stack = contextlib.ExitStack()
+        self._now: PodFiles | None = None
+
+    def list(self) -> list[RemoteFile]:
+        return self._asked(lambda files: files.list())
+
+    def sha256(self, path: str) -> str:
+        return self._asked(lambda files: files.sha256(path))
+
+    def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+        """When the connection breaks, the reader asks again for what is missing, and may then be answered by another pod."""
+        try:
+            yield from self.here().read(path, offset, length)
+        except ClusterError:
+            self._leave_if_over()
+            raise
+
+    def here(self) -> PodFiles:
+        """The files in their present pod."""
+        if self._now is None:
+            self._now = self._stack.enter_context(self._find())
+        return self._now
+
+    def close(self) -> None:
+        self._now = None
+        self._stack.close()
+
+    def _asked(self, ask: Callable[[PodFiles], _T]) -> _T:
+        try:
+            return ask(self.here())
+        except ClusterError:
+            if not self._leave_if_over():
+                raise
+            return ask(self.here())
+
+    def _leave_if_over(self) -> bool:
+        if self._now is None:
+            return False
+        pod = self._client.find("Pod", self._now.pod)
+        if pod is not None and pod_of.container_state(pod, self._now.container) == "running":
+            return False
+        self.close()
+        return True
+
+
 @contextlib.contextmanager
-def run_files(client: KubeClient, record: RunRecord, job: Object | None, pods: list[Object]) -> Iterator[PodFiles]:
-    """The run's folder: in its running trainer, else through a helper pod once the run has ended or is cancelled.
+def run_files(client: KubeClient, record: RunRecord, objects: Callable[[], tuple[Object | None, list[Object]]]) -> Iterator[FoundFiles]:
+    """The run's folder; `objects` gives its Job and pods. ClusterError when they cannot be read now, with the reason."""
+    with contextlib.closing(FoundFiles(client, lambda: _find(client, record, *objects()))) as found:
+        found.here()
+        yield found
+
+
+@contextlib.contextmanager
+def _find(client: KubeClient, record: RunRecord, job: Object | None, pods: list[Object]) -> Iterator[PodFiles]:
+    """In the running trainer, else through a helper pod once the run has ended or is cancelled.
 
     ClusterError while an attempt is about to start or to stop: it may write, or need the volume alone.
     """
