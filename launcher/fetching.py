@@ -47,10 +47,11 @@ def fetch(
     wanted: Sequence[RemoteFile],
     out: Path,
     progress: Callable[[int], None] | None = None,
+    *,
     wait: Callable[[float], None] = time.sleep,
 ) -> list[Path]:
     """Bring `wanted` below `out`; the paths of the files, in order. `progress` is told the bytes done so far. Errors as `fetch_each`."""
-    return [done.file for done in fetch_each(files, wanted, out, progress, wait)]
+    return [done.file for done in fetch_each(files, wanted, out, progress, wait=wait)]
 
 
 def fetch_each(
@@ -58,6 +59,7 @@ def fetch_each(
     wanted: Sequence[RemoteFile],
     out: Path,
     progress: Callable[[int], None] | None = None,
+    *,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[Fetched]:
     """The same, file by file as they become whole.

@@ -73,14 +73,14 @@ def _evaluate(world: World, config: Config, folder: RunFolder) -> None:
             predictions = scorer.predict(model, lambda: stop.requested)
         if world.rank == 0:
             recorder = Recorder(folder)
-            _write_predictions(folder, scorer, predictions, fields, recorder)
+            _write_predictions(folder, scorer, predictions, fields, recorder=recorder)
             if isinstance(model, ResizedI3D):
                 _write_frames(folder, scorer, model, recorder)
             recorder.close()
         world.wait()
 
 
-def _write_predictions(folder: RunFolder, scorer: Scorer, predictions: Predictions, fields: dict[str, Any], recorder: Recorder) -> None:
+def _write_predictions(folder: RunFolder, scorer: Scorer, predictions: Predictions, fields: dict[str, Any], *, recorder: Recorder) -> None:
     config, clips, place = scorer.config, scorer.clips, folder.predictions
     threshold = config.eval.threshold
     decided, actual = scorer.decide(predictions, threshold), metrics.decide(predictions.targets, 0.5)

@@ -157,7 +157,9 @@ def render(tube: Tube) -> list[Image]:
     angle = rng.uniform(0, 360) + (rng.choice([-1, 1]) * rng.uniform(20, 30) * time if on["spin"] else 0 * time)
     shift = rng.uniform(0, 1, 2)[:, None] + (_heading(rng) * rng.uniform(0.03, 0.05) * time if on["pan"] else 0 * time)
     blob, ground = _texture(rng, 4, BRIGHT), _texture(rng, 8, DARK)
-    return [_compose(blob, ground, tube.size, x[i], y[i], radius[i], angle[i], shift[:, i]) for i in range(tube.frames)]
+    return [
+        _compose(blob, ground, tube.size, x=x[i], y=y[i], radius=radius[i], angle=angle[i], shift=shift[:, i]) for i in range(tube.frames)
+    ]
 
 
 def _wave(time: Floats, rng: np.random.Generator, moving: bool, *, period: float = 18) -> Floats:
@@ -187,7 +189,7 @@ def _texture(rng: np.random.Generator, cells: int, levels: tuple[int, int]) -> I
     return np.asarray(tiled[64:128, 64:128], dtype=np.uint8)
 
 
-def _compose(blob: Image, ground: Image, size: int, x: float, y: float, radius: float, angle: float, shift: Floats) -> Image:
+def _compose(blob: Image, ground: Image, size: int, *, x: float, y: float, radius: float, angle: float, shift: Floats) -> Image:
     """One frame: the background moved by `shift`, and on it the blob, an ellipse at (x, y), turned by `angle` degrees.
 
     Lengths are in frame sides; the ellipse is `radius` long to both sides of its middle and 2.5 times as narrow.

@@ -86,7 +86,7 @@ def resolve(
     environ: Mapping[str, str] | None = None,
 ) -> Experiment:
     """Read `path` and all its layers. `given`: what --name and --from set, last of all."""
-    tree, faults = _merged(path, profile, sets, given, os.environ if environ is None else environ)
+    tree, faults = _merged(path, profile, sets=sets, given=given, environ=os.environ if environ is None else environ)
     tree, volumes = _early_volumes(tree)
     tree, more = substitute(tree, places(volumes, place))
     faults += more
@@ -114,7 +114,7 @@ def seen_at(volume: VolumeConf, place: Place) -> str:
 
 
 def _merged(
-    path: Path, profile: Profile, sets: Sequence[str], given: Sequence[tuple[Origin, Mapping[str, str]]], environ: Mapping[str, str]
+    path: Path, profile: Profile, *, sets: Sequence[str], given: Sequence[tuple[Origin, Mapping[str, str]]], environ: Mapping[str, str]
 ) -> tuple[Node, list[Fault]]:
     from_file, faults = file_layer(path)
     from_environment, more = environment_layer(environ)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 
-def main(do: str, root: str, path: str = "", offset: int = 0, length: int = 0) -> None:
+def main(*, do: str, root: str, path: str = "", offset: int = 0, length: int = 0) -> None:
     if do == "list":
         listing(root)
     elif do == "remove":
