@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def launch(processes: int, fn: Callable[Concatenate[World, P], None], *args: P.a
         context = start_processes(
             name="trainer",
             entrypoint=_rank,
-            args={rank: (World(rank, processes, rank), str(reports), fn, args, kwargs) for rank in range(processes)},
+            args={rank: (World(rank, processes, rank), os.getpid(), str(reports), fn, args, kwargs) for rank in range(processes)},
             envs={rank: {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} for rank in range(processes)},
             logs_specs=DefaultLogsSpecs(log_dir=str(reports / "logs")),
             start_method="spawn",
@@ -178,9 +179,10 @@ def _killed(result: RunProcsResult) -> dict[int, int]:
     return {rank: -failure.exitcode for rank, failure in result.failures.items() if failure.exitcode < 0}
 
 
-def _rank(world: World, folder: str, fn: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _rank(world: World, parent: int, folder: str, fn: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """One process: join the others, run, and end with the exit code of what went wrong."""
     code = 0
+    threading.Thread(target=_end_without, args=(parent,), name="parent-watch", daemon=True).start()
     try:
         _join(world, Path(folder) / "meeting")
         fn(world, *args, **kwargs)
@@ -191,6 +193,13 @@ def _rank(world: World, folder: str, fn: Callable[..., None], args: tuple[Any, .
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # a peer may be gone: the usual end would wait for it in a destructor
+
+
+def _end_without(parent: int) -> None:
+    """The parent holds the run's lock: when it is killed, nobody may write any more."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(TryAgain.exit_code)
 
 
 def _join(world: World, meeting: Path) -> None:

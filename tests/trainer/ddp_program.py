@@ -123,7 +123,7 @@ def stop(world: World, out: str) -> None:
     """Waits for SIGTERM, and then needs a moment, as for a checkpoint."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-    Path(f"{out}.{world.rank}").touch()
+    Path(f"{out}.{world.rank}").write_text(str(os.getpid()))
     while not world.any(bool(asked)):
         time.sleep(0.05)
     time.sleep(0.5)

@@ -75,11 +75,8 @@ def test_sigterm_reaches_every_process_and_they_finish(project: Path, tmp_path: 
     command, env = _command(project, "stop", 2, out)
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
-            end = time.monotonic() + 60
-            while not all(Path(f"{out}.{rank}").exists() for rank in range(2)):
-                assert time.monotonic() < end
-                assert process.poll() is None
-                time.sleep(0.1)
+            for rank in range(2):
+                _awaited(Path(f"{out}.{rank}"), process)
             process.send_signal(signal.SIGTERM)
             _, told = process.communicate(timeout=60)
         finally:
@@ -87,6 +84,31 @@ def test_sigterm_reaches_every_process_and_they_finish(project: Path, tmp_path: 
     assert process.returncode == 75
     assert "stopped by SIGTERM" in told
     assert out.read_text() == "checkpoint"
+
+
+def test_no_process_outlives_a_killed_parent(project: Path, tmp_path: Path) -> None:
+    """It held the run's lock; a retry may be writing already."""
+    out = tmp_path / "out"
+    command, env = _command(project, "stop", 2, out)
+    with subprocess.Popen(command, env=env, text=True) as process:
+        try:
+            pids = [int(_awaited(Path(f"{out}.{rank}"), process)) for rank in range(2)]
+        finally:
+            process.kill()
+    end = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _awaited(file: Path, process: subprocess.Popen[str]) -> str:
+    """The file's text, as soon as there is one."""
+    end = time.monotonic() + 60
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.1)
+    return file.read_text()
 
 
 def test_without_any_reason_the_processes_lost_each_other() -> None:
