@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from launcher.backend_base import Backend
-from launcher.backends.kube import backend as kube
-from launcher.backends.local import backend as local
 from launcher.errors import UserError, did_you_mean
 from launcher.profiles import ClusterProfile, load
 from launcher.records import RunRecord
 
-ALL_BACKENDS: dict[str, Callable[[ClusterProfile], Backend]] = {"kube": kube.connect, "local": local.connect}
+
+def _kube(profile: ClusterProfile) -> Backend:
+    from launcher.backends.kube import backend  # each verb pays for one backend only
+
+    return backend.connect(profile)
+
+
+def _local(profile: ClusterProfile) -> Backend:
+    from launcher.backends.local import backend
+
+    return backend.connect(profile)
+
+
+ALL_BACKENDS: dict[str, Callable[[ClusterProfile], Backend]] = {"kube": _kube, "local": _local}
 
 
 def for_profile(profile: ClusterProfile, name: str | None = None) -> Backend:

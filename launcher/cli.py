@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,6 +14,7 @@ import typer
 
 from launcher import output
 from launcher.errors import UserError, VidjobsError, did_you_mean
+from launcher.version import VERSION
 
 VERBS = ("prepare", "train", "test", "eval")  # each is `python -m trainer VERB`
 INTERRUPTED = 130
@@ -48,10 +48,7 @@ def _clusters(incomplete: str) -> list[str]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        try:
-            output.result(f"vidjobs {version('vidjobs')}")
-        except PackageNotFoundError:
-            output.result("vidjobs (not installed; run from a checkout)")
+        output.result(f"vidjobs {VERSION}")
         raise typer.Exit
 
 

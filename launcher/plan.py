@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from launcher.backend_base import Backend, Manifest
@@ -22,6 +21,7 @@ from launcher.profiles import ClusterProfile
 from launcher.records import RunRecord
 from launcher.render import render
 from launcher.spec import CodePin, JobSpec, Mount, Resources, SecretKey
+from launcher.version import VERSION
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, no look-alikes
 
@@ -70,13 +70,13 @@ def plan(
     faults = [*experiment.faults, *cluster_faults(experiment, profile, backend)]
     if faults:
         raise ConfError(faults)
-    spec = job_spec(verb, experiment, profile, backend, _pinned(experiment, backend))
+    spec = job_spec(verb, experiment, profile, backend, code=_pinned(experiment, backend))
     manifests = render(spec)
-    record = _record(spec, manifests, experiment, profile, backend)
+    record = _record(spec, manifests, experiment, profile=profile, backend=backend)
     return Plan(spec=spec, manifests=manifests, record=record, experiment=experiment, warnings=tuple(_warnings(experiment)))
 
 
-def job_spec(verb: str, experiment: Experiment, profile: ClusterProfile, backend: Backend, code: CodePin) -> JobSpec:
+def job_spec(verb: str, experiment: Experiment, profile: ClusterProfile, backend: Backend, *, code: CodePin) -> JobSpec:
     """The conf's job as the templates want it, under a new name."""
     job = experiment.job
     run = f"{experiment.name}-{verb}-{''.join(secrets.choice(_LETTERS) for _ in range(6))}"
@@ -199,19 +199,11 @@ def _toleration(each: TolerationConf) -> dict[str, str]:
 
 
 def _annotations(conf_text: str, code: CodePin) -> dict[str, str]:
-    found = {"vidjobs/version": package_version(), "vidjobs/conf-sha256": hashlib.sha256(conf_text.encode()).hexdigest()}
+    found = {"vidjobs/version": VERSION, "vidjobs/conf-sha256": hashlib.sha256(conf_text.encode()).hexdigest()}
     return found | ({"vidjobs/commit": code.commit} if code.commit else {})
 
 
-def package_version() -> str:
-    """Of the installed package; "" in a checkout that is not installed."""
-    try:
-        return version("vidjobs")
-    except PackageNotFoundError:
-        return ""
-
-
-def _record(spec: JobSpec, manifests: list[Manifest], experiment: Experiment, profile: ClusterProfile, backend: Backend) -> RunRecord:
+def _record(spec: JobSpec, manifests: list[Manifest], experiment: Experiment, *, profile: ClusterProfile, backend: Backend) -> RunRecord:
     return RunRecord(
         run=spec.run,
         verb=spec.verb,

@@ -139,6 +139,7 @@ def trainer_env(spec: JobSpec) -> dict[str, str]:
         "VIDJOBS_DIFF_SHA256": hashlib.sha256(spec.code.diff.encode()).hexdigest() if spec.code.diff else "",
         "VIDJOBS_IMAGE": spec.image,
         "VIDJOBS_GRACE": str(spec.grace_s),
+        "VIDJOBS_VERSION": spec.annotations.get("vidjobs/version", ""),
     }
     return places | spec.env | facts
 
@@ -171,7 +172,7 @@ def _code_container(spec: JobSpec) -> list[dict[str, Any]]:
     }
     secrets = [_secret("VIDJOBS_GIT_TOKEN", spec.code.token)] if spec.code.token else []
     mounts = [_mount("workspace", workspace_dir(spec)), _mount("conf", spec.conf_dir)]
-    return [_init("code", "checkout.sh", env, secrets, mounts, spec)]
+    return [_init("code", "checkout.sh", spec, env=env, secrets=secrets, mounts=mounts)]
 
 
 def _stage_container(spec: JobSpec, staged: list[Mount], volumes: dict[str, str]) -> list[dict[str, Any]]:
@@ -186,11 +187,11 @@ def _stage_container(spec: JobSpec, staged: list[Mount], volumes: dict[str, str]
             f"VIDJOBS_UNPACK_{index}": "1" if mount.unpack else "",
         }
         mounts += [_mount(volumes[mount.claim], mount.mount, read_only=True), _mount(f"stage-{index}", mount.stage_to)]
-    return [_init("stage", "stage.sh", env, [], mounts, spec)]
+    return [_init("stage", "stage.sh", spec, env=env, secrets=[], mounts=mounts)]
 
 
 def _init(
-    name: str, script: str, env: dict[str, str], secrets: list[dict[str, str]], mounts: list[dict[str, Any]], spec: JobSpec
+    name: str, script: str, spec: JobSpec, *, env: dict[str, str], secrets: list[dict[str, str]], mounts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     text = (TEMPLATES / script).read_text(encoding="utf-8")
     return {

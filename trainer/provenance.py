@@ -61,9 +61,10 @@ def packages() -> dict[str, str]:
 
 
 def version() -> str:
-    """Of this program; "" when it runs from a checkout that is not installed."""
+    """Of the launcher that rendered this pod, else of the installed package; "" in a checkout used by hand."""
+    told = os.environ.get("VIDJOBS_VERSION", "")
     try:
-        return metadata.version("vidjobs")
+        return told or metadata.version("vidjobs")
     except metadata.PackageNotFoundError:
         return ""
 
