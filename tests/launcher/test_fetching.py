@@ -274,7 +274,7 @@ def test_too_little_space_is_said_before_the_first_byte(tmp_path: Path) -> None:
 def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
     volume = FlakyVolume({"a": b"1" * 20, "b": b"2" * 30}, [10])
     seen: list[int] = []
-    fetch(volume, volume.list(), tmp_path, seen.append, quickly)
+    fetch(volume, volume.list(), tmp_path, seen.append, wait=quickly)
     assert seen == sorted(seen)
     assert seen[-1] == 50
 
