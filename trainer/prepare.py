@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -59,14 +60,15 @@ def build(config: Config, cache: Path, say: Say, *, recheck: bool) -> PrepareRep
     dataset = open_dataset(config.data)
     indices = {}
     for split in SPLITS:
-        wanted = describe(dataset, name=config.data.name, size=config.data.size, split=split)
-        paths = {clip.id: clip for clip in dataset.clips(split)}
-        clips = [paths[entry.id] for entry in wanted.entries]
-        indices[split] = _current(cache, split, wanted, clips, recheck) or _write(cache, split, wanted, clips, say, recheck)
+        clips = dataset.clips(split)
+        wanted = describe(dataset, clips, name=config.data.name, size=config.data.size)
+        indices[split] = _current(cache, wanted, clips, split=split, recheck=recheck) or _write(
+            cache, wanted, clips, split=split, say=say, recheck=recheck
+        )
     return make_report(indices, cache, config.data, seconds=time.monotonic() - began)
 
 
-def _current(cache: Path, split: str, wanted: Index, clips: list[Clip], recheck: bool) -> Index | None:
+def _current(cache: Path, wanted: Index, clips: list[Clip], *, split: str, recheck: bool) -> Index | None:
     """The index that is there, if it is what is wanted and the files it was made from did not change since."""
     index = read_index(cache, split)
     if index is None or index.fingerprint != wanted.fingerprint:
@@ -77,7 +79,7 @@ def _current(cache: Path, split: str, wanted: Index, clips: list[Clip], recheck:
     return index if same else None
 
 
-def _write(cache: Path, split: str, wanted: Index, clips: list[Clip], say: Say, recheck: bool) -> Index:
+def _write(cache: Path, wanted: Index, clips: list[Clip], *, split: str, say: Say, recheck: bool) -> Index:
     held = read_index(cache, split)
     if held is not None and (held.dataset, held.size) != (wanted.dataset, wanted.size):
         what = f"{held.dataset} at {held.size} px, not {wanted.dataset} at {wanted.size} px"
@@ -85,10 +87,10 @@ def _write(cache: Path, split: str, wanted: Index, clips: list[Clip], say: Say, 
     with writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
         with _lock(cache, say):
-            made = _current(cache, split, wanted, clips, recheck)  # by the process that had the lock before
+            made = _current(cache, wanted, clips, split=split, recheck=recheck)  # by the process that had the lock before
             if made is not None:
                 return made
-            return _fill(cache, split, wanted, clips, say)
+            return _fill(cache, wanted, clips, split=split, say=say)
 
 
 @contextmanager
@@ -108,8 +110,9 @@ def _lock(cache: Path, say: Say) -> Iterator[None]:
         yield
 
 
-def _fill(cache: Path, split: str, wanted: Index, clips: list[Clip], say: Say) -> Index:
-    writer = CacheWriter(cache, wanted, split)
+def _fill(cache: Path, wanted: Index, clips: list[Clip], *, split: str, say: Say) -> Index:
+    by_id = {clip.id: clip for clip in clips}
+    writer = CacheWriter(cache, wanted, split, unchanged=lambda entry: _signature(by_id[entry.id]) == entry.source)
     try:
         _require_space(cache, wanted, writer.written)
         todo = clips[len(writer.done) :]
@@ -171,10 +174,9 @@ def _read(clip: Clip, old: _Old, size: int) -> Read:
 
 def read_clip(clip: Clip, size: int) -> Video:
     """The clip's video file, or its folder of frames when that holds more of it."""
-    folder = frames_folder(clip.path)
     video = decode.read_video(clip.path, size=size, limit=clip.frames)
-    if len(video.frames) < clip.frames and folder.is_dir():
-        from_folder = decode.read_frames(folder, size=size, limit=clip.frames)
+    if len(video.frames) < clip.frames:
+        from_folder = decode.read_frames(frames_folder(clip.path), size=size, limit=clip.frames)
         if len(from_folder.frames) > len(video.frames):
             return from_folder
     return video
@@ -217,7 +219,8 @@ def _signature(clip: Clip) -> str:
             status = path.stat()
         except OSError:
             continue
-        parts.append(f"{status.st_mtime_ns}" if path.is_dir() else f"{status.st_size}-{status.st_mtime_ns}")
+        is_folder = stat.S_ISDIR(status.st_mode)  # its size depends on the file system
+        parts.append(f"{status.st_mtime_ns}" if is_folder else f"{status.st_size}-{status.st_mtime_ns}")
     return " ".join(parts)
 
 

@@ -21,7 +21,7 @@ from trainer import prepare
 from trainer.config import Config, dump
 from trainer.data import decode
 from trainer.data.all_datasets import open_dataset
-from trainer.data.cache import CacheWriter, describe, map_frames, read_index
+from trainer.data.cache import CacheWriter, Index, describe, map_frames, read_index
 from trainer.data.loader import batches, cache_folder, open_split
 from trainer.data.report import PrepareReport
 from trainer.errors import CannotWrite, DataError
@@ -217,9 +217,9 @@ def test_an_interrupted_prepare_goes_on_where_it_was(
     ensure_cache(config, tmp_path / "whole", quiet)
     cache = tmp_path / "cut"
     cache.mkdir()
-    wanted = describe(open_dataset(config.data), name="tinyvirat", size=16, split="train")
+    wanted = _wanted(config)
     clips = open_dataset(config.data).clips("train")
-    writer = CacheWriter(cache, wanted, "train")
+    writer = CacheWriter(cache, wanted, "train", unchanged=lambda _: True)
     for clip in clips[:5]:
         writer.append(*prepare.repair(clip, prepare.read_clip(clip, 16), prepare._signature(clip)))
     writer.sync()
@@ -238,6 +238,29 @@ def test_an_interrupted_prepare_goes_on_where_it_was(
     assert not set(read) & {clip.id for clip in clips[:5]}
     assert _same_cache(cache, tmp_path / "whole")
     assert not list(cache.glob(".*.part"))
+
+
+def _wanted(config: Config) -> Index:
+    dataset = open_dataset(config.data)
+    return describe(dataset, dataset.clips("train"), name="tinyvirat", size=16)
+
+
+def test_a_file_replaced_during_an_interruption_is_read_again(damaged_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+    """What the interrupted `prepare` had said about it does not count any more."""
+    config = conf_of(damaged_set)
+    third = files(damaged_set)[2]
+    whole = third.read_bytes()
+    third.write_bytes(b"")
+    wanted = _wanted(config)
+    writer = CacheWriter(tmp_path, wanted, "train", unchanged=lambda _: True)
+    for clip in open_dataset(config.data).clips("train")[:5]:
+        writer.append(*prepare.repair(clip, prepare.read_clip(clip, 16), prepare._signature(clip)))
+    writer.sync()
+    writer.close()
+    third.write_bytes(whole)
+    said: list[str] = []
+    assert ensure_cache(config, tmp_path, said.append).broken == []
+    assert any("going on after 2 of 16 clips" in line for line in said)
 
 
 def _same_cache(one: Path, other: Path) -> bool:
@@ -373,5 +396,6 @@ def test_sigterm_ends_prepare_with_75_and_a_retry_finishes(conf_of: ConfOf, tmp_
     assert process.returncode == 75, errors
     assert not (cache / "train.json").exists()
     again = _verb(config, run)
-    assert again.wait(timeout=120) == 0
+    output, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
     assert json.loads((run / "prepare.json").read_text())["splits"]["train"]["cached"] == 400

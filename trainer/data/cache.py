@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from trainer.data.dataset_base import Dataset
+from trainer.data.dataset_base import Clip, Dataset
 from trainer.data.decode import Frames
 from trainer.errors import DataError
 from trainer.run_folder import atomic
@@ -73,9 +74,8 @@ class Index:
         return sum(entry.frames for entry in self.entries)
 
 
-def describe(dataset: Dataset, *, name: str, size: int, split: str) -> Index:
-    """The index that a cache of `split` will have, its entries not filled in yet. Raises DataError from the dataset."""
-    clips = dataset.clips(split)
+def describe(dataset: Dataset, clips: list[Clip], *, name: str, size: int) -> Index:
+    """The index that a cache of these clips will have, its entries not filled in yet."""
     entries = tuple(Entry(id=clip.id, labels=clip.labels, annotated=clip.frames, source="") for clip in clips)
     facts = [FORMAT, name, size, dataset.classes, dataset.multi_label, dataset.fps, [(e.id, e.labels, e.annotated) for e in entries]]
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -125,11 +125,12 @@ def map_frames(path: Path, total: int, size: int) -> Frames:
 class CacheWriter:
     """Appends clips in order; what it wrote before an interruption is kept, and `done` says how much that is."""
 
-    def __init__(self, cache: Path, index: Index, split: str) -> None:
+    def __init__(self, cache: Path, index: Index, split: str, *, unchanged: Callable[[Entry], bool]) -> None:
+        """Go on with what an interrupted writer left, as far as the clips' files are `unchanged`. Raises OSError."""
         self._cache, self._index, self._split = cache, index, split
         self._data_path = cache / f".{split}-{index.fingerprint}.u8.part"
         self._journal_path = cache / f".{split}-{index.fingerprint}.jsonl.part"
-        self.done = self._recover()
+        self.done = self._recover(unchanged)
         self._frames = sum(entry.frames for entry in self.done)
         self._pending: list[Entry] = []
         self._pending_bytes = 0
@@ -184,7 +185,7 @@ class CacheWriter:
                 old.unlink()  # a run that still reads it keeps its memory map
         return index
 
-    def _recover(self) -> list[Entry]:
+    def _recover(self, unchanged: Callable[[Entry], bool]) -> list[Entry]:
         """Clips that an interrupted `prepare` finished: lines that are whole, in the expected order, and whose frames are there."""
         self._data_path.touch()
         held = self._data_path.stat().st_size // frame_bytes(self._index.size)
@@ -193,7 +194,7 @@ class CacheWriter:
         kept = 0
         for line, expected in zip(lines, self._index.entries, strict=False):
             entry = _parse_line(line)
-            if entry is None or entry.id != expected.id or entry.offset + entry.frames > held:
+            if entry is None or entry.id != expected.id or entry.offset + entry.frames > held or not unchanged(entry):
                 break
             done.append(entry)
             kept += len(line)

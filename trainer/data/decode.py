@@ -75,7 +75,10 @@ def read_frames(folder: Path, *, size: int, limit: int) -> Video:
 
     A missing or damaged frame is the last good one before it (at the start: the first good one), and `fault` names its number.
     """
-    paths = frame_paths(folder)
+    try:
+        paths = frame_paths(folder)
+    except OSError as error:
+        return _unreadable("jpg", error.strerror or str(error))
     numbers = [number for number in paths if number < limit]
     if not numbers:
         return _unreadable("jpg", "the folder holds no frame_<n>.jpg")

@@ -158,6 +158,7 @@ def test_frames_keep_their_order_where_timestamps_are_wrong(shared: Path) -> Non
     assert np.abs(frames.astype(int) - expected).mean(axis=(1, 2, 3)).max() < 1
 
 
+@pytest.mark.slow
 def test_large_frames_are_read_in_small_chunks(shared: Path) -> None:
     """1920 x 1080: all 72 frames at once would be 450 MB."""
     program = (
