@@ -143,7 +143,7 @@ def test_a_deadline(kube: Lab) -> None:
 def test_a_failed_checkout(kube: Lab) -> None:
     """The first container is named, with its last words."""
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    script = "echo cloning; echo no such commit >&2; exit 65"
+    script = "echo cloning >&2; echo no such commit >&2; exit 65"  # one stream: two may change places
     first = {"name": "code", "image": kube.image, "command": ["sh", "-c", script], "securityContext": restricted}
     record = kube.submit("true", initContainers=[first | {"terminationMessagePolicy": "FallbackToLogsOnError"}])
     status = kube.wait(record, lambda status: status.phase.ended)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 from launcher.backend_base import Finding
@@ -58,6 +57,8 @@ def _same_directory() -> Finding:
 
 
 def _client_versions() -> Finding:
+    from importlib.metadata import version  # 18 ms, which every verb with a backend would pay
+
     kubernetes = version("kubernetes")
     detail = f"kubernetes {kubernetes}, urllib3 {version('urllib3')}, websocket-client {version('websocket-client')}"
     return Finding(what="clients", ok=35 <= int(kubernetes.split(".")[0]) < 38, detail=detail, fix="pip install 'kubernetes>=35,<38'")

@@ -16,6 +16,7 @@ from typing import Any
 from launcher.backends.kube import api_errors
 from launcher.errors import ClusterError
 
+IN_POD = "in-cluster"  # the name of the context of a pod's own service account, in records and messages
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -37,13 +38,13 @@ class Login:
 def log_in(context: str) -> Login:
     """Read the kubeconfig, else the pod's service account; run the login command if there is one."""
     client, config = _kubernetes()
-    in_pod = not context and "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
+    in_pod = context in ("", IN_POD) and "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
     configuration = client.Configuration()
     with _spoken_errors() as said:
         try:
-            if in_pod and not _kubeconfig_exists():
+            if in_pod and (context or not _kubeconfig_exists()):
                 config.load_incluster_config(client_configuration=configuration)
-                name, namespace = "in-cluster", (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+                name, namespace = IN_POD, (_SERVICE_ACCOUNT / "namespace").read_text().strip()
             else:
                 name, namespace = _current_context(context)
                 config.load_kube_config(config_file=_kubeconfig(), context=name, client_configuration=configuration)
