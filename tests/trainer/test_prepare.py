@@ -396,6 +396,6 @@ def test_sigterm_ends_prepare_with_75_and_a_retry_finishes(conf_of: ConfOf, tmp_
     assert process.returncode == 75, errors
     assert not (cache / "train.json").exists()
     again = _verb(config, run)
-    output, errors = again.communicate(timeout=120)
+    _, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     assert json.loads((run / "prepare.json").read_text())["splits"]["train"]["cached"] == 400
