@@ -93,7 +93,7 @@ def launch(processes: int, fn: Callable[Concatenate[World, P], None], *args: P.a
         context = start_processes(
             name="trainer",
             entrypoint=_rank,
-            args={rank: (World(rank, processes, rank), os.getpid(), str(reports), fn, args, kwargs) for rank in range(processes)},
+            args={rank: (World(rank, processes, rank), os.getpid(), str(reports), (fn, args, kwargs)) for rank in range(processes)},
             envs={rank: {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} for rank in range(processes)},
             logs_specs=DefaultLogsSpecs(log_dir=str(reports / "logs")),
             start_method="spawn",
@@ -179,12 +179,13 @@ def _killed(result: RunProcsResult) -> dict[int, int]:
     return {rank: -failure.exitcode for rank, failure in result.failures.items() if failure.exitcode < 0}
 
 
-def _rank(world: World, parent: int, folder: str, fn: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _rank(world: World, parent: int, folder: str, call: tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]) -> None:
     """One process: join the others, run, and end with the exit code of what went wrong."""
     code = 0
     threading.Thread(target=_end_without, args=(parent,), name="parent-watch", daemon=True).start()
     try:
         _join(world, Path(folder) / "meeting")
+        fn, args, kwargs = call
         fn(world, *args, **kwargs)
         dist.destroy_process_group()
     except BaseException as error:  # noqa: BLE001  the top of a process: every ending is reported to the parent

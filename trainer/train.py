@@ -56,11 +56,11 @@ class Run:
     slow_told: bool = False
 
 
-def train(world: World, config: Config, folder: RunFolder, cache: Path, holder: lock.Holder) -> None:
+def train(world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder) -> None:
     """What each process does. Raises TryAgain when stopped, Diverged, CannotWrite, ConfFault, DataError."""
     stop = Stop()
     with stop.listening():
-        run = _set_up(world, config, folder, cache, holder, stop)
+        run = _set_up(world, config, folder, cache=cache, holder=holder, stop=stop)
         with stop.patient():
             while not _finished(run):
                 _train_epoch(run)
@@ -69,7 +69,7 @@ def train(world: World, config: Config, folder: RunFolder, cache: Path, holder: 
         run.recorder.close()
 
 
-def _set_up(world: World, config: Config, folder: RunFolder, cache: Path, holder: lock.Holder, stop: Stop) -> Run:
+def _set_up(world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder, stop: Stop) -> Run:
     recorder = Recorder(folder, enabled=world.rank == 0)
     clips, validation = open_split(config, "train", cache), open_split(config, "val", cache)
     preflight.require_metric(config, validated=len(validation) > 0)
@@ -382,5 +382,5 @@ def run(config: Config, folder: RunFolder) -> None:
         provenance.write(folder, config)
         cache = cache_folder(config, folder.root)
         ensure_cache(config, cache, say)
-        launch(process_count(config.compute), train, config, folder, cache, held.holder)
+        launch(process_count(config.compute), train, config, folder, cache=cache, holder=held.holder)
         _write_done(config, folder)
