@@ -16,7 +16,6 @@ from launcher.errors import AdmissionError
 pytestmark = pytest.mark.cluster
 
 
-
 def has_cause(status: RunStatus) -> bool:
     return bool(status.fix)
 
