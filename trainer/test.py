@@ -45,7 +45,7 @@ def find_checkpoints(config: Config, folder: RunFolder) -> dict[int, Path]:
 
 
 def parse_epochs(text: str) -> list[int]:
-    """"3,10-12" is [3, 10, 11, 12], ascending and each once. For text that `check` accepted."""
+    """ "3,10-12" is [3, 10, 11, 12], ascending and each once. For text that `check` accepted."""
     epochs: set[int] = set()
     for piece in text.split(","):
         first, _, last = piece.partition("-")

@@ -16,8 +16,8 @@ Triple = tuple[int, int, int]
 def same_pad(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros before and after one dimension by TensorFlow's SAME rule: the output has ceil(size / stride) cells.
 
-        size 112, kernel 7, stride 2:  5 zeros, 2 in front and 3 behind (the odd one goes behind)
-        size 111, kernel 7, stride 2:  6 zeros, 3 and 3
+    size 112, kernel 7, stride 2:  5 zeros, 2 in front and 3 behind (the odd one goes behind)
+    size 111, kernel 7, stride 2:  6 zeros, 3 and 3
     """
     total = max(kernel - (size % stride or stride), 0)
     return total // 2, total - total // 2

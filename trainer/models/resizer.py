@@ -53,9 +53,9 @@ def residual_chain(blocks: int, kernel: Triple) -> nn.Sequential:
 class Resizer(Part):
     """B,C,T,H,W of any size to B,C,frames,size,size.
 
-        x --> c1 c2 --> resize --> residual blocks --> c3 --> + --> c4 --> + --> out
-        |                  +------------------------------->--|            |
-        +---- trilinear ------------------------------------------------->-|
+    x --> c1 c2 --> resize --> residual blocks --> c3 --> + --> c4 --> + --> out
+    |                  +------------------------------->--|            |
+    +---- trilinear ------------------------------------------------->-|
     """
 
     def __init__(self, kernels: dict[str, Triple], *, frames: int, size: int, residual_blocks: int, in_channels: int = 3) -> None:

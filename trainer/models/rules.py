@@ -107,4 +107,3 @@ def _together(values: Mapping[str, Any]) -> list[Fault]:
                 hint = f"leave {key} out: the mode gives it"
                 faults.append(Fault(path=f"model.{key}", message=f"is {values[key]}, but mode {values['mode']} has {expected}", hint=hint))
     return faults
-
