@@ -24,7 +24,7 @@ def run(*, cluster: str | None = None, features: Sequence[str] = ()) -> int:
     """Needs no login: who has no rights yet prints it for the person who can give them."""
     profile = choose(cluster)
     if profile.backend != "kube":
-        raise UserError(f'"{profile.name}" is this machine: it needs no rights', hint="--cluster NAME; `vidjobs clusters` lists them")
+        output.note("this machine needs no rights; these are for a cluster's namespace")
     for feature in features:
         if feature not in rbac.FEATURES:
             hint = did_you_mean(feature, list(rbac.FEATURES)) or f"known: {', '.join(rbac.FEATURES)}"
