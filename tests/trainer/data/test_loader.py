@@ -242,13 +242,21 @@ def _start(made_set: Path, cache: Path, tmp_path: Path, mode: str, ending: str =
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=environment)
 
 
+def _end(trainer: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return trainer.communicate(timeout=30)
+    finally:
+        trainer.kill()
+        trainer.communicate()
+
+
 def test_a_signal_to_the_whole_group_leaves_the_workers_working(made_set: Path, cache: Path, tmp_path: Path) -> None:
     """Ctrl-C and SIGTERM reach the trainer only: it still gets every batch it waits for, and ends at once, without a warning."""
     trainer = _start(made_set, cache, tmp_path, "wait")
     assert trainer.stdout is not None
     assert trainer.stdout.readline() == "ready\n"
     os.killpg(trainer.pid, signal.SIGTERM)
-    output, errors = trainer.communicate(timeout=20)
+    output, errors = _end(trainer)
     assert (trainer.returncode, errors) == (0, "")
     assert output == f"rest {len(open_split(_conf(made_set), 'train', cache)) - 1}\n"
 
@@ -256,5 +264,5 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_working(made_set: Path, 
 def test_a_trainer_that_stops_in_the_middle_leaves_nothing_behind(made_set: Path, cache: Path, tmp_path: Path) -> None:
     """It ends with its own exit code, soon, although its workers have batches ready."""
     trainer = _start(made_set, cache, tmp_path, "leave", ending="sys.exit(75)")
-    output, errors = trainer.communicate(timeout=20)
+    output, errors = _end(trainer)
     assert (trainer.returncode, output, errors) == (75, "ready\nrest left\n", "")
