@@ -8,9 +8,12 @@ meant for the trainer does not reach them, and it finishes its step with them. T
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -33,6 +36,7 @@ def load(clips: ClipSet, keys: Sequence[list[Key]], *, workers: int, pin: bool) 
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=pin,
+        worker_init_fn=_begin_worker,
         multiprocessing_context=multiprocessing.get_context("forkserver"),
         generator=torch.Generator(),  # its own: torch's global one belongs to the model, and must not depend on workers
     )
@@ -48,6 +52,18 @@ def _start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(_: int) -> None:
+    """End with the trainer, however it ends: torch's own watch looks at the server, which lives as long as its workers do."""
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    threading.Thread(target=_follow, args=(trainer,), daemon=True).start()
+
+
+def _follow(trainer: BaseProcess) -> None:
+    trainer.join()
+    os._exit(1)
 
 
 def _as_it_is(value: T) -> T:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -266,3 +267,29 @@ def test_a_trainer_that_stops_in_the_middle_leaves_nothing_behind(made_set: Path
     trainer = _start(made_set, cache, tmp_path, "leave", ending="sys.exit(75)")
     output, errors = _end(trainer)
     assert (trainer.returncode, output, errors) == (75, "ready\nrest left\n", "")
+
+
+def test_a_trainer_that_is_killed_takes_its_workers_with_it(made_set: Path, cache: Path, tmp_path: Path) -> None:
+    """Out of memory, for example: no process that it started is left."""
+    trainer = _start(made_set, cache, tmp_path, "wait")
+    assert trainer.stdout is not None
+    assert trainer.stdout.readline() == "ready\n"
+    assert len(_processes(tmp_path)) >= 3  # the server and its workers
+    trainer.kill()
+    trainer.communicate()
+    deadline = time.monotonic() + 20
+    while _processes(tmp_path):
+        assert time.monotonic() < deadline, _processes(tmp_path)
+        time.sleep(0.05)
+
+
+def _processes(folder: Path) -> list[str]:
+    """Ids of running processes whose command line names the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder) in path.read_text(errors="replace"):
+                found.append(path.parent.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
