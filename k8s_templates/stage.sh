@@ -11,7 +11,7 @@ copy_all() { # from to
 
 unpack_top() { # to: every tar file at the top, in place, then removed. tar itself refuses absolute names and ".."
   for file in "$1"/*.tar "$1"/*.tar.gz "$1"/*.tgz "$1"/*.tar.bz2 "$1"/*.tar.xz; do
-    [ -f "$file" ] && [ ! -L "$file" ] || continue
+    if [ ! -f "$file" ] || [ -L "$file" ]; then continue; fi
     if tar -tvf "$file" | grep -E '^[^-d]' >/dev/null; then
       say "$file holds links or devices: refused; pack it with --dereference"
       exit 65

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -344,7 +345,9 @@ def test_an_interrupt_leaves_the_run_alone_and_still_draws(tmp_path: Path) -> No
     plot = tmp_path / "loss.svg"
     command = [sys.executable, "-m", "launcher", "logs", record.run, "-f", "--plot", str(plot)]
     try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # a suite that was started in the background hands ignored interrupts down; a person's terminal does not
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
             assert process.stdout
             assert process.stdout.readline() == "train Loss: 0.5 step=1\n"
             process.send_signal(signal.SIGINT)

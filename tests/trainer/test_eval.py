@@ -227,9 +227,9 @@ def test_eval_refuses_to_guess(data: Path, runs: Path, tmp_path: Path) -> None:
 
 
 def test_eval_never_replaces_a_head(data: Path, runs: Path, tmp_path: Path) -> None:
-    """A conf that says head: replace, for its training, is evaluated with the checkpoint's head."""
+    """A conf that says init_head: replace, for its training, is evaluated with the checkpoint's head."""
     path = str(RunFolder(runs / "trained").weights(1))
-    config = conf(data, {"init": path, "head": "replace"}, eval={"samples": []})
+    config = conf(data, {"init": path, "init_head": "replace"}, eval={"samples": []})
     eval.run(config, RunFolder(runs / "kept"))
     logits = np.load(runs / "kept" / "predictions" / "logits.npy")
     np.testing.assert_allclose(logits, expected_logits(data, runs, 1), rtol=1e-4, atol=1e-5)
