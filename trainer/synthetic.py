@@ -139,6 +139,7 @@ def encode(path: Path, frames: Sequence[Image], *, fps: float) -> None:
     height, width = frames[0].shape[:2]
     with av.open(str(path), "w") as container:
         options = {"preset": "veryfast", "crf": "16", "g": "16", "bf": "0", "threads": "1"}
+        options["x264-params"] = "weightp=0:mbtree=0:rc-lookahead=0"  # with them, tiny frames are not encoded the same way every time
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
