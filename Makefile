@@ -20,8 +20,22 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[trainer,video,dev]'
 	@touch $@
 
+# Each command is what a user types; runs, records and data stay below $(DEMO).
+demo: export XDG_STATE_HOME := $(abspath $(DEMO))/state
+demo: export XDG_CONFIG_HOME := $(abspath $(DEMO))/config
+demo: export PATH := $(BIN):$(PATH)
 demo: $(VENV)/.installed
-	@PATH="$(BIN):$$PATH" sh conf/demo.sh "$(DEMO)"
+	rm -rf $(DEMO)
+	vidjobs volume create demo-data
+	python -m trainer.synthetic --train 320 --test 80 --min-size 24 --out $(DEMO)/state/vidjobs/local/volumes/demo-data/TinyVIRAT
+	vidjobs submit train conf/quickstart.yaml --cluster local --watch
+	vidjobs logs --grep 'val  Loss' --plot $(DEMO)/losses.png
+	vidjobs submit eval conf/quickstart.yaml --cluster local --from quickstart-train@best --watch
+	vidjobs fetch predictions -o $(DEMO)/eval
+	vidjobs fetch checkpoints quickstart-train --best -o $(DEMO)/train
+	vidjobs report quickstart-train quickstart-eval -o $(DEMO)
+	vidjobs status
+	@echo "the report is $$(ls $(DEMO)/report-*.html), the curves $(DEMO)/losses.png"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q

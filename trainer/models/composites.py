@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trainer.models.i3d import I3D
 from trainer.models.layers import Part
 from trainer.models.registry import register_model
-from trainer.models.resizer import KERNELS, Resizer
+from trainer.models.resizer import KERNELS, ConvUnit, Resizer
 from trainer.models.spatial_transformer import SpatialTransformer
 from trainer.models.transformer_resizer import TransformerResizer
 
@@ -19,8 +19,11 @@ class ResizedI3D(nn.Module):
 
     head_module = "i3d.logits"
 
-    def __init__(self, transformer: Part | None, resizer: Part, i3d: I3D, *, freeze_i3d: bool) -> None:
+    def __init__(self, transformer: Part | None, resizer: Part, i3d: I3D, *, freeze_i3d: bool, bn_momentum: float) -> None:
         super().__init__()
+        for part in resizer.modules():
+            if isinstance(part, ConvUnit) and part.bn is not None:
+                part.bn.momentum = bn_momentum  # published as I3D's, so the option means both
         if transformer is not None:
             self.transformer = transformer
         self.resizer = resizer
@@ -60,7 +63,7 @@ def resizer_i3d(
     `frames` and `size` are the mode's. `freeze_i3d` keeps I3D as it is, but for its logits.
     """
     i3d = I3D(num_classes, mode, in_channels=in_channels, head=head, dropout=dropout, bn_momentum=bn_momentum)
-    return ResizedI3D(None, _resizer(i3d, resizer, residual_blocks, frames, size), i3d, freeze_i3d=freeze_i3d)
+    return ResizedI3D(None, _resizer(i3d, resizer, residual_blocks, frames, size), i3d, freeze_i3d=freeze_i3d, bn_momentum=bn_momentum)
 
 
 @register_model(parts=("transformer", "resizer", "i3d"))
@@ -83,7 +86,9 @@ def stn_resizer_i3d(
     """Spatial transformer on each frame, learned resizer, I3D: small video to classes"""
     i3d = I3D(num_classes, mode, in_channels=in_channels, head=head, dropout=dropout, bn_momentum=bn_momentum)
     transformer = SpatialTransformer(in_size, legacy_frame_view=legacy_frame_view, in_channels=in_channels)
-    return ResizedI3D(transformer, _resizer(i3d, resizer, residual_blocks, frames, size), i3d, freeze_i3d=freeze_i3d)
+    return ResizedI3D(
+        transformer, _resizer(i3d, resizer, residual_blocks, frames, size), i3d, freeze_i3d=freeze_i3d, bn_momentum=bn_momentum
+    )
 
 
 @register_model(parts=("resizer", "i3d"))
@@ -115,7 +120,7 @@ def transformer_resizer_i3d(
         frames=frames or i3d.frames, size=size or i3d.size, in_size=in_size, residual_blocks=residual_blocks,
         read_at=read_at, apply_at=apply_at, legacy_frame_view=legacy_frame_view, in_channels=in_channels,
     )  # fmt: skip
-    return ResizedI3D(None, combined, i3d, freeze_i3d=freeze_i3d)
+    return ResizedI3D(None, combined, i3d, freeze_i3d=freeze_i3d, bn_momentum=bn_momentum)
 
 
 def _resizer(i3d: I3D, kernels: Literal["2d", "3d"], residual_blocks: int, frames: int | None, size: int | None) -> Resizer:
