@@ -27,7 +27,7 @@ demo: export PATH := $(BIN):$(PATH)
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
 	vidjobs volume create demo-data
-	python -m trainer.synthetic --train 320 --test 80 --min-size 24 --out $(DEMO)/state/vidjobs/local/volumes/demo-data/TinyVIRAT
+	python -m trainer.synthetic --train 320 --test 80 --min-size 24 --alone --out $(DEMO)/state/vidjobs/local/volumes/demo-data/TinyVIRAT
 	vidjobs submit train conf/quickstart.yaml --cluster local --watch
 	vidjobs logs --grep 'val  Loss' --plot $(DEMO)/losses.png
 	vidjobs submit eval conf/quickstart.yaml --cluster local --from quickstart-train@best --watch

@@ -70,16 +70,18 @@ def make_tinyvirat(
     seed: int = 1,
     frames: tuple[int, int] = (24, 64),
     sizes: tuple[int, int] = (10, 128),
+    alone: bool = False,
     processes: int = 0,
 ) -> None:
     """Write a dataset of `train` + `test` clips under `out`, the same for the same arguments.
 
-    `frames` and `sizes` are the least and most frames of a clip and px of a side. `processes` 0: one for each core, none for a few clips.
+    `frames` and `sizes` are the least and most frames of a clip and px of a side. `alone`: one motion (or none) in each clip, which
+    a short training tells apart; else they are drawn independently. `processes` 0: one for each core, none for a few clips.
     Raises CannotWrite.
     """
     plans = {
-        "train": plan(train, seed=(seed, 0), frames=frames, sizes=sizes),
-        "test": plan(test, seed=(seed, 1), frames=frames, sizes=sizes),
+        "train": plan(train, seed=(seed, 0), frames=frames, sizes=sizes, alone=alone),
+        "test": plan(test, seed=(seed, 1), frames=frames, sizes=sizes, alone=alone),
     }
     jobs = [(out / "videos" / split / tube.path, tube) for split, tubes in plans.items() for tube in tubes]
     with writing(out):
@@ -91,14 +93,19 @@ def make_tinyvirat(
             (out / f"tiny_{split}.json").write_text(json.dumps({"tubes": [tube.annotation() for tube in tubes]}, indent=1))
 
 
-def plan(count: int, *, seed: tuple[int, ...], frames: tuple[int, int], sizes: tuple[int, int]) -> list[Tube]:
-    """What to make: every motion in `RATE` of the clips and, from 7 clips on, alone in at least one (so that every class occurs)."""
+def plan(count: int, *, seed: tuple[int, ...], frames: tuple[int, int], sizes: tuple[int, int], alone: bool = False) -> list[Tube]:
+    """What to make: every motion in `RATE` of the clips and, from 7 clips on, alone in at least one (so that every class occurs).
+
+    `alone`: each of the seven, standing still among them, in a seventh of the clips.
+    """
     rng = np.random.default_rng(seed)
-    shown = np.zeros((count, len(MOVING)), dtype=bool)
-    for column in range(len(MOVING)):
-        shown[rng.permutation(count)[: round(RATE * count)], column] = True
-    alone = np.vstack([np.zeros((1, len(MOVING)), dtype=bool), np.eye(len(MOVING), dtype=bool)])[:count]
-    shown[: len(alone)] = alone
+    single = np.vstack([np.zeros((1, len(MOVING)), dtype=bool), np.eye(len(MOVING), dtype=bool)])
+    shown = np.resize(single, (count, len(MOVING)))
+    if not alone:
+        for column in range(len(MOVING)):
+            shown[len(single) :, column] = False
+            shown[rng.permutation(count)[: round(RATE * count)], column] = True
+        shown[: len(single)] = single[:count]
     lengths = rng.integers(frames[0], frames[1] + 1, count)
     sides = 2 * rng.integers((sizes[0] + 1) // 2, sizes[1] // 2 + 1, count)
     tubes: list[Tube] = []
@@ -219,13 +226,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--frames", type=int, nargs=2, default=(24, 64), metavar=("LEAST", "MOST"), help="of a clip (24 64)")
     parser.add_argument("--min-size", type=int, default=10, metavar="PX", help="side of the smallest frames (10)")
     parser.add_argument("--max-size", type=int, default=128, metavar="PX", help="side of the largest frames (128)")
+    parser.add_argument("--alone", action="store_true", help="one motion in each clip; quicker to learn")
     arguments = parser.parse_args(argv)
     if not (10 <= arguments.min_size <= arguments.max_size and 1 <= arguments.frames[0] <= arguments.frames[1]):
         parser.error("--min-size is at least 10 and at most --max-size; --frames is LEAST MOST, at least 1")
     sizes = (arguments.min_size, arguments.max_size)
     frames = (arguments.frames[0], arguments.frames[1])
     try:
-        make_tinyvirat(arguments.out, train=arguments.train, test=arguments.test, seed=arguments.seed, frames=frames, sizes=sizes)
+        make_tinyvirat(
+            arguments.out,
+            train=arguments.train,
+            test=arguments.test,
+            seed=arguments.seed,
+            frames=frames,
+            sizes=sizes,
+            alone=arguments.alone,
+        )
     except CannotWrite as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,3 +136,13 @@ def test_impossible_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> N
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 2
     assert not (tmp_path / "set").exists()
+
+
+def test_alone_gives_each_clip_one_motion_or_none() -> None:
+    """All seven kinds are equally frequent, so a guess is right once in seven."""
+    tubes = plan(70, seed=(3, 0), frames=(16, 16), sizes=(28, 28), alone=True)
+
+    shown = Counter(tube.motions for tube in tubes)
+
+    assert len(shown) == 7
+    assert set(shown.values()) == {10}
