@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 DEMO ?= demo-run
 
-.PHONY: help demo test test-all lint bench image clean
+.PHONY: help demo test test-all lint docs bench image clean
 
 help:
 	@echo "make demo      install, then train a small network on videos made on the spot, and show losses, checkpoints and report"
 	@echo "make test      install, then the default tests (under 3 minutes)"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff, mypy --strict, import rules"
+	@echo "make docs      write conf/KEYS.md, every key of a conf, from the dataclasses"
 	@echo "make bench     measure, as ratios against named peers"
 	@echo "make image     build the container image with buildah or docker"
 
@@ -29,7 +30,8 @@ demo: $(VENV)/.installed
 	vidjobs volume create demo-data
 	python -m trainer.synthetic --train 320 --test 80 --min-size 24 --alone --out $(DEMO)/state/vidjobs/local/volumes/demo-data/TinyVIRAT
 	vidjobs submit train conf/quickstart.yaml --cluster local --watch
-	vidjobs logs --grep 'val  Loss' --plot $(DEMO)/losses.png
+	vidjobs logs --grep 'val  Loss'
+	vidjobs logs --plot $(DEMO)/losses.png
 	vidjobs submit eval conf/quickstart.yaml --cluster local --from quickstart-train@best --watch
 	vidjobs fetch predictions -o $(DEMO)/eval
 	vidjobs fetch checkpoints quickstart-train --best -o $(DEMO)/train
@@ -48,6 +50,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs:
+	$(PYTHON) tests/contract/conf_keys.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -s -m bench tests/bench/bench_*.py

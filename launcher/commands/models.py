@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any
 
 from launcher import output
@@ -27,9 +28,8 @@ def run(*, as_json: bool = False) -> int:
     if as_json:
         output.json_result(models)
         return 0
-    rows = []
     for model in models:
+        output.result(f"{output.paint(model['name'], 'bold')}  ({model['kind']})  {model['summary']}")
         options = ", ".join(f"{name}={json.dumps(default)}" for name, default in model["options"].items())
-        rows.append([model["name"], model["kind"], model["summary"], options])
-    output.table(["name", "kind", "what", "options"], rows)
+        output.result(textwrap.fill(options, width=100, initial_indent="    ", subsequent_indent="    "))
     return 0
