@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ class Verdict:
     faults: tuple[Fault, ...] = ()
     defaults: dict[str, Any] = field(default_factory=dict)  # key path -> the value that the trainer fills in
     note: str = ""
+
+
+def all_faults(ours: Sequence[Fault], verdict: Verdict) -> list[Fault]:
+    """The launcher's faults and the trainer's, one for each key: of a value that was not resolved the trainer says nothing new."""
+    if any(not fault.path for fault in ours):
+        return list(ours)  # a file that cannot be read: what it says to the trainer says nothing
+    told = {fault.path for fault in ours}
+    return list(dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)]))
 
 
 def check(experiment: Experiment) -> Verdict:

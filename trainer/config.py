@@ -163,8 +163,8 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def dump(config: Config) -> str:
-    """YAML text of `flat`."""
-    return yaml.safe_dump(flat(config), sort_keys=False, allow_unicode=True)
+    """YAML text of `flat`, in ASCII: PyYAML writes U+0085 as it is and reads it back as a space."""
+    return yaml.safe_dump(flat(config), sort_keys=False)
 
 
 def _fold_options(section: Mapping[str, Any]) -> dict[str, Any]:

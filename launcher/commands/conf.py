@@ -17,15 +17,16 @@ from launcher.conf.resolve import Experiment
 from launcher.errors import ConfError
 from launcher.plan import read
 from launcher.profiles import choose
-from launcher.trainer_check import Verdict, check, filled, with_defaults
+from launcher.trainer_check import Verdict, all_faults, check, filled, with_defaults
 
 
 def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, explain: bool = False, as_json: bool = False) -> int:
     profile = choose(cluster)
     experiment = read(conf, profile=profile, backend=for_profile(profile), sets=sets)
     verdict = check(experiment)
-    if experiment.faults or verdict.faults:
-        raise ConfError([*experiment.faults, *verdict.faults])
+    faults = all_faults(experiment.faults, verdict)
+    if faults:
+        raise ConfError(faults)
     if verdict.note:
         output.warn(f"{verdict.note}; its defaults are not shown")
     found = settings(with_defaults(experiment, verdict))

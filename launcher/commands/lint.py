@@ -12,7 +12,7 @@ from launcher.errors import Fault
 from launcher.lint import Finding, lint
 from launcher.plan import cluster_faults, read
 from launcher.profiles import choose
-from launcher.trainer_check import check
+from launcher.trainer_check import all_faults, check
 
 CONF_FAULTS = 2
 
@@ -22,8 +22,8 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     backend = for_profile(profile)
     experiment = read(conf, profile=profile, backend=backend, sets=sets)
     verdict = check(experiment)
-    faults = [*experiment.faults, *cluster_faults(experiment, profile, backend), *verdict.faults]
-    findings = [*map(_as_finding, dict.fromkeys(faults)), *lint(experiment, profile)]
+    faults = all_faults([*experiment.faults, *cluster_faults(experiment, profile, backend)], verdict)
+    findings = [*map(_as_finding, faults), *lint(experiment, profile)]
     if verdict.note:
         output.warn(verdict.note)
     if as_json:

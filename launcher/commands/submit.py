@@ -11,11 +11,11 @@ from launcher.all_backends import for_profile
 from launcher.backend_base import Backend, Phase
 from launcher.errors import AdmissionError, ClusterError, ConfError, Fault, UserError, VidjobsError
 from launcher.lint import lint
-from launcher.plan import Plan, plan
+from launcher.plan import Plan, plan, read
 from launcher.profiles import ClusterProfile, choose
 from launcher.records import RunRecord
 from launcher.render import to_yaml
-from launcher.trainer_check import check
+from launcher.trainer_check import all_faults, check
 
 
 def _refuse_or_warn(made: Plan, profile: ClusterProfile) -> None:
@@ -89,7 +89,11 @@ def run(
         raise UserError("--watch follows a run, and --dry-run starts none", hint="leave one of them out")
     profile = choose(cluster)
     place = for_profile(profile, backend)
-    made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name)
+    try:
+        made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name)
+    except ConfError as error:
+        verdict = check(read(conf, profile=profile, backend=place, sets=sets, name=name))
+        raise ConfError(all_faults(error.faults, verdict)) from error
     _refuse_or_warn(made, profile)
     if dry_run:
         return _dry_run(made, place, dry_run, as_json=as_json)

@@ -35,10 +35,15 @@ def name_problem(name: str) -> tuple[str, str]:
     return "", ""
 
 
+def is_claim(name: str) -> bool:
+    """Whether Kubernetes would take it as the name of a claim: a DNS subdomain, so never a path."""
+    return len(name) <= 253 and bool(_SUBDOMAIN.fullmatch(name))
+
+
 def job_problems(job: JobConf) -> Iterator[Problem]:
     """Every problem of the section, by key path below `job`."""
     if job.image and not _IMAGE.fullmatch(job.image):
-        yield "image", f'"{job.image}" is not the name of an image', ""
+        yield "image", f"{job.image!r} is not the name of an image", ""
     if job.nodes != 1:
         yield "nodes", f"is {job.nodes}; this version trains on one node", "ask for several GPUs of one node: job.resources.gpus"
     yield from _code(job)
@@ -78,7 +83,7 @@ def _volumes(job: JobConf) -> Iterator[Problem]:
     roles: set[str] = set()
     for index, volume in enumerate(job.volumes):
         where = f"volumes[{index}]"
-        if not _SUBDOMAIN.fullmatch(volume.claim):
+        if not is_claim(volume.claim):
             yield f"{where}.claim", f'"{volume.claim}" cannot name a claim', 'lower-case letters, digits, "-" and "."'
         for key, path in (("mount", volume.mount), ("stage_to", volume.stage_to)):
             if path and (why := _path_problem(path, used)):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from launcher.conf.checks import job_problems, name_problem
+from launcher.conf.checks import is_claim, job_problems, name_problem
 from launcher.conf.convert import convert, fault_at, key_of, unknown_key
 from launcher.conf.layers import environment_layer, file_layer, given_layer, set_layer
 from launcher.conf.nodes import KeyPath, Node, Origin, find, from_plain, merge, plain, without_nulls
@@ -100,8 +100,8 @@ def resolve(
 
 
 def places(volumes: Sequence[VolumeConf], place: Place) -> dict[str, str]:
-    """What ${runs} and ${data} stand for."""
-    return {volume.as_: seen_at(volume, place) for volume in volumes if volume.as_}
+    """What ${runs} and ${data} stand for. A claim that cannot be one is told as a fault later; no backend is asked where it is."""
+    return {volume.as_: seen_at(volume, place) if is_claim(volume.claim) else volume.mount for volume in volumes if volume.as_}
 
 
 def seen_at(volume: VolumeConf, place: Place) -> str:

@@ -86,7 +86,7 @@ def run_dir(run: str) -> RunDir:
 
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > 253:
-        raise UserError(f'"{name}" cannot be the name of a {what}', hint="lowercase letters, digits and - only, as Kubernetes wants it")
+        raise UserError(f'"{name}" cannot be the name of a {what}', hint="lower-case letters, digits, - and ., as Kubernetes wants it")
 
 
 @dataclass(frozen=True, kw_only=True)

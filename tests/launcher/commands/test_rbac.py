@@ -40,10 +40,12 @@ def test_one_feature_alone_in_the_profiles_namespace(
     assert len(role["rules"]) == len(FEATURES["fetch"])
 
 
-def test_this_machine_needs_no_rights_and_a_typo_is_helped() -> None:
-    """Both are the person's to correct."""
-    with pytest.raises(UserError, match="this machine"):
-        rbac.run(cluster="local")
+def test_it_prints_without_a_cluster_and_a_typo_is_helped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever has no cluster yet asks an administrator with it."""
+    assert rbac.run(cluster="local") == 0
+    told = capsys.readouterr()
+    assert "kind: Role" in told.out
+    assert "this machine needs no rights" in told.err
     with pytest.raises(UserError) as typo:
         rbac.run(cluster="generic", features=["fech"])
     assert 'did you mean "fetch"?' in typo.value.hint

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from launcher.conf.checks import LONGEST_NAME
+from launcher.conf.resolve import resolve
 from launcher.errors import ConfError
+from launcher.profiles import load
 from launcher.render import quoted
 
 Resolve = Callable[..., Any]
@@ -164,3 +167,16 @@ def test_the_flat_conf_reads_back_as_it_was_resolved(resolved: Resolve, text: st
     experiment = resolved(f"data: {{root: {quoted(text)}}}\n")
     assert not experiment.faults
     assert yaml.safe_load(experiment.flat_text) == {"data": {"root": text}}
+
+
+def test_a_claim_that_is_a_path_is_one_fault_among_the_others(tmp_path: Path) -> None:
+    """No backend is asked where such a claim lies, so every fault of the file is told, each at its line."""
+    path = tmp_path / "conf.yaml"
+    path.write_text("job:\n  retries: many\n  volumes: [{claim: ../x, mount: /runs, as: runs}]\n")
+
+    def place(claim: str, _mount: str) -> str:
+        raise AssertionError(f"asked for {claim}")
+
+    found = resolve(path, profile=load("local"), place=place)
+
+    assert {(fault.path, fault.line) for fault in found.faults} >= {("job.retries", 2), ("job.volumes[0].claim", 3)}
