@@ -147,11 +147,7 @@ def save(path: Path, content: Mapping[str, Any], *, kind: Literal["weights", "st
 
 def read_weights(path: Path) -> dict[str, Any]:
     """A WeightsFile, on the CPU. Its sha256 is checked when a manifest stands beside it. Raises DataError."""
-    folder = RunFolder(path.parent.parent)
-    if path.parent.name == folder.checkpoints.name:
-        entry = Manifest.load(folder).files.get(path.name)
-        if entry is not None:
-            require_whole(path, entry)
+    require_as_written(path)
     return _read(path)
 
 
@@ -197,6 +193,14 @@ def _entry(path: Path, content: Mapping[str, Any]) -> Entry:
         sha256=sha256,
         metrics=dict(content["metrics"]) if weights else {},
     )
+
+
+def require_as_written(path: Path) -> None:
+    """Raise DataError when the manifest beside the file names it and says otherwise; a file without one may be anything."""
+    run = RunFolder(path.absolute().parent.parent)
+    entry = Manifest.load(run).files.get(path.name) if path.absolute().parent == run.checkpoints else None
+    if entry is not None:
+        require_whole(path, entry)
 
 
 def require_whole(path: Path, entry: Entry) -> None:

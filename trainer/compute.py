@@ -10,7 +10,7 @@ import os
 import shutil
 import sysconfig
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,10 +61,6 @@ class Compute:
         )
         decided._switch()
         return decided
-
-    def expecting(self, clips: int) -> Compute:
-        """The same for micro-batches of `clips` clips."""
-        return replace(self, clips=clips)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move the model to the device, lay it out, compile it in place (its parameter names stay). Returns it."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from trainer import config as conf
 from trainer import losses, metrics, provenance
-from trainer.checkpoints import FORMAT, Manifest, require_whole
+from trainer.checkpoints import FORMAT, require_as_written
 from trainer.compute import Compute
 from trainer.config import Config
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
@@ -117,10 +117,7 @@ def require_init(config: Config, parts: tuple[str, ...]) -> str | dict[str, str]
 
 def _fields(path: Path) -> dict[str, Any]:
     """What a checkpoint says beside its tensors, after its sha256 was compared with the manifest that names it. Raises DataError."""
-    run = RunFolder(path.absolute().parent.parent)
-    entry = Manifest.load(run).files.get(path.name) if path.absolute().parent == run.checkpoints else None
-    if entry is not None:
-        require_whole(path, entry)
+    require_as_written(path)
     return read_tensors(str(path))[1]
 
 

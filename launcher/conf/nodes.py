@@ -32,10 +32,6 @@ class Node:
     text: str = ""
 
 
-def mapping(children: Mapping[str, Node], origin: Origin) -> Node:
-    return Node(dict(children), origin)
-
-
 def from_plain(value: Any, origin: Origin) -> Node:
     """A tree from plain containers, all of one origin."""
     if isinstance(value, Mapping):

@@ -137,9 +137,10 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
                 total, len(clip_THWC), seed=self._seed, epoch=epoch, sample=index, random_start=random_start, flip=self._data.flip
             )
             start, flip = drawn.start, drawn.flip
-        source = self._frames[offset + start : offset + total][: len(clip_THWC)]
-        clip_THWC[: len(source)] = source[:, :, ::-1] if flip else source
-        clip_THWC[len(source) :] = clip_THWC[len(source) - 1]  # a short video repeats its last frame
+        wanted = sampling.clip_indices(total, len(clip_THWC), start)
+        np.take(self._frames[offset : offset + total], wanted, axis=0, out=clip_THWC, mode="clip")  # "clip": without a buffer between
+        if flip:
+            clip_THWC[:] = clip_THWC[:, :, ::-1]
 
     @property
     def _frames(self) -> Frames:

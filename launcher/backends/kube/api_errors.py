@@ -54,11 +54,6 @@ def server_message(body: bytes) -> str:
     return text[:2000]
 
 
-def is_rbac(message: str) -> bool:
-    """True when the server refused for a missing right, not for what the object says."""
-    return _RBAC.search(message) is not None
-
-
 def unreachable(error: Exception, where: Where, *, sent: bool) -> ClusterError:
     """The error for a request that got no (whole) answer. `sent`: the server may have acted on it."""
     reason = str(error)
