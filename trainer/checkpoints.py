@@ -37,8 +37,7 @@ class WeightsFile(TypedDict):
     classes: list[str]
     frames: int
     size: int
-    normalisation: dict[str, Any]
-    channel_order: str
+    normalisation: dict[str, Any]  # mean, std and order of the channels (trainer/data/normalise.py)
     fps: float
     epoch: int
     step: int

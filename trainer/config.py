@@ -1,4 +1,4 @@
-"""Every setting of the trainer, with its default: what `data`, `model`, `train`, `test`, `eval` and `compute` take.
+"""Every setting of the trainer, with its default: what each section of a conf takes.
 
 Standard library and PyYAML only, so that `check` answers in a moment, without torch. `read` and `parse` take one flat
 conf (the launcher resolved `extends` and `${...}` already), apply `a.b=v`, convert each scalar by its field's type,
@@ -8,7 +8,6 @@ and report all faults at once. The value is frozen and saved as `conf.yaml` in t
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
+from trainer.conversion import convert
 from trainer.errors import ConfFault, Fault, did_you_mean
 
 Auto = Literal["auto"]
@@ -24,20 +24,50 @@ Auto = Literal["auto"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConf:
-    """Which clips, and how a clip is cut from a video."""
+    """Which videos, and how a clip is cut from one: kept (resize), chosen (frames, stride, start), cropped (crop), fed (normalise)."""
 
     name: str = "tinyvirat"  # dataset: a module of trainer/data/datasets
     root: str = ""  # the dataset's folder; required
-    classes: str = ""  # file of class names in index order; "" = <root>/classes.txt
+    classes: str = ""  # file of class names in index order; "" = the dataset's usual one
+    annotation: str = ""  # annotation file, or folder of split lists; "" = the dataset's usual place under root
+    layout: Literal["videos", "frames"] = "videos"  # which of the dataset's layouts lies under root: video files, or folders of jpg
+    fold: int = 1  # number of the official split, where a dataset has several (UCF101, HMDB51: 1 to 3)
+    stream: Literal["rgb", "flow"] = "rgb"  # flow: the images that prepare.flow_to wrote
+    flow_root: str = ""  # folder of flow images, laid out as `layout: frames`; stream: flow reads it
+    flow_channels: Literal[2, 3] = 3  # u, v; or u, v and magnitude
+    source: Literal["cache", "files"] = "cache"  # training reads clips from the packed uint8 cache, or decodes the files each time
+    resize: str = ""  # how frames are kept: "" = size x size; "128x171" (height x width); "short:240"; "original"
+    fps: float = 0.0  # frames a second after resampling by time stamps; 0 = every frame of the file as it comes
     frames: int = 32  # frames in a clip
+    stride: int = 1  # from one frame of a clip to the next
     size: int = 28  # px, side of the square frames that the model is fed
-    start: Literal["first", "random"] = "first"  # where a training clip starts; evaluation always starts at the first frame
-    flip: float = 0.5  # probability that a training clip is mirrored, all its frames together
-    short: Literal["repeat", "drop"] = "repeat"  # a video shorter than `frames`: repeat its last frame, or leave it out and say so
+    start: Literal["first", "random", "center", "every"] = "first"  # where training clips start; every: one at each `step` frames
+    step: int = 0  # frames between the starts of start: every; 0 = a clip's length, so that clips do not overlap
+    test_start: Literal["first", "center", "random", "uniform", "every"] = (
+        "first"  # the same for test, eval and validation; uniform: test_clips
+    )
+    test_clips: int = 1  # clips a video, evenly spread, of test_start: uniform
+    test_step: int = 0  # as step, of test_start: every
+    val_clips: int = 0  # test_clips of the validations during training; 0 = test_clips
+    val_step: int = 0  # test_step of the validations during training; 0 = test_step
+    short: Literal["repeat", "loop", "drop"] = "repeat"  # a video shorter than a clip: repeat its last frame, start over, or leave it out
+    crop: Literal["none", "center", "random", "corners", "multi_scale", "rectangle"] = (
+        "none"  # of training frames; none: squeezed into size
+    )
+    scales: tuple[float, ...] = (1.0, 0.8409, 0.7071, 0.5946, 0.5)  # of the short side, which corners and multi_scale draw from
+    jitter: tuple[int, ...] = ()  # [least, most] px that the short side of a training clip is resized to before the crop
+    test_crop: Literal["none", "center", "top_left", "top_right", "bottom_left", "bottom_right"] = "none"  # without training
+    test_short: int = 0  # px that the short side is resized to before test_crop; 0 = as kept
+    flip: float = 0.5  # probability that a training clip is mirrored, all its frames together; flow's u changes its sign
+    normalise: str = "minus_one_one"  # preset of trainer/data/normalise.py; `mean` and `std` win over it
+    mean: tuple[float, ...] = ()  # of each channel, on 0..255
+    std: tuple[float, ...] = ()  # of each channel, on 0..255
+    channels: Literal["auto", "rgb", "bgr"] = "auto"  # order in which the model is fed colours; auto: the preset's
     broken: Literal["fail", "exclude"] = "fail"  # files of which nothing can be read: stop, or train without them (prepare names them)
+    val_from: Literal["train", "test"] = "train"  # where validation comes from in a dataset without a split of its own for it
     val_fraction: float = 0.1  # of each class's training clips, held out for validation
     split_seed: int = 22  # of the validation split
-    cache: str = ""  # folder of decoded uint8 clips; "" = <runs>/.cache/<hash of the data settings>
+    cache: str = ""  # folder of decoded uint8 frames; "" = <runs>/.cache/<hash of the data settings>
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +87,33 @@ class TrainConf:
 
     epochs: int = 30
     max_steps: int = 0  # optimizer steps; 0 = as many as `epochs` has
+    epoch_size: int = 0  # clips in an epoch, drawn from the training clips as often as needed; 0 = each clip once
     batch: int = 32  # clips in a micro-batch, over all processes
     accumulate: int = 1  # micro-batches in one optimizer step; an incomplete last window still counts
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
+    lr_scaling: Literal["none", "linear"] = "none"  # linear: lr times the number of processes
+    lr_of: dict[str, float] = field(default_factory=dict)  # lr multiplier by the start of a parameter's name: {fc8: 10}; longest wins
+    bias_lr: float = 1.0  # lr multiplier of biases
+    bias_decay: bool = True  # weight decay of biases, too
     weight_decay: float = 0.0
     momentum: float = 0.9  # sgd only
+    dampening: float = 0.0  # sgd only
+    nesterov: bool = False  # sgd only
     schedule: Literal["constant", "step", "cosine"] = "constant"
-    milestones: tuple[int, ...] = ()  # epochs at which `step` multiplies lr by gamma
+    milestones: tuple[int, ...] = ()  # where `step` multiplies lr by gamma
+    milestone_unit: Literal["epochs", "steps"] = "epochs"
     gamma: float = 0.1
     warmup_steps: int = 0  # optimizer steps of linear warm-up
+    warmup_epochs: float = 0.0  # the same in epochs; the longer of both holds
+    warmup_lr: float = 0.0  # where the warm-up starts
+    clip_grad: float = 0.0  # greatest L2 norm of all gradients together; 0 = no limit
+    freeze_norm: bool = False  # BatchNorm statistics stay as they were loaded
     seed: int = 1
     validate_every: int = 1  # epochs
-    select: str = "f1_macro"  # validation metric that names the best checkpoint; "loss" = lowest
+    select: str = (
+        "auto"  # validation metric that names the best checkpoint; "loss" = lowest; auto: f1_macro, or top1 with one label a video
+    )
     checkpoint_steps: int = 0  # optimizer steps between states inside an epoch; 0 = only at its end
     keep_weights: str = "all"  # which epochs' weights stay: "all", "last:N" or "best"; best and last always stay
     log_every: int = 1  # optimizer steps in one `train Loss:` line (their mean)
@@ -89,11 +133,64 @@ class TestConf:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConf:
-    """`eval`: everything about one checkpoint (`model.init`)."""
+    """`eval`: everything about one checkpoint (`model.init`). How a video's clips make one answer holds for `test`, too."""
 
     split: Literal["test", "val", "train"] = "test"
     threshold: float = 0.5
     samples: tuple[int, ...] = (0, 1, 2, 3)  # clips whose resizer frames are written as PNG beside their inputs
+    combine: Literal["mean", "max"] = "mean"  # the softmax of a video's clips into its scores
+    best_frames: tuple[int, ...] = ()  # K: each class's mean over its K highest-scoring frames; [10, 20, 30, 50] in the two-stream system
+    labels: int = 10  # classes a video in val.json
+    formats: tuple[
+        Literal["two_stream"], ...
+    ] = ()  # more files as older systems wrote them: two_stream: output_val_*.pkl and -clstk-*.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseConf:
+    """`fuse`: late fusion of the scores of two or more eval runs, as RGB and flow."""
+
+    streams: dict[str, str] = field(
+        default_factory=dict
+    )  # name -> eval run beside this one, or a folder of predictions: {rgb: ..., flow: ...}
+    weights: dict[str, float] = field(default_factory=dict)  # share of each stream; empty: equal, or the best of search_on
+    search_on: dict[str, str] = field(default_factory=dict)  # name -> eval run of the validation split, on which weights are searched
+    search_steps: int = 20  # weights tried: 0, 1/20, ... 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConf:
+    """`infer`: what a checkpoint (`model.init`) says about videos."""
+
+    input: tuple[str, ...] = ()  # files, folders, globs, a webcam's number, or "-" for raw RGB24 frames on stdin
+    stdin_size: str = ""  # "340x256" (width x height) of the frames on stdin
+    stdin_fps: float = 30.0
+    step: int = 0  # frames from one window to the next; 0 = a window's length
+    top: int = 5  # classes in an answer
+    overlay: bool = True  # also write <name>-labelled.mp4
+    window: bool = False  # also show it live, where there is a display
+    max_windows: int = 0  # of each input, as of a webcam that never ends; 0 = all
+    allow_random_head: bool = False  # answer although the last layer was never trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConf:
+    """`prepare`: what to make of the download before the dataset is read and reported on. A step is left out unless asked for."""
+
+    organise: str = ""  # flat folder of v_<Class>_gXX_cYY.avi to sort into class folders under data.root
+    annotate: bool = False  # build the dataset's annotation file from the official lists
+    videos_to: str = ""  # folder for videos with a short distance between key frames, laid out as data.root
+    gop: int = 16  # frames from key frame to key frame in videos_to
+    short_side: int = 0  # px, of videos_to and frames_to; 0 = as they are
+    frames_to: str = ""  # folder for frames as jpg, laid out as `layout: frames`
+    frames_rule: Literal["kinetics", "ucf101", "c3d"] = "ucf101"  # ffmpeg's settings of the two-stream, the compressed and the C3D system
+    flow_to: str = ""  # folder for optical flow, laid out as `layout: frames`
+    flow_method: Literal["farneback", "dis-fast", "dis-medium"] = "farneback"  # never two in one dataset
+    flow_bound: int = 8  # px of displacement at which a flow image is full
+    flow_gap: int = 1  # frames from one frame to the one that its flow leads to
+    stats: bool = False  # mean and standard deviation of the training frames, into the report
+    shards: int = 1  # pods that share the work; shard `shard` does every shards-th video
+    shard: int = -1  # this one's number; -1: the environment's JOB_COMPLETION_INDEX, or 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +217,9 @@ class Config:
     train: TrainConf = field(default_factory=TrainConf)
     test: TestConf = field(default_factory=TestConf)
     eval: EvalConf = field(default_factory=EvalConf)
+    fuse: FuseConf = field(default_factory=FuseConf)
+    infer: InferConf = field(default_factory=InferConf)
+    prepare: PrepareConf = field(default_factory=PrepareConf)
     compute: ComputeConf = field(default_factory=ComputeConf)
 
 
@@ -187,66 +287,6 @@ def _section(kind: type, raw: Mapping[str, Any], prefix: str) -> tuple[Any, list
         except ValueError as error:
             faults.append(Fault(path=path, message=str(error)))
     return kind(**values), faults
-
-
-def convert(value: Any, kind: Any) -> Any:
-    """`value` as the field's type. Strings are read as scalars ("1e-3" is a float). ValueError says what was expected."""
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, typing.get_args(kind))
-    if origin is Literal:
-        choices = typing.get_args(kind)
-        if value in choices and not isinstance(value, bool):
-            return value
-        hint = did_you_mean(str(value), [str(choice) for choice in choices])
-        raise ValueError(f"is {value!r}, not one of {', '.join(map(str, choices))}" + (f"; {hint}" if hint else ""))
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"is {value!r}, not a list")
-        return tuple(convert(item, typing.get_args(kind)[0]) for item in value)
-    if origin is dict or kind is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"is {value!r}, not a mapping")
-        item_kind = typing.get_args(kind)[1] if typing.get_args(kind) else Any
-        return {str(key): convert(item, item_kind) for key, item in value.items()}
-    return value if kind is Any else _convert_scalar(value, kind)
-
-
-def _convert_union(value: Any, kinds: tuple[Any, ...]) -> Any:
-    reasons = []
-    for kind in kinds:
-        try:
-            return convert(value, kind)
-        except ValueError as error:
-            reasons.append(str(error))
-    raise ValueError("; or ".join(reasons))
-
-
-def _convert_scalar(value: Any, kind: type) -> Any:
-    if kind is str:
-        if isinstance(value, (dict, list)) or value is None:
-            raise ValueError(f"is {value!r}, not text")
-        return str(value)
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-        raise ValueError(f"is {value!r}, not true or false")
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"is {value!r}, not {_NUMBERS[kind]}")
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"is {value!r}, not {_NUMBERS[kind]}") from None
-    if kind is float:
-        return number
-    if not number.is_integer():
-        raise ValueError(f"is {value!r}, not {_NUMBERS[kind]}")
-    return int(value) if not isinstance(value, str) else int(number)
-
-
-_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def _apply(raw: dict[str, Any], override: str) -> list[Fault]:

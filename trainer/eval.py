@@ -19,7 +19,7 @@ from trainer import figures, metrics, scoring, signatures
 from trainer.compute import process_count
 from trainer.config import Config
 from trainer.data.loader import ClipSet, cache_folder, open_split
-from trainer.data.transforms import to_model_input
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
 from trainer.evaluation import Predictions
 from trainer.lock import hold
@@ -122,7 +122,7 @@ def _write_frames(folder: RunFolder, scorer: Scorer, model: ResizedI3D, recorder
         name = sample_name(index, _labels(clips, index))
         inputs_THWC, _, _ = clips[0, index]
         with torch.no_grad():
-            resized = model.resize(scorer.compute.lay_out(to_model_input(scorer.compute.place(inputs_THWC[None]))))
+            resized = model.resize(scorer.compute.lay_out(ModelInput.of(scorer.config)(scorer.compute.place(inputs_THWC[None]))))
         outputs = to_pixels(resized[0])
         place = folder.figures / "resizer" / name
         for kind, frames in (("input", inputs_THWC.numpy()), ("output", outputs)):

@@ -13,11 +13,16 @@ from torch import Tensor, nn
 
 from trainer import losses, metrics
 from trainer.compute import Compute
-from trainer.data.transforms import to_model_input
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.errors import TryAgain
 
-METRICS = ("loss", "f1_macro", "f1_micro", "f1_samples", "accuracy")  # what `train.select` may name
+METRICS = ("auto", "loss", "f1_macro", "f1_micro", "f1_samples", "accuracy")  # what `train.select` may name
+
+
+def selected(select: str, *, multi_label: bool) -> str:
+    """The metric that `train.select` means."""
+    return ("f1_macro" if multi_label else "top1") if select == "auto" else select
 
 
 class Batch(Protocol):
@@ -53,16 +58,12 @@ class Predictions:
         return metrics.multi_label(chosen, self.targets, threshold if multi_label else 0.5)
 
 
-def model_input(batch: Batch, compute: Compute) -> Tensor:
-    """The batch's clips as the network takes them: (B, C, T, H, W) float32 on the device."""
-    return to_model_input(compute.place(batch.clips_BTHWC))
-
-
 def predict(
     model: nn.Module,
     batches: Iterable[Batch],
     compute: Compute,
     *,
+    inputs: ModelInput,
     loss: losses.Loss = losses.multi_label,
     rank: int = 0,
     world: int = 1,
@@ -82,15 +83,15 @@ def predict(
                 if stop is not None and peers.any(stop()):
                     raise TryAgain("stopped during evaluation")
                 if len(batch.indices_B):
-                    rows.append(_answer(model, batch, compute, loss))
+                    rows.append(_answer(model, batch, compute, inputs=inputs, loss=loss))
     finally:
         model.train(training)
     return _collect(peers, rows)
 
 
-def _answer(model: nn.Module, batch: Batch, compute: Compute, loss: losses.Loss) -> tuple[NDArray[Any], ...]:
+def _answer(model: nn.Module, batch: Batch, compute: Compute, *, inputs: ModelInput, loss: losses.Loss) -> tuple[NDArray[Any], ...]:
     targets = compute.place(batch.targets_BC)
-    logits = compute.run(model, model_input(batch, compute))
+    logits = compute.run(model, inputs(compute.place(batch.clips_BTHWC)))
     losses.require_match(logits, targets)
     each = loss(logits, targets)
     return logits.cpu().numpy(), batch.targets_BC.numpy(), batch.indices_B.numpy(), each.cpu().numpy()

@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer import optim
 from trainer.compute import Compute
 from trainer.config import TrainConf
-from trainer.data.transforms import to_model_input
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.errors import Diverged
-from trainer.evaluation import Batch, model_input
+from trainer.evaluation import Batch
 from trainer.losses import Loss, require_match
 
 NAMED = 20  # clips that a message names at most
@@ -51,6 +51,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     loss: Loss
     ids: Sequence[str]  # of the training clips
+    inputs: ModelInput
 
     @property
     def clips(self) -> int:
@@ -177,7 +178,7 @@ class _Window:
     def _backward(self, batch: Batch) -> Tensor:
         session = self._session
         targets = session.compute.place(batch.targets_BC)
-        logits = session.compute.run(session.network, model_input(batch, session.compute))
+        logits = session.compute.run(session.network, session.inputs(session.compute.place(batch.clips_BTHWC)))
         require_match(logits, targets)
         each = session.loss(logits, targets)
         torch.autograd.backward(each.sum() * (session.world.size / self.clips))  # DDP divides by the size
@@ -188,7 +189,7 @@ class _Window:
         session = self._session
         blank = session.compute.place(batch.clips_BTHWC.new_zeros((1, *batch.clips_BTHWC.shape[1:])))
         session.model.eval()
-        torch.autograd.backward(session.compute.run(session.network, to_model_input(blank)).sum() * 0.0)
+        torch.autograd.backward(session.compute.run(session.network, session.inputs(blank)).sum() * 0.0)
         session.model.train()
 
     def _exchange(self) -> AbstractContextManager[Any]:

@@ -7,11 +7,11 @@ from typing import Any
 
 from trainer import signatures
 from trainer.config import Config
+from trainer.data import normalise
 from trainer.errors import Fault, did_you_mean
 from trainer.models import rules
 from trainer.signatures import Signature
 
-COLOURS = 3  # channels of the clips that the datasets give
 _WEIGHTLESS = ("dropout", "bn_momentum", "freeze_i3d", "num_classes")  # a checkpoint may differ in these; classes are compared by name
 
 
@@ -65,26 +65,48 @@ def _bare_resizer(signature: Signature) -> Fault:
 
 
 def _from_data(config: Config, signature: Signature, num_classes: int | None) -> dict[str, Any]:
-    known = {"num_classes": num_classes, "frames": config.data.frames, "in_size": config.data.size}
+    """What the data decide. A resizer's `size` is what it enlarges to, so only a plain network's is the data's."""
+    data = config.data
+    known = {"num_classes": num_classes, "frames": data.frames, "in_size": data.size, "seq_len": data.frames}
+    known["in_channels"] = normalise.channels(data)
+    if len(signature.parts) == 1:
+        known["size"] = data.size
     return {key: value for key, value in known.items() if key in signature.options and value is not None}
 
 
+_SOURCES = {
+    "num_classes": "the dataset's number of classes", "frames": "data.frames", "seq_len": "data.frames", "in_size": "data.size",
+    "size": "data.size", "in_channels": "the number of channels of data.stream",
+}  # fmt: skip
+
+
 def _against_data(config: Config, signature: Signature, values: Mapping[str, Any], num_classes: int | None) -> list[Fault]:
-    sources = {"num_classes": "the dataset's number of classes", "frames": "data.frames", "in_size": "data.size"}
-    faults = []
+    faults = _fixed_clip(config, signature)
     for key, expected in _from_data(config, signature, num_classes).items():
         if values.get(key) not in (None, expected):
-            message = f"is {values[key]}, but {sources[key]} is {expected}"
+            message = f"is {values[key]}, but {_SOURCES[key]} is {expected}"
             faults.append(Fault(path=f"model.{key}", message=message, hint="leave it out: it comes from the data"))
+    if "in_channels" not in signature.options and normalise.channels(config.data) != normalise.COLOURS:
+        message = f"{signature.name} takes {normalise.COLOURS} channels, and the flow has {config.data.flow_channels}"
+        faults.append(Fault(path="data.flow_channels", message=message, hint="data.flow_channels: 3"))
     full = {key: option.default for key, option in signature.options.items()} | dict(values)
     if "mode" in full:
         faults += _mode(config, full["mode"], resized="resizer" in signature.parts)
     if full.get("head", "pooled") != "pooled":
         message = f"is {full['head']}, but {config.data.name} has labels for clips, not for frames"
         faults.append(Fault(path="model.head", message=message, hint="leave it out"))
-    if full.get("in_channels", COLOURS) != COLOURS:
-        faults.append(Fault(path="model.in_channels", message=f"is {full['in_channels']}, but clips are RGB, {COLOURS} channels"))
     return faults
+
+
+def _fixed_clip(config: Config, signature: Signature) -> list[Fault]:
+    if not signature.clip:
+        return []
+    frames, size = map(int, signature.clip.split("x"))
+    wanted = {"frames": (config.data.frames, frames), "size": (config.data.size, size)}
+    if signature.images:
+        del wanted["frames"]
+    hint = f"{signature.name} takes clips of {signature.clip}"
+    return [Fault(path=f"data.{key}", message=f"is {have}, not {need}", hint=hint) for key, (have, need) in wanted.items() if have != need]
 
 
 def _mode(config: Config, mode: str, *, resized: bool) -> list[Fault]:

@@ -20,9 +20,10 @@ from trainer.checkpoints import FORMAT, require_as_written
 from trainer.compute import Compute
 from trainer.config import Config
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.errors import ConfFault, DataError, Fault
-from trainer.evaluation import Predictions, predict
+from trainer.evaluation import Predictions, predict, selected
 from trainer.model_rules import weights_faults
 from trainer.models.weights import create_for, load_init, read_tensors
 from trainer.preflight import fit_workers
@@ -70,6 +71,11 @@ class Scorer:
         compute = Compute.from_conf(config.compute, world.local_rank, processes=world.size, clips=share)
         return cls(config, world, fit_workers(compute, config), clips)
 
+    @property
+    def select(self) -> str:
+        """The metric that names the best checkpoint."""
+        return selected(self.config.train.select, multi_label=self.clips.multi_label)
+
     def load(self, init: str | Mapping[str, str]) -> tuple[nn.Module, dict[str, Any]]:
         """The network with these weights, on its device, and what one of our own checkpoints says beside them.
 
@@ -90,7 +96,9 @@ class Scorer:
             rank=self.world.rank, world=self.world.size, workers=self.compute.workers, pin=self.compute.device.type == "cuda",
         )  # fmt: skip
         loss = losses.BY_MULTI_LABEL[self.clips.multi_label]
-        return predict(model, share, self.compute, loss=loss, rank=self.world.rank, world=self.world.size, stop=stop)
+        return predict(
+            model, share, self.compute, inputs=ModelInput.of(self.config), loss=loss, rank=self.world.rank, world=self.world.size, stop=stop
+        )
 
     def decide(self, predictions: Predictions, threshold: float) -> NDArray[np.int64]:
         """(N, C) of 0 and 1: every class from the threshold on, or the likeliest one where a clip has one class."""

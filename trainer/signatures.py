@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,13 @@ class Signature:
     options: dict[str, Option]
     parts: tuple[str, ...]
     module: str  # "i3d" for trainer/models/i3d.py
+    clip: str = ""  # "16x112" where the network takes clips of exactly so many frames and pixels
+    published: tuple[dict[str, Any], ...] = ()  # weights that can be had, as the module's PUBLISHED says
+
+    @property
+    def images(self) -> bool:
+        """A 2D network: it takes `seq_len` frames stacked on the channels."""
+        return "seq_len" in self.options
 
 
 @functools.cache
@@ -53,16 +60,27 @@ def read() -> dict[str, Signature]:
 
 def read_source(source: str, module: str) -> Iterator[Signature]:
     """The models that one module's source registers."""
-    for node in ast.parse(source).body:
+    body = ast.parse(source).body
+    published = _published(body)
+    for node in body:
         if not isinstance(node, ast.FunctionDef):
             continue
         for decorator in node.decorator_list:
             call = decorator.func if isinstance(decorator, ast.Call) else decorator
             if isinstance(call, ast.Name) and call.id == "register_model":
-                yield _signature(node, decorator, module)
+                yield _signature(node, decorator, module, published.get(node.name, ()))
 
 
-def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str) -> Signature:
+def _published(body: Iterable[ast.stmt]) -> dict[str, tuple[dict[str, Any], ...]]:
+    """The literal that a module calls PUBLISHED: model -> weights that can be had."""
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "PUBLISHED" and node.value:
+            found: dict[str, tuple[dict[str, Any], ...]] = ast.literal_eval(node.value)
+            return found
+    return {}
+
+
+def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str, published: tuple[dict[str, Any], ...]) -> Signature:
     keywords = {k.arg: ast.literal_eval(k.value) for k in decorator.keywords} if isinstance(decorator, ast.Call) else {}
     options = dict(_options(node.args))
     return Signature(
@@ -72,6 +90,8 @@ def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str) -> Signa
         options=options,
         parts=tuple(keywords.get("parts", (node.name,))),
         module=module,
+        clip=keywords.get("clip", ""),
+        published=published,
     )
 
 

@@ -86,7 +86,7 @@ def _score_all(world: World, config: Config, folder: RunFolder) -> None:
                 rows.append(row)
                 recorder.say(f"{path.name} is in test.json already")
         world.wait()
-        recorder.say(f"best: {best_of(rows, config.train.select)['checkpoint']} by {config.train.select}")
+        recorder.say(f"best: {best_of(rows, scorer.select)['checkpoint']} by {scorer.select}")
         recorder.close()
 
 
@@ -108,12 +108,12 @@ def _tell(recorder: Recorder, row: Row) -> None:
 def _keep(folder: RunFolder, scorer: Scorer, rows: list[Row], predictions: Predictions) -> None:
     """After each checkpoint: the confusion first, then test.json, which names it as the best's."""
     config = scorer.config
-    best = best_of(rows, config.train.select)
+    best = best_of(rows, scorer.select)
     if best is rows[-1]:
         counts = metrics.confusion(scorer.decide(predictions, config.test.threshold), predictions.targets)
         scoring.save_array(folder, folder.predictions / "confusion.npy", counts)
     report = {
-        "checkpoints": rows, "best": best["checkpoint"], "select": config.train.select,
+        "checkpoints": rows, "best": best["checkpoint"], "select": scorer.select,
         "split": config.test.split, "threshold": config.test.threshold, "conf": _fingerprint(config),
     }  # fmt: skip
     folder.write_text(folder.predictions / "test.json", json.dumps(report, indent=1) + "\n")

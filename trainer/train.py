@@ -21,9 +21,9 @@ from trainer import config as conf
 from trainer.checkpoints import Manifest, WeightsFile
 from trainer.compute import Compute, process_count
 from trainer.config import Config
-from trainer.data import sampling
+from trainer.data import normalise, sampling
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
-from trainer.data.transforms import CHANNEL_ORDER, NORMALISATION
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
 from trainer.errors import DataError, TryAgain
 from trainer.loop import Meter, Position, Session
@@ -119,8 +119,9 @@ def _open_session(
         network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     loss = losses.BY_MULTI_LABEL[clips.multi_label]
     return Session(
-        conf=config.train, world=world, compute=compute, model=model, network=network, optimizer=optimizer, loss=loss, ids=clips.ids
-    )
+        conf=config.train, world=world, compute=compute, model=model, network=network, optimizer=optimizer, loss=loss, ids=clips.ids,
+        inputs=ModelInput.of(config),
+    )  # fmt: skip
 
 
 def _resume(run: Run, state: dict[str, Any] | None) -> None:
@@ -226,6 +227,7 @@ def _validate(run: Run) -> dict[str, float]:
             session.model,
             source,
             session.compute,
+            inputs=session.inputs,
             loss=session.loss,
             rank=session.world.rank,
             world=session.world.size,
@@ -242,8 +244,9 @@ def _end_epoch(run: Run, metrics: dict[str, float]) -> None:
     """The epoch's weights and state, and what is best so far."""
     epoch, partial = run.position.epoch, run.position.consumed < len(run.clips)
     name = run.folder.weights(epoch).name
-    value = metrics.get(run.config.train.select)
-    if value is not None and _better(value, run.best["value"], run.config.train.select):
+    select = evaluation.selected(run.config.train.select, multi_label=run.clips.multi_label)
+    value = metrics.get(select)
+    if value is not None and _better(value, run.best["value"], select):
         run.best = {"file": name, "value": value}
     if partial:  # max_steps
         run.position = replace(run.position, closed=True)
@@ -289,7 +292,8 @@ def _save(run: Run, *, weights: WeightsFile | None, metrics: dict[str, float], a
         path = run.folder.state(at_epoch, run.position.step if inside else None)
         files[path.name] = checkpoints.save(path, state, kind="state")
         recipe = run.config.train
-        run.manifest = run.manifest.adding(files, best=run.best["file"], select=recipe.select, keep=recipe.keep_weights)
+        select = evaluation.selected(recipe.select, multi_label=run.clips.multi_label)
+        run.manifest = run.manifest.adding(files, best=run.best["file"], select=select, keep=recipe.keep_weights)
         run.manifest.save(run.folder)
         _tell_slow(run, time.monotonic() - began)
     world.wait()
@@ -327,8 +331,7 @@ def _weights(run: Run, epoch: int, metrics: dict[str, float]) -> WeightsFile:
         "classes": list(run.clips.classes),
         "frames": config.data.frames,
         "size": config.data.size,
-        "normalisation": dict(NORMALISATION),
-        "channel_order": CHANNEL_ORDER,
+        "normalisation": normalise.of_conf(config.data).to_json(),
         "fps": float(run.clips.fps),
         "epoch": epoch,
         "step": run.position.step,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from launcher.conf.units import Bytes, Cores, Seconds
 
 # Sections that the launcher hands on as they are; tests/contract compares this with trainer/config.py.
-TRAINER_SECTIONS = ("data", "model", "train", "test", "eval", "compute")
+TRAINER_SECTIONS = ("data", "model", "train", "test", "eval", "fuse", "infer", "prepare", "compute")
 
 
 @dataclass(frozen=True, kw_only=True)

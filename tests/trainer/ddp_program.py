@@ -20,11 +20,14 @@ from trainer.compute import Compute
 from trainer.config import ComputeConf, TrainConf
 from trainer.data import sampling
 from trainer.data.loader import Batch
+from trainer.data.normalise import PRESETS
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
 from trainer.errors import ConfFault, DataError, Fault, TrainerError, TryAgain
 from trainer.loop import Meter, Position, Session, steps
 
 CLIPS, CLASSES = 10, 3
+INPUTS = ModelInput(PRESETS["minus_one_one"])
 CONF = TrainConf(batch=3, accumulate=2, optimizer="sgd", momentum=0.0, lr=0.1)
 
 
@@ -75,6 +78,7 @@ def session(world: World, conf: TrainConf = CONF, model: nn.Module | None = None
         optimizer=optim.build(model.parameters(), conf, fused=False),
         loss=losses.multi_label,
         ids=[f"clip-{index}" for index in range(CLIPS)],
+        inputs=INPUTS,
     )
 
 
@@ -90,7 +94,7 @@ def predict(world: World, out: str) -> None:
     """All clips through an untrained net."""
     torch.manual_seed(0)
     compute = Compute.from_conf(ComputeConf(device="cpu", threads=1))
-    found = evaluation.predict(Net(), batches(world, list(range(CLIPS)), 3), compute, rank=world.rank, world=world.size)
+    found = evaluation.predict(Net(), batches(world, list(range(CLIPS)), 3), compute, inputs=INPUTS, rank=world.rank, world=world.size)
     if world.rank == world.size - 1:  # everybody has them
         np.savez(out, logits=found.logits, indices=found.indices, targets=found.targets, loss=found.loss)
 

@@ -20,7 +20,8 @@ from trainer import checkpoints, eval, models, synthetic, test
 from trainer.checkpoints import Manifest
 from trainer.config import Config, parse
 from trainer.data.loader import cache_folder, open_split
-from trainer.data.transforms import CHANNEL_ORDER, NORMALISATION, to_model_input
+from trainer.data.normalise import PRESETS
+from trainer.data.transforms import ModelInput
 from trainer.errors import ConfFault, DataError
 from trainer.eval import class_table, sample_name, source_run, to_pixels
 from trainer.metrics import multi_label
@@ -53,7 +54,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         options = {"name": "resizer_i3d", "mode": "16x16", "frames": 16, "residual_blocks": 1, "resizer": "2d", "num_classes": CLASSES}
         content = {
             "format": 1, "model": options, "classes": list(synthetic_classes(data)), "frames": 16, "size": 12,
-            "normalisation": NORMALISATION, "channel_order": CHANNEL_ORDER, "fps": 30.0, "epoch": epoch, "step": 10 * epoch,
+            "normalisation": PRESETS["minus_one_one"].to_json(), "fps": 30.0, "epoch": epoch, "step": 10 * epoch,
             "metrics": {}, "state_dict": model.state_dict(),
         }  # fmt: skip
         entry = checkpoints.save(folder.weights(epoch), content, kind="weights")
@@ -88,7 +89,7 @@ def expected_logits(data: Path, runs: Path, epoch: int) -> np.ndarray[Any, Any]:
     model.load_state_dict(weights["state_dict"])
     clips = open_split(config, "test", cache_folder(config, runs / "x"))
     with torch.no_grad():
-        rows = [model(to_model_input(clips[0, index][0][None])) for index in range(len(clips))]
+        rows = [model(ModelInput(PRESETS["minus_one_one"])(clips[0, index][0][None])) for index in range(len(clips))]
     return torch.cat(rows).numpy()
 
 

@@ -12,10 +12,13 @@ from torch import nn
 from trainer import losses
 from trainer.compute import Compute
 from trainer.data.loader import Batch
+from trainer.data.normalise import PRESETS
+from trainer.data.transforms import ModelInput
 from trainer.errors import TryAgain
 from trainer.evaluation import Predictions, predict
 
 CPU = Compute(device=torch.device("cpu"))
+INPUTS = ModelInput(PRESETS["minus_one_one"])
 
 
 class Net(nn.Module):
@@ -43,8 +46,8 @@ def test_rows_are_clips_in_order_and_the_network_is_left_as_it_was() -> None:
     torch.manual_seed(0)
     net = Net().train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    found = predict(net, _batches([4, 2, 0, 1, 3]), CPU)
-    again = predict(net, _batches([0, 1, 2, 3, 4]), CPU)
+    found = predict(net, _batches([4, 2, 0, 1, 3]), CPU, inputs=INPUTS)
+    again = predict(net, _batches([0, 1, 2, 3, 4]), CPU, inputs=INPUTS)
     assert found.indices.tolist() == [0, 1, 2, 3, 4]
     assert found.targets[:, 0].tolist() == [0, 1, 0, 1, 0]
     np.testing.assert_allclose(found.logits, again.logits, atol=1e-6)
@@ -56,12 +59,12 @@ def test_rows_are_clips_in_order_and_the_network_is_left_as_it_was() -> None:
 
 def test_a_clip_that_comes_twice_is_a_bug_and_said_so() -> None:
     with pytest.raises(AssertionError, match="evaluated twice"):
-        predict(Net(), [*_batches([0, 1]), *_batches([0])], CPU)
+        predict(Net(), [*_batches([0, 1]), *_batches([0])], CPU, inputs=INPUTS)
 
 
 def test_it_stops_when_asked() -> None:
     with pytest.raises(TryAgain):
-        predict(Net(), _batches([0, 1]), CPU, stop=lambda: True)
+        predict(Net(), _batches([0, 1]), CPU, inputs=INPUTS, stop=lambda: True)
 
 
 def test_scores_of_several_labels_and_of_one() -> None:

@@ -16,10 +16,13 @@ from torch import nn
 from trainer import losses
 from trainer.compute import Compute
 from trainer.config import TrainConf
-from trainer.data.transforms import to_model_input
+from trainer.data.normalise import PRESETS
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.errors import ConfFault, Diverged
 from trainer.loop import Meter, Position, steps
+
+INPUTS = ModelInput(PRESETS["minus_one_one"])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_each_step_is_one_of_plain_sgd_on_the_mean_over_its_window(parts: Module
     for begin in range(0, len(order), span):
         window = order[begin : begin + span]
         plain.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(plain(to_model_input(clips[window])), targets[window]).backward()
+        nn.functional.binary_cross_entropy_with_logits(plain(INPUTS(clips[window])), targets[window]).backward()
         with torch.no_grad():
             for weight in plain.parameters():
                 if weight.grad is not None:
@@ -65,7 +68,7 @@ def test_the_reported_loss_is_the_mean_over_clips(parts: ModuleType) -> None:
     list(steps(trained, parts.batches(World(), list(range(10)), 4), Position(), meter))
     clips, targets = parts.data()
     with torch.no_grad():
-        expected = nn.functional.binary_cross_entropy_with_logits(trained.model(to_model_input(clips)), targets)
+        expected = nn.functional.binary_cross_entropy_with_logits(trained.model(INPUTS(clips)), targets)
     mean, speeds = meter.take()
     assert mean == pytest.approx(float(expected), rel=1e-5)
     assert speeds["clips_per_s"] > 0

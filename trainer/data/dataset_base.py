@@ -12,9 +12,10 @@ class Clip:
     """One annotated piece of video."""
 
     id: str  # as the annotation names it; the name in every report
-    path: Path  # a video file; decode.py also looks for a folder of frames beside it
+    path: Path  # a video file (decode.py also looks for a folder of frames beside it), or a folder of frames
     labels: tuple[int, ...]  # indices into the dataset's classes, ascending
-    frames: int  # as annotated
+    frames: int  # as annotated; 0 = not annotated, the file tells
+    group: str = ""  # clips cut from one recording share it (UCF101's g01 to g25); a split that parts them leaks
 
 
 class Dataset(Protocol):
@@ -32,9 +33,14 @@ class Dataset(Protocol):
 
     @property
     def fps(self) -> float:
-        """Frames a second that the dataset's videos nominally have."""
+        """Frames a second that the dataset's videos nominally have; 0 = they differ."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits it has of its own, of "train", "val", "test". Without "val", splits.py carves one out of train."""
         ...
 
     def clips(self, split: str) -> list[Clip]:
-        """Every clip of "train" or "test", in the annotation's order. "val" is carved out of "train" by splits.py."""
+        """Every clip of one of `splits`, in the annotation's order. Raises DataError that names file, line and fault."""
         ...

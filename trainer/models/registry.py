@@ -20,11 +20,12 @@ _builders: dict[str, Callable[..., nn.Module]] = {}
 @overload
 def register_model(builder: Builder) -> Builder: ...
 @overload
-def register_model(*, parts: tuple[str, ...]) -> Callable[[Builder], Builder]: ...
-def register_model(builder: Builder | None = None, *, parts: tuple[str, ...] = ()) -> Any:  # noqa: ARG001 `signatures` reads it
-    """Make a function that builds a network known under its own name. `parts`: its submodules that `init` and `freeze` may name.
+def register_model(*, parts: tuple[str, ...] = ..., clip: str = ...) -> Callable[[Builder], Builder]: ...
+def register_model(builder: Builder | None = None, *, parts: tuple[str, ...] = (), clip: str = "") -> Any:  # noqa: ARG001
+    """Make a function that builds a network known under its own name.
 
-    Both are read by `signatures` from the source, so they are written as literals. Raises ValueError for a second model of a name.
+    `parts`: its submodules that `init` and `freeze` may name. `clip`: "<frames>x<side>" where it takes clips of that size only.
+    `signatures` reads all of it from the source, so it is written as literals. Raises ValueError for a second model of a name.
     """
 
     def register(function: Builder) -> Builder:

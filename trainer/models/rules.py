@@ -7,14 +7,25 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from trainer import signatures
-from trainer.config import convert
+from trainer.conversion import convert
 from trainer.errors import Fault, did_you_mean
 from trainer.signatures import Option, Signature
 
 POINTS = 9  # where a transformer_resizer reads and applies: 0 input ... 8 after the outer skip
 _TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
-_LEAST = {"num_classes": 1, "in_channels": 1, "frames": 1, "size": 4, "in_size": 4, "residual_blocks": 0}  # of whole numbers, by name
+_LEAST = {
+    "num_classes": 1,
+    "in_channels": 1,
+    "frames": 1,
+    "size": 4,
+    "in_size": 4,
+    "residual_blocks": 0,
+    "seq_len": 1,
+    "hidden": 1,
+    "groups": 1,
+}  # of whole numbers, by name
 _SHARES = ("dropout", "bn_momentum")  # 0 <= value < 1
+_POSITIVE = ("width",)
 
 
 def parse_mode(mode: str) -> tuple[int, int]:
@@ -91,6 +102,8 @@ def _checked(key: str, value: Any) -> Any:
         raise ValueError(f"is {value}, not one of the points 0 to {POINTS - 1}")
     if key in _LEAST and value is not None and value < _LEAST[key]:
         raise ValueError(f"is {value}, less than {_LEAST[key]}")
+    if key in _POSITIVE and value <= 0:
+        raise ValueError(f"is {value}, not above 0")
     if key in _SHARES and not 0 <= value < 1:
         raise ValueError(f"is {value}, not from 0 up to 1")
     return value

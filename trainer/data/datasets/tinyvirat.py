@@ -28,6 +28,7 @@ class TinyVirat:
     classes: tuple[str, ...]
     multi_label: bool = True
     fps: float = 30.0
+    splits: tuple[str, ...] = SPLITS
 
     def clips(self, split: str) -> list[Clip]:
         """Clips of "train" or "test", in the annotation's order. Raises DataError that names file, tube and fault."""
