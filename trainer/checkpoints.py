@@ -35,6 +35,8 @@ class WeightsFile(TypedDict):
     format: int
     model: dict[str, Any]  # name and every option
     classes: list[str]
+    multi_label: bool  # a video may show several of the classes, or none
+    data: dict[str, Any]  # how frames become clips: DataConf's keys of `INFERENCE` (trainer/config.py)
     frames: int
     size: int
     normalisation: dict[str, Any]  # mean, std and order of the channels (trainer/data/normalise.py)

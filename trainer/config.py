@@ -20,6 +20,8 @@ from trainer.conversion import convert
 from trainer.errors import ConfFault, Fault, did_you_mean
 
 Auto = Literal["auto"]
+# of `data`: what a checkpoint must know to be asked about a new video
+INFERENCE = ("stream", "flow_channels", "resize", "fps", "frames", "stride", "size", "short", "test_short", "test_crop")
 
 
 @dataclass(frozen=True, kw_only=True)

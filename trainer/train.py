@@ -329,6 +329,8 @@ def _weights(run: Run, epoch: int, metrics: dict[str, float]) -> WeightsFile:
         "format": checkpoints.FORMAT,
         "model": {"name": config.model.name, **options},
         "classes": list(run.clips.classes),
+        "multi_label": run.clips.multi_label,
+        "data": {key: getattr(config.data, key) for key in conf.INFERENCE},
         "frames": config.data.frames,
         "size": config.data.size,
         "normalisation": normalise.of_conf(config.data).to_json(),
