@@ -16,7 +16,7 @@ from launcher import output
 from launcher.errors import UserError, VidjobsError, did_you_mean
 from launcher.version import VERSION
 
-VERBS = ("prepare", "train", "test", "eval")  # each is `python -m trainer VERB`
+VERBS = ("prepare", "train", "test", "eval", "fuse", "infer")  # each is `python -m trainer VERB`
 INTERRUPTED = 130
 BUG = 3
 

@@ -37,13 +37,13 @@ def all_faults(ours: Sequence[Fault], verdict: Verdict) -> list[Fault]:
     return list(dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)]))
 
 
-def check(experiment: Experiment) -> Verdict:
-    """The trainer's faults, each with the file and line of its value, and the defaults it fills in."""
+def check(experiment: Experiment, verb: str = "train") -> Verdict:
+    """The trainer's faults for this verb, each with the file and line of its value, and the defaults it fills in."""
     with tempfile.TemporaryDirectory() as folder:
         conf = Path(folder) / "conf.yaml"
         conf.write_text(experiment.flat_text, encoding="utf-8")
         try:
-            done = ask("check", "--conf", str(conf), "--json")
+            done = ask("check", "--verb", verb, "--conf", str(conf), "--json")
         except subprocess.TimeoutExpired:
             return Verdict(note=f"the trainer's check took more than {_LIMIT_S} s and was left out")
     try:

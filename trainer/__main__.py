@@ -24,6 +24,8 @@ VERBS = {
     "train": "train, and go on from the last checkpoint when there is one",
     "test": "metrics of a range of epochs",
     "eval": "predictions, figures and tables of one checkpoint",
+    "fuse": "late fusion of the scores of several eval runs, as RGB and flow",
+    "infer": "what a checkpoint says about videos, a webcam or frames on stdin",
 }
 
 
@@ -48,8 +50,8 @@ def main(argv: Sequence[str]) -> int:
     folder = None if arguments.verb == "check" else RunFolder(arguments.run)
     try:
         if folder is None:
-            return check.run(arguments.conf, arguments.overrides, as_json=arguments.json)
-        config = check.load(arguments.conf, arguments.overrides)
+            return check.run(arguments.conf, arguments.overrides, verb=arguments.for_verb, as_json=arguments.json)
+        config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb)
         importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the top: every ending gets its exit code and its message
         return _end(error, folder)
@@ -89,6 +91,7 @@ def _parser() -> Parser:
         verb.add_argument("overrides", nargs="*", metavar="a.b=v", help="settings that win over the conf")
     verb = verbs.add_parser("check", help="every fault of a conf, without torch")
     verb.add_argument("--conf", type=Path, required=True, metavar="FILE")
+    verb.add_argument("--verb", choices=list(VERBS), default="train", dest="for_verb", help="what the conf is for; train if left out")
     verb.add_argument("--json", action="store_true", help="faults and defaults for programs")
     verb.add_argument("overrides", nargs="*", metavar="a.b=v")
     verb = verbs.add_parser("models", help="the networks and their options")

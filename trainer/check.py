@@ -20,14 +20,15 @@ from trainer.model_rules import check_model
 from trainer.signatures import read as read_signatures
 
 EPOCHS = re.compile(r"all|\d+(-\d+)?(,\d+(-\d+)?)*")
+STDIN_SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")
 KEEP_WEIGHTS = re.compile(r"all|best|last:[1-9]\d*")
 
 
-def run(path: Path, overrides: Sequence[str], *, as_json: bool) -> int:
-    """Print what is wrong with the conf; 0 when nothing is, else 64."""
+def run(path: Path, overrides: Sequence[str], *, verb: str, as_json: bool) -> int:
+    """Print what is wrong with the conf for this verb; 0 when nothing is, else 64."""
     raw, faults = conf.read(path, overrides)
     config, more = conf.parse(raw)
-    faults = faults + more + check(config)
+    faults = faults + more + check(config, verb)
     if as_json:
         rows = [{"path": fault.path, "message": fault.message, "hint": fault.hint} for fault in faults]
         print(json.dumps({"faults": rows, "defaults": defaults(raw, config)}))
@@ -36,18 +37,22 @@ def run(path: Path, overrides: Sequence[str], *, as_json: bool) -> int:
     return ConfFault.exit_code if faults else 0
 
 
-def load(path: Path, overrides: Sequence[str]) -> Config:
-    """The conf of a verb that is about to run. Raises ConfFault with every fault of form and of value."""
+def load(path: Path, overrides: Sequence[str], *, verb: str) -> Config:
+    """The conf of the verb that is about to run. Raises ConfFault with every fault of form and of value."""
     raw, faults = conf.read(path, overrides)
     config, more = conf.parse(raw)
-    faults = faults + more + check(config)
+    faults = faults + more + check(config, verb)
     if faults:
         raise ConfFault(faults)
     return config
 
 
-def check(config: Config) -> list[Fault]:
-    """Faults of value, in the order of the sections."""
+def check(config: Config, verb: str = "train") -> list[Fault]:
+    """Faults of value, in the order of the sections. `fuse` reads no dataset and no network, `infer` finds both in a checkpoint."""
+    if verb == "fuse":
+        return _fuse(config)
+    if verb == "infer":
+        return _infer(config) + _compute(config)
     return _data(config) + check_model(config, None) + _train(config) + _evaluation(config) + _compute(config)
 
 
@@ -108,6 +113,41 @@ def _evaluation(config: Config) -> list[Fault]:
     if not EPOCHS.fullmatch(config.test.epochs):
         faults.append(Fault(path="test.epochs", message=f'is "{config.test.epochs}"', hint='"all" or a list such as "3,10-20"'))
     return faults
+
+
+def _fuse(config: Config) -> list[Fault]:
+    fuse, faults = config.fuse, []
+    if len(fuse.streams) < 2:
+        hint = "fuse.streams: {rgb: the name of an eval run, flow: another}"
+        faults.append(Fault(path="fuse.streams", message=f"names {len(fuse.streams)} of at least two streams", hint=hint))
+    for key, named in (("weights", fuse.weights), ("search_on", fuse.search_on)):
+        if named and set(named) != set(fuse.streams):
+            message = f"is for {', '.join(sorted(named))}, but the streams are {', '.join(sorted(fuse.streams))}"
+            faults.append(Fault(path=f"fuse.{key}", message=message, hint="one for each stream"))
+    if any(weight < 0 for weight in fuse.weights.values()) or (fuse.weights and not sum(fuse.weights.values())):
+        faults.append(Fault(path="fuse.weights", message=f"are {dict(fuse.weights)}", hint="shares of at least 0 that do not sum up to 0"))
+    if fuse.weights and fuse.search_on:
+        faults.append(
+            Fault(path="fuse.search_on", message="searches weights that fuse.weights gives already", hint="leave one of them out")
+        )
+    return faults + _at_least({"fuse.search_steps": (fuse.search_steps, 1)})
+
+
+def _infer(config: Config) -> list[Fault]:
+    infer, faults = config.infer, []
+    if not infer.input:
+        hint = "infer.input: [video.mp4], a folder, a glob, a webcam's number, or - for raw frames on stdin"
+        faults.append(Fault(path="infer.input", message="is empty", hint=hint))
+    if "-" in infer.input and not STDIN_SIZE.fullmatch(infer.stdin_size):
+        message = f"is {infer.stdin_size!r}, and frames on stdin do not say how large they are"
+        faults.append(Fault(path="infer.stdin_size", message=message, hint='"<width>x<height>", as in "340x256"'))
+    if not infer.stdin_fps > 0:
+        faults.append(Fault(path="infer.stdin_fps", message=f"is {infer.stdin_fps}, not above 0"))
+    if not config.model.init:
+        hint = "`vidjobs submit infer CONF --from RUN@best`, or model.init: a checkpoint's path"
+        faults.append(Fault(path="model.init", message="infer needs a checkpoint", hint=hint))
+    limits = {"infer.step": (infer.step, 0), "infer.top": (infer.top, 1), "infer.max_windows": (infer.max_windows, 0)}
+    return faults + _at_least(limits)
 
 
 def _compute(config: Config) -> list[Fault]:
