@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,13 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer import losses, metrics
+from trainer import losses, metrics, ranking
 from trainer.compute import Compute
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.errors import TryAgain
 
-METRICS = ("auto", "loss", "f1_macro", "f1_micro", "f1_samples", "accuracy")  # what `train.select` may name
+# what `train.select` may name besides auto and loss, for several labels a video and for one
+METRICS_OF = {
+    True: ("f1_macro", "f1_micro", "f1_samples", "accuracy", "map"),
+    False: ("top1", "top3", "top5", "clip_top1", "clip_top3", "clip_top5", "mean_class_accuracy", "map"),
+}
+TOPS = (1, 3, 5)
 
 
 def selected(select: str, *, multi_label: bool) -> str:
@@ -40,22 +45,77 @@ class Batch(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Row i is clip `indices[i]`; indices ascend."""
+    """Row i is clip `indices[i]` of video `videos[i]`; indices ascend. Videos below are those that have a clip, in ascending order."""
 
     logits: NDArray[np.float32]  # (N, C)
     targets: NDArray[np.float32]  # (N, C)
     indices: NDArray[np.int64]  # (N,)
     loss: float  # mean over the clips
+    videos: NDArray[np.int64] | None = None  # (N,); None: every clip is a video of its own
+
+    @property
+    def video_of(self) -> NDArray[np.int64]:
+        """(N,): each clip's video."""
+        return self.indices if self.videos is None else self.videos
+
+    @property
+    def video_places(self) -> NDArray[np.int64]:
+        """(V,): the videos that the rows of `video_scores` and `video_targets` are about."""
+        return np.unique(self.video_of)
+
+    @property
+    def video_targets(self) -> NDArray[np.float32]:
+        """(V, C): the labels of a video's first clip."""
+        _, first = np.unique(self.video_of, return_index=True)
+        return self.targets[first]
 
     def probabilities(self, *, multi_label: bool = True) -> NDArray[np.float32]:
         """Sigmoid of each logit, or their softmax where a clip has one class. (N, C)"""
         logits = torch.from_numpy(self.logits)
         return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).numpy()
 
-    def scores(self, threshold: float, *, multi_label: bool = True) -> dict[str, float]:
-        """f1_macro, f1_micro, f1_samples and accuracy (exact match). With one class a clip the greatest logit decides."""
-        chosen = self.probabilities() if multi_label else np.eye(self.logits.shape[1], dtype=np.float32)[self.logits.argmax(axis=1)]
-        return metrics.multi_label(chosen, self.targets, threshold if multi_label else 0.5)
+    def video_scores(self, combine: ranking.Combine = "mean", *, multi_label: bool = False) -> NDArray[np.float32]:
+        """(V, C): mean or maximum of the probabilities of each video's clips."""
+        return ranking.combine(self.probabilities(multi_label=multi_label), self.video_of, combine)
+
+    def scores(
+        self, threshold: float, *, multi_label: bool = True, combine: ranking.Combine = "mean", best_frames: Sequence[int] = ()
+    ) -> dict[str, float]:
+        """With several labels f1_macro, f1_micro, f1_samples, accuracy (exact match) and map; with one clip_top1, 3, 5 and `one_label`.
+
+        `best_frames`: for each K best<K>_top1, best<K>_top5 and best<K>_map of the means over a class's K highest clips.
+        """
+        videos = self.video_scores(combine, multi_label=multi_label)
+        if multi_label:
+            scores = metrics.multi_label(videos, self.video_targets, threshold)
+            return scores | {"map": ranking.mean_average_precision(videos, self.video_targets)}
+        clips = ranking.ranks(self.logits, self.targets.argmax(axis=1))
+        found = {f"clip_top{k}": ranking.top(clips, k) for k in TOPS} | one_label(videos, self.video_targets)
+        for k, best in self.best_frames(best_frames).items():
+            of_best = one_label(best, self.video_targets)
+            found |= {f"best{k}_{key}": of_best[key] for key in ("top1", "top5", "map")}
+        return found
+
+    def best_frames(self, kept: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """K -> (V, C): each class's mean over its min(K, clips of the video) highest softmax scores."""
+        return ranking.best_frames(self.probabilities(multi_label=False), self.video_of, kept) if kept else {}
+
+
+def one_label(videos_VC: NDArray[np.floating[Any]], targets_VC: NDArray[np.float32]) -> dict[str, float]:
+    """top1, top3 and top5 of videos, mean_error = mean of the top-1 and top-5 errors (the Kinetics challenge's), mean_class_accuracy, map.
+
+    `mean_class_accuracy` and `map` are means over the classes that occur.
+    """
+    labels = targets_VC.argmax(axis=1)
+    places = ranking.ranks(videos_VC, labels)
+    tops = {f"top{k}": ranking.top(places, k) for k in TOPS}
+    accuracy, support = ranking.class_accuracy(places == 0, labels, videos_VC.shape[1])
+    return {
+        **tops,
+        "mean_error": 1 - (tops["top1"] + tops["top5"]) / 2,
+        "mean_class_accuracy": float(accuracy[support > 0].mean()),
+        "map": ranking.mean_average_precision(videos_VC, targets_VC),
+    }
 
 
 def predict(
@@ -65,13 +125,15 @@ def predict(
     *,
     inputs: ModelInput,
     loss: losses.Loss = losses.multi_label,
+    videos: Sequence[int] | NDArray[np.int64] | None = None,
     rank: int = 0,
     world: int = 1,
     stop: Callable[[], bool] | None = None,
 ) -> Predictions:
     """Run the model in eval mode over this process's batches and gather everybody's answers, on every process.
 
-    The shares are unpadded and may be empty. Raises TryAgain as soon as `stop` says so on any process.
+    The shares are unpadded and may be empty. `videos` tells the video of each clip of the split (ClipSet.video_of). Raises TryAgain
+    as soon as `stop` says so on any process.
     """
     peers = World(rank=rank, size=world)
     training = model.training
@@ -86,7 +148,7 @@ def predict(
                     rows.append(_answer(model, batch, compute, inputs=inputs, loss=loss))
     finally:
         model.train(training)
-    return _collect(peers, rows)
+    return _collect(peers, rows, videos)
 
 
 def _answer(model: nn.Module, batch: Batch, compute: Compute, *, inputs: ModelInput, loss: losses.Loss) -> tuple[NDArray[Any], ...]:
@@ -97,7 +159,7 @@ def _answer(model: nn.Module, batch: Batch, compute: Compute, *, inputs: ModelIn
     return logits.cpu().numpy(), batch.targets_BC.numpy(), batch.indices_B.numpy(), each.cpu().numpy()
 
 
-def _collect(peers: World, rows: list[tuple[NDArray[Any], ...]]) -> Predictions:
+def _collect(peers: World, rows: list[tuple[NDArray[Any], ...]], videos: Sequence[int] | NDArray[np.int64] | None) -> Predictions:
     everybody = [row for share in peers.gather(rows) for row in share]
     if not everybody:
         raise ValueError("there is no clip to evaluate")
@@ -105,5 +167,10 @@ def _collect(peers: World, rows: list[tuple[NDArray[Any], ...]]) -> Predictions:
     order = np.argsort(indices, kind="stable")
     indices = indices[order]
     assert len(np.unique(indices)) == len(indices), "a clip was evaluated twice"
-    mean = float(each[order].mean(dtype=np.float64))
-    return Predictions(logits=logits[order].astype(np.float32), targets=targets[order], indices=indices.astype(np.int64), loss=mean)
+    return Predictions(
+        logits=logits[order].astype(np.float32),
+        targets=targets[order],
+        indices=indices.astype(np.int64),
+        loss=float(each[order].mean(dtype=np.float64)),
+        videos=None if videos is None else np.asarray(videos, dtype=np.int64)[indices],
+    )

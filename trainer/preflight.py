@@ -16,7 +16,7 @@ from trainer import optim
 from trainer.compute import Compute
 from trainer.config import Config
 from trainer.errors import ConfFault, DataError, Fault
-from trainer.evaluation import METRICS
+from trainer.evaluation import METRICS_OF
 from trainer.run_folder import RunFolder, readable_size
 
 # what a resumed run may change: where things are, how long it goes on, how it is computed and looked at
@@ -54,11 +54,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return {path: (before.get(path), after.get(path)) for path in sorted(before | after) if before.get(path) != after.get(path)}
 
 
-def require_metric(config: Config, *, validated: bool) -> None:
-    """Raise ConfFault when train.select names no metric, or there is no validation that would tell it."""
-    known = ", ".join(METRICS)
-    if config.train.select not in METRICS:
-        raise ConfFault([Fault(path="train.select", message=f"is {config.train.select!r}, not one of {known}")])
+def require_metric(config: Config, *, validated: bool, multi_label: bool) -> None:
+    """Raise ConfFault when train.select names no metric of such a dataset, or there is no validation that would tell it."""
+    known = ("auto", "loss", *METRICS_OF[multi_label])
+    if config.train.select not in known:
+        labels = "several labels" if multi_label else "one label"
+        message = f"is {config.train.select!r}, which videos with {labels} are not scored by"
+        raise ConfFault([Fault(path="train.select", message=message, hint=f"one of {', '.join(known)}")])
     if not validated and config.data.val_fraction > 0:
         hint = "raise data.val_fraction, or set it to 0 to train without validation"
         message = f"is {config.data.val_fraction}, which leaves no clip for validation"

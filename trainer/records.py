@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from trainer.run_folder import RunFolder, writing
 
 Value = float | int | str | None
+IN_FILES_ONLY = re.compile(r"(clip_)?top3|clip_top5|mean_error|mean_class_accuracy|map|best\d+_\w+")  # metrics too many for a line
 RECORD_LINE = re.compile(r"(?P<phase>\w+)\s+Loss: \S+ .*\bstep=(?P<step>\d+)\b")
 
 
@@ -122,9 +123,12 @@ class Recorder:
 
 
 def format_line(phase: str, loss: float, *, epoch: int, step: int | None = None, **values: Value) -> str:
-    """`train Loss: 0.0710 epoch=3 step=120 lr=1.5e-03 ...`; `eta` is given in seconds and told as 1h02m."""
+    """`train Loss: 0.0710 epoch=3 step=120 lr=1.5e-03 ...`; `eta` is given in seconds and told as 1h02m.
+
+    What IN_FILES_ONLY names is left to metrics.jsonl and TensorBoard.
+    """
     fields = {"epoch": epoch, "step": step, **values}
-    told = [f"{key}={_format(key, value)}" for key, value in fields.items() if value is not None]
+    told = [f"{key}={_format(key, value)}" for key, value in fields.items() if value is not None and not IN_FILES_ONLY.fullmatch(key)]
     return f"{phase:<4} Loss: {_format('loss', loss)} {' '.join(told)}"
 
 

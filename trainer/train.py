@@ -72,7 +72,7 @@ def train(world: World, config: Config, folder: RunFolder, *, cache: Path, holde
 def _set_up(world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder, stop: Stop) -> Run:
     recorder = Recorder(folder, enabled=world.rank == 0)
     clips, validation = open_split(config, "train", cache), open_split(config, "val", cache)
-    preflight.require_metric(config, validated=len(validation) > 0)
+    preflight.require_metric(config, validated=len(validation) > 0, multi_label=validation.multi_label)
     share = sampling.share(config.train.batch, world.rank, world.size)
     compute = Compute.from_conf(config.compute, world.local_rank, processes=world.size, clips=share.stop - share.start)
     compute = preflight.fit_workers(compute, config, processes=world.size)
@@ -110,7 +110,7 @@ def _open_session(
         say(f"model.init: {load_init(model, config.model.init, head=config.model.init_head)}")
     apply_freeze(model, config.model.freeze)
     compute.prepare(model)
-    optimizer = optim.build(model.parameters(), config.train, fused=compute.fused)
+    optimizer = optim.build(model, config.train, fused=compute.fused)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
     network = model
@@ -177,11 +177,11 @@ def _train_epoch(run: Run) -> None:
     recipe, session = run.config.train, run.session
     run.position = replace(run.position, closed=False)
     run.meter.restart_clock()
-    if run.position.consumed == len(run.clips) or run.position.step >= session.total_steps:
+    if run.position.consumed == session.epoch_clips or run.position.step >= session.total_steps:
         return  # stopped in its validation
     for step in loop.steps(session, _batches(run, run.clips, shuffle=True), run.position, run.meter, stop=run.stop):
         run.position = step.position
-        ended = step.position.consumed == len(run.clips) or step.position.step >= session.total_steps
+        ended = step.position.consumed == session.epoch_clips or step.position.step >= session.total_steps
         if ended or step.position.step % recipe.log_every == 0:
             _log_step(run, step.lr)
         if step.stop:
@@ -229,20 +229,21 @@ def _validate(run: Run) -> dict[str, float]:
             session.compute,
             inputs=session.inputs,
             loss=session.loss,
+            videos=getattr(run.validation, "video_of", None),
             rank=session.world.rank,
             world=session.world.size,
             stop=lambda: run.stop.requested,
         )
     except TryAgain:
         _save_and_stop(run)
-    scores = found.scores(run.config.test.threshold, multi_label=run.clips.multi_label)
+    scores = found.scores(run.config.test.threshold, multi_label=run.clips.multi_label, combine=run.config.eval.combine)
     run.recorder.record("val", found.loss, epoch=run.position.epoch, step=run.position.step, **scores)
     return {"loss": found.loss, **scores}
 
 
 def _end_epoch(run: Run, metrics: dict[str, float]) -> None:
     """The epoch's weights and state, and what is best so far."""
-    epoch, partial = run.position.epoch, run.position.consumed < len(run.clips)
+    epoch, partial = run.position.epoch, run.position.consumed < run.session.epoch_clips
     name = run.folder.weights(epoch).name
     select = evaluation.selected(run.config.train.select, multi_label=run.clips.multi_label)
     value = metrics.get(select)

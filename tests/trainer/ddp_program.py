@@ -75,7 +75,7 @@ def session(world: World, conf: TrainConf = CONF, model: nn.Module | None = None
         compute=Compute.from_conf(ComputeConf(device="cpu", threads=1)),
         model=model,
         network=network,
-        optimizer=optim.build(model.parameters(), conf, fused=False),
+        optimizer=optim.build(model, conf, fused=False),
         loss=losses.multi_label,
         ids=[f"clip-{index}" for index in range(CLIPS)],
         inputs=INPUTS,
@@ -94,9 +94,11 @@ def predict(world: World, out: str) -> None:
     """All clips through an untrained net."""
     torch.manual_seed(0)
     compute = Compute.from_conf(ComputeConf(device="cpu", threads=1))
-    found = evaluation.predict(Net(), batches(world, list(range(CLIPS)), 3), compute, inputs=INPUTS, rank=world.rank, world=world.size)
+    shares, videos = batches(world, list(range(CLIPS)), 3), [clip // 3 for clip in range(CLIPS)]  # the last video has one clip only
+    found = evaluation.predict(Net(), shares, compute, inputs=INPUTS, videos=videos, rank=world.rank, world=world.size)
     if world.rank == world.size - 1:  # everybody has them
-        np.savez(out, logits=found.logits, indices=found.indices, targets=found.targets, loss=found.loss)
+        scored = found.video_scores()
+        np.savez(out, logits=found.logits, indices=found.indices, targets=found.targets, loss=found.loss, videos=scored)
 
 
 def fail(world: World, out: str) -> None:

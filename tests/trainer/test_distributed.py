@@ -51,6 +51,8 @@ def test_two_processes_evaluate_every_clip_once_and_agree_with_one(project: Path
     assert found[1]["indices"].tolist() == list(range(10))
     np.testing.assert_allclose(found[0]["logits"], found[1]["logits"], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found[0]["targets"], found[1]["targets"])
+    assert found[1]["videos"].shape == (4, 3)
+    np.testing.assert_allclose(found[0]["videos"], found[1]["videos"], rtol=1e-5)
     assert found[0]["loss"] == pytest.approx(float(found[1]["loss"]), rel=1e-6)
 
 
