@@ -16,6 +16,7 @@ class Clip:
     labels: tuple[int, ...]  # indices into the dataset's classes, ascending
     frames: int  # as annotated; 0 = not annotated, the file tells
     group: str = ""  # clips cut from one recording share it (UCF101's g01 to g25); a split that parts them leaks
+    first: int = 0  # frame of the file that the clip begins at, where a list says so (id "<video>@<first>"): then it is one sample
 
 
 class Dataset(Protocol):
@@ -39,6 +40,11 @@ class Dataset(Protocol):
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits it has of its own, of "train", "val", "test". Without "val", splits.py carves one out of train."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know: lists that are not the official ones, splits that leak, test = val."""
         ...
 
     def clips(self, split: str) -> list[Clip]:

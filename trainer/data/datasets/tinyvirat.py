@@ -29,6 +29,7 @@ class TinyVirat:
     multi_label: bool = True
     fps: float = 30.0
     splits: tuple[str, ...] = SPLITS
+    notes: tuple[str, ...] = ()
 
     def clips(self, split: str) -> list[Clip]:
         """Clips of "train" or "test", in the annotation's order. Raises DataError that names file, tube and fault."""
