@@ -10,6 +10,7 @@ import json
 import pkgutil
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,14 @@ def _train(config: Config) -> list[Fault]:
         {
             "train.epochs": (train.epochs, 1),
             "train.max_steps": (train.max_steps, 0),
+            "train.epoch_size": (train.epoch_size, 0),
             "train.batch": (train.batch, 1),
             "train.accumulate": (train.accumulate, 1),
             "train.weight_decay": (train.weight_decay, 0),
             "train.warmup_steps": (train.warmup_steps, 0),
+            "train.warmup_epochs": (train.warmup_epochs, 0),
+            "train.clip_grad": (train.clip_grad, 0),
+            "train.bias_lr": (train.bias_lr, 0),
             "train.validate_every": (train.validate_every, 1),
             "train.checkpoint_steps": (train.checkpoint_steps, 0),
             "train.log_every": (train.log_every, 1),
@@ -101,10 +106,46 @@ def _train(config: Config) -> list[Fault]:
     )
     if not 0 < train.lr < 100:
         faults.append(Fault(path="train.lr", message=f"is {train.lr}, not a learning rate above 0"))
-    if train.schedule == "step" and not train.milestones:
-        faults.append(Fault(path="train.milestones", message="is empty", hint="schedule: step lowers lr at these epochs"))
+    if not 0 <= train.warmup_lr <= train.lr:
+        hint = "where the warm-up to train.lr starts; 0 takes equal steps"
+        faults.append(Fault(path="train.warmup_lr", message=f"is {train.warmup_lr}, not between 0 and lr {train.lr}", hint=hint))
+    faults += _schedule(train) + _momentum(train)
+    for prefix, scale in train.lr_of.items():
+        if not prefix or scale < 0:
+            hint = "the start of parameters' names, and what multiplies lr for them; 0 keeps them as they are"
+            faults.append(Fault(path=f"train.lr_of.{prefix}", message=f"is {scale}", hint=hint))
     if not KEEP_WEIGHTS.fullmatch(train.keep_weights):
         faults.append(Fault(path="train.keep_weights", message=f'is "{train.keep_weights}"', hint='"all", "best" or "last:5"'))
+    return faults
+
+
+def _schedule(train: conf.TrainConf) -> list[Fault]:
+    if train.schedule != "step":
+        return []
+    if not train.milestones:
+        return [Fault(path="train.milestones", message="is empty", hint=f"schedule: step lowers lr at these {train.milestone_unit}")]
+    faults = []
+    if train.milestones[0] < 1 or any(later <= earlier for earlier, later in pairwise(train.milestones)):
+        message = f"is {list(train.milestones)}, not whole numbers above 0 that ascend"
+        faults.append(Fault(path="train.milestones", message=message))
+    if not 0 < train.gamma <= 1:
+        faults.append(Fault(path="train.gamma", message=f"is {train.gamma}, not above 0 and at most 1"))
+    return faults
+
+
+def _momentum(train: conf.TrainConf) -> list[Fault]:
+    """torch's SGD refuses some of these only when it is built, and the other optimizers know none of them."""
+    faults = _between({"train.momentum": (train.momentum, 0, 1), "train.dampening": (train.dampening, 0, 1)})
+    if train.optimizer == "sgd" and train.nesterov and not (train.momentum > 0 and train.dampening == 0):
+        message = f"needs momentum above 0 and no dampening, and they are {train.momentum} and {train.dampening}"
+        faults.append(Fault(path="train.nesterov", message=message))
+    if train.optimizer != "sgd":
+        unused = {"train.dampening": train.dampening, "train.nesterov": train.nesterov}
+        faults += [
+            Fault(path=path, message=f"is {value}, and {train.optimizer} has no such setting", hint="optimizer: sgd")
+            for path, value in unused.items()
+            if value
+        ]
     return faults
 
 

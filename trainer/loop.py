@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import optim
@@ -34,7 +35,7 @@ class Position:
     """How far a run is. A closed one was ended by max_steps inside its epoch, validation included."""
 
     epoch: int = 1  # the epoch in which training goes on
-    consumed: int = 0  # of its clips, over all processes
+    consumed: int = 0  # of its clips, over all processes; with epoch_size each time that a clip is drawn
     step: int = 0  # optimizer steps done
     closed: bool = False
 
@@ -58,8 +59,20 @@ class Session:
         return len(self.ids)
 
     @property
+    def epoch_clips(self) -> int:
+        return optim.epoch_clips(self.clips, self.conf)
+
+    @property
     def total_steps(self) -> int:
         return optim.total_steps(self.clips, self.conf)
+
+    def train_mode(self) -> None:
+        """As nn.Module.train, but with freeze_norm no BatchNorm's statistics move; their weights and biases still train."""
+        self.model.train()
+        if self.conf.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,22 +130,22 @@ def steps(session: Session, batches: Iterable[Batch], position: Position, meter:
 
     Raises Diverged before an update that would not be finite.
     """
-    session.model.train()
+    session.train_mode()
     span = session.conf.batch * session.conf.accumulate
     per_epoch = optim.steps_per_epoch(session.clips, session.conf)
-    window = _Window(session, clips=min(span, session.clips - position.consumed))
+    window = _Window(session, clips=min(span, session.epoch_clips - position.consumed))
     for batch in meter.timed(batches):
         window.add(batch)
         if not window.full:
             continue
-        lr = optim.lr_at(position.step, session.conf, per_epoch=per_epoch, total=session.total_steps)
+        lr = optim.lr_at(position.step, session.conf, per_epoch=per_epoch, total=session.total_steps, world=session.world.size)
         loss, stopping = window.update(lr, position, asked=stop is not None and stop.requested)
         meter.add(loss, window.clips)
         position = replace(position, consumed=position.consumed + window.clips, step=position.step + 1)
         yield Step(position=position, lr=lr, stop=stopping)
         if position.step >= session.total_steps:
             return
-        window = _Window(session, clips=min(span, session.clips - position.consumed))
+        window = _Window(session, clips=min(span, session.epoch_clips - position.consumed))
 
 
 class _Window:
@@ -170,6 +183,8 @@ class _Window:
         loss, broken, stops = session.world.sum([mine if finite else 0.0, float(not finite), float(asked)])
         if broken:
             self._diverged(each, position)
+        if session.conf.clip_grad:
+            torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), session.conf.clip_grad, norm)
         optim.set_lr(session.optimizer, lr)
         session.optimizer.step()
         session.optimizer.zero_grad(set_to_none=True)
@@ -190,7 +205,7 @@ class _Window:
         blank = session.compute.place(batch.clips_BTHWC.new_zeros((1, *batch.clips_BTHWC.shape[1:])))
         session.model.eval()
         torch.autograd.backward(session.compute.run(session.network, session.inputs(blank)).sum() * 0.0)
-        session.model.train()
+        session.train_mode()
 
     def _exchange(self) -> AbstractContextManager[Any]:
         network = self._session.network
@@ -207,5 +222,5 @@ class _Window:
         named = guilty or [session.ids[index] for _, all_of_it in found for index in all_of_it]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         where = f"at step {position.step + 1} of epoch {position.epoch}"
-        hint = "lower train.lr or add train.warmup_steps; the last checkpoint is from before it"
+        hint = "lower train.lr, or set train.warmup_steps or train.clip_grad; the last checkpoint is from before it"
         raise Diverged(f"the {what} is not finite {where}; clips: {', '.join(named[:NAMED])}{more}", hint=hint)

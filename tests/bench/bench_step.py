@@ -33,7 +33,7 @@ def _session(conf: ComputeConf, clips: int, batch: int) -> Session:
     recipe = TrainConf(batch=batch, lr=1e-4)
     compute = Compute.from_conf(conf, clips=batch)
     model = compute.prepare(create("i3d", CLASSES, mode=f"{FRAMES}x{SIDE}"))
-    optimizer = optim.build(model.parameters(), recipe, fused=compute.fused)
+    optimizer = optim.build(model, recipe, fused=compute.fused)
     return Session(
         conf=recipe,
         world=World(),

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def train(world: World, out: str) -> None:
         torch.save({"weights": trained.model.state_dict(), "steps": told}, out)
 
 
+def train_scaled(world: World, out: str) -> None:
+    """As `train`, with a rate that two processes scale to its own."""
+    trained = session(world, replace(CONF, lr=CONF.lr / world.size, lr_scaling="linear"))
+    told = [step.lr for step in steps(trained, batches(world, list(range(CLIPS)), CONF.batch), Position(), Meter())]
+    if world.rank == 0:
+        torch.save({"weights": trained.model.state_dict(), "rates": told}, out)
+
+
 def predict(world: World, out: str) -> None:
     """All clips through an untrained net."""
     torch.manual_seed(0)
@@ -139,7 +148,7 @@ def stop(world: World, out: str) -> None:
     raise TryAgain("stopped by SIGTERM")
 
 
-WHAT: dict[str, Callable[..., Any]] = {f.__name__: f for f in (train, predict, fail, kill, bug, conf, stop)}
+WHAT: dict[str, Callable[..., Any]] = {f.__name__: f for f in (train, train_scaled, predict, fail, kill, bug, conf, stop)}
 
 if __name__ == "__main__":
     try:

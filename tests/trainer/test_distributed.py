@@ -38,8 +38,13 @@ def test_uneven_and_empty_shares_train_as_one_process_does(project: Path, tmp_pa
         assert ended.returncode == 0, ended.stderr
         found.append(torch.load(tmp_path / f"{count}.pt", weights_only=True))
     assert found[0]["steps"] == found[1]["steps"] == [1, 2]
+    ended = _run(project, "train_scaled", 2, tmp_path / "scaled.pt")
+    assert ended.returncode == 0, ended.stderr
+    scaled = torch.load(tmp_path / "scaled.pt", weights_only=True)
+    assert scaled["rates"] == [0.1, 0.1]  # half of it, for each of two processes
     for key, value in found[0]["weights"].items():
         torch.testing.assert_close(found[1]["weights"][key], value, rtol=1e-5, atol=1e-7)
+        assert torch.equal(scaled["weights"][key], found[1]["weights"][key])
 
 
 def test_two_processes_evaluate_every_clip_once_and_agree_with_one(project: Path, tmp_path: Path) -> None:

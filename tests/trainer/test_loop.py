@@ -89,6 +89,37 @@ def test_training_from_the_middle_of_an_epoch_is_the_rest_of_it(parts: ModuleTyp
         assert torch.equal(mine, theirs)
 
 
+def test_gradients_longer_than_clip_grad_are_cut_to_its_length(parts: ModuleType) -> None:
+    """All together, before the step; shorter ones stay."""
+    moved = {}
+    for limit in (0.0, 1e-3, 1e6):
+        trained = parts.session(World(), TrainConf(batch=10, optimizer="sgd", momentum=0.0, lr=1.0, clip_grad=limit))
+        before = [weight.detach().clone() for weight in trained.model.parameters()]
+        list(steps(trained, parts.batches(World(), list(range(10)), 10), Position(), Meter()))
+        moved[limit] = [old - new.detach() for old, new in zip(before, trained.model.parameters(), strict=True)]
+    assert float(torch.nn.utils.get_total_norm(moved[1e-3])) == pytest.approx(1e-3, rel=1e-2)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(moved[0.0], moved[1e6], strict=True))
+
+
+def test_freeze_norm_keeps_statistics_and_trains_the_rest(parts: ModuleType) -> None:
+    model = nn.Sequential(nn.BatchNorm3d(3), parts.Net())
+    trained = parts.session(World(), TrainConf(batch=5, optimizer="sgd", lr=0.1, freeze_norm=True), model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    list(steps(trained, parts.batches(World(), list(range(10)), 5), Position(), Meter()))
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert {"0.weight", "0.bias", "1.head.weight"} <= moved
+    assert not moved & {"0.running_mean", "0.running_var", "0.num_batches_tracked"}
+
+
+def test_an_epoch_of_its_own_size_ends_with_its_last_clip(parts: ModuleType) -> None:
+    """14 draws of 10 clips: windows of 4, 4, 4 and 2."""
+    trained = parts.session(World(), TrainConf(batch=4, epoch_size=14, epochs=2))
+    order = [*range(10), 3, 1, 4, 5]
+    found = [step.position for step in steps(trained, parts.batches(World(), order, 4), Position(), Meter())]
+    assert [position.consumed for position in found] == [4, 8, 12, 14]
+    assert trained.total_steps == 8
+
+
 def test_max_steps_ends_inside_an_epoch(parts: ModuleType) -> None:
     trained = parts.session(World(), TrainConf(batch=3, max_steps=2))
     assert [step.position.step for step in steps(trained, parts.batches(World(), list(range(10)), 3), Position(), Meter())] == [1, 2]
