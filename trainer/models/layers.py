@@ -93,6 +93,30 @@ def warp(images_NCHW: Tensor, theta_N23: Tensor) -> Tensor:
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False).to(images_NCHW.dtype)
 
 
+def conv_norm_act(
+    inputs: int, outputs: int, kernel: int = 1, *, stride: int | Triple = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU
+) -> list[nn.Module]:
+    """Convolution without bias, BatchNorm, and the activation unless it is None: T, H and W become ceil(size / stride).
+
+    A list, so that it can be a module of its own or stand among others in one nn.Sequential, as the published key names want it.
+    """
+    conv = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm3d(outputs), *([act(inplace=True)] if act else [])]
+
+
+def shuffle_channels(x_BCTHW: Tensor, groups: int) -> Tensor:
+    """The channels of `groups` groups interleaved: first of each group, second of each, ... (Zhang et al. 2018)."""
+    grouped: Tensor = x_BCTHW.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
+    return grouped.transpose(1, 2).flatten(1, 2)
+
+
+def initialise_convs(model: nn.Module) -> None:
+    """Convolutions by He et al. 2015, normal and by fan out, as the 3D ResNets start; all else stays as PyTorch starts it."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d) and not module.weight.is_meta:  # whose normal_ does nothing but load the compiler, for seconds
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 def identity_affine(inputs: int) -> nn.Linear:
     """A layer that gives the six numbers of a 2x3 affine transform, at first those of the identity."""
     layer = nn.Linear(inputs, 6)
@@ -100,6 +124,19 @@ def identity_affine(inputs: int) -> nn.Linear:
     with torch.no_grad():
         layer.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
     return layer
+
+
+@torch.fx.wrap  # a leaf of a traced graph, so that sizes are plain numbers when it runs
+def check_input(batch: Tensor, wanted: Sequence[int | None]) -> None:
+    """Refuse a batch that is not B and then `wanted`, None for any size. Raises ValueError.
+
+    A module that calls it says `torch.fx.wrap("check_input")` too.
+    """
+    sizes = batch.shape[1:]
+    if len(sizes) != len(wanted) or any(need not in (None, have) for have, need in zip(sizes, wanted, strict=True)):
+        letters = "CTHW" if len(wanted) == 4 else "CHW"
+        shown = ",".join(letter if need is None else str(need) for letter, need in zip(letters, wanted, strict=True))
+        raise ValueError(f"this network takes batches of B,{shown}, not {','.join(map(str, batch.shape))}")
 
 
 class ExactSequential(nn.Sequential):

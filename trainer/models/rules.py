@@ -23,9 +23,10 @@ _LEAST = {
     "seq_len": 1,
     "hidden": 1,
     "groups": 1,
+    "cardinality": 1,
 }  # of whole numbers, by name
 _SHARES = ("dropout", "bn_momentum")  # 0 <= value < 1
-_POSITIVE = ("width",)
+_POSITIVE = ("width", "bn_eps")
 
 
 def parse_mode(mode: str) -> tuple[int, int]:
@@ -102,7 +103,7 @@ def _checked(key: str, value: Any) -> Any:
         raise ValueError(f"is {value}, not one of the points 0 to {POINTS - 1}")
     if key in _LEAST and value is not None and value < _LEAST[key]:
         raise ValueError(f"is {value}, less than {_LEAST[key]}")
-    if key in _POSITIVE and value <= 0:
+    if key in _POSITIVE and value is not None and value <= 0:
         raise ValueError(f"is {value}, not above 0")
     if key in _SHARES and not 0 <= value < 1:
         raise ValueError(f"is {value}, not from 0 up to 1")
