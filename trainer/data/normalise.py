@@ -37,8 +37,10 @@ PRESETS: dict[str, Normalisation] = {
     "imagenet": Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # torchvision's image networks
     "vgg": Normalisation((123.0, 117.0, 104.0), (1.0,) * 3),  # VGG-16 with reduced fc
     "activitynet": Normalisation((114.7748, 107.7354, 99.4750), (1.0,) * 3),  # the efficient 3D CNNs
+    "activitynet_bgr": Normalisation((114.7748, 107.7354, 99.4750), (1.0,) * 3, "bgr"),  # their Kinetics-600 weights
     "kinetics": Normalisation((110.63666788, 103.16065604, 96.29023126), (1.0,) * 3),  # the same, with the Kinetics mean
     "kinetics_std": Normalisation((110.63666788, 103.16065604, 96.29023126), (38.7568578, 37.88248729, 40.02898126)),
+    "hara_2020": Normalisation((110.7975, 103.3005, 96.2625), (70.584, 69.1815, 69.7935)),  # the 3D ResNets of 2020
     "kinetics_bgr": Normalisation((110.63666788, 103.16065604, 96.29023126), (1.0,) * 3, "bgr"),  # the published Jester weights
     "vmz": Normalisation((110.201, 100.64, 95.9966), (58.1489, 56.4701, 55.3324)),  # R(2+1)D and the mixed convolutions
     "vmz_flow": Normalisation(
