@@ -8,8 +8,9 @@ from typing import Any
 from trainer import signatures
 from trainer.config import Config
 from trainer.data import normalise
+from trainer.data.normalise import Normalisation
 from trainer.errors import Fault, did_you_mean
-from trainer.models import rules
+from trainer.models import published, rules
 from trainer.signatures import Signature
 
 _WEIGHTLESS = ("dropout", "bn_momentum", "freeze_i3d", "num_classes")  # a checkpoint may differ in these; classes are compared by name
@@ -55,7 +56,47 @@ def weights_faults(config: Config, weights: Mapping[str, Any], classes: tuple[st
             faults.append(Fault(path=f"model.{key}", message=f"is {mine}, but the checkpoint was trained with {theirs}"))
     if tuple(weights.get("classes") or classes) != classes:
         faults.append(Fault(path="data.classes", message="the dataset's classes, or their order, are not the checkpoint's"))
+    return faults + [fault for fault in fed_otherwise(config, weights) if fault.path in _CHANGES_ANSWERS]
+
+
+def fed_otherwise(config: Config, trained: Mapping[str, Any]) -> list[Fault]:
+    """Where the conf feeds other numbers than a checkpoint was trained with. `trained`: its fields, {} for what is not known.
+
+    Only mean, std, order of the colours, stream and rate change what the same network answers; frames and size are for
+    people to know, since what a network fixes of them is among its options.
+    """
+    data, faults = config.data, []
+    if trained.get("normalisation"):
+        fed, learnt = normalise.of_conf(data), normalise.of_checkpoint(trained)
+        if not _alike(fed, learnt):
+            preset = next((name for name, known in normalise.PRESETS.items() if _alike(known, learnt)), "")
+            hint = f"data.normalise: {preset}" if preset else "set data.mean, data.std and data.channels to these"
+            message = f"was trained with {_described(learnt)}; the conf feeds {_described(fed)}"
+            faults.append(Fault(path="data.normalise", message=message, hint=hint))
+    clips = {"frames": trained.get("frames"), "size": trained.get("size"), **(trained.get("data") or {})}
+    for key in ("stream", "fps", "frames", "size"):
+        theirs, ours = clips.get(key), getattr(data, key)
+        if theirs is not None and theirs != ours:
+            message = f"was trained with data.{key}: {theirs}; the conf says {ours}"
+            faults.append(Fault(path=f"data.{key}", message=message, hint=f"data.{key}: {theirs}"))
     return faults
+
+
+_CHANGES_ANSWERS = ("data.normalise", "data.stream", "data.fps")
+
+
+def _alike(one: Normalisation, other: Normalisation) -> bool:
+    """The same to a hundredth of a level: presets are written with few digits."""
+    numbers = [*one.mean, *one.std], [*other.mean, *other.std]
+    if one.order != other.order or len(numbers[0]) != len(numbers[1]):
+        return False
+    return all(abs(a - b) < 0.01 for a, b in zip(*numbers, strict=True))
+
+
+def _described(fed: Normalisation) -> str:
+    channels = fed.order if len(fed.mean) == normalise.COLOURS else f"{len(fed.mean)}-channel"
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (fed.mean, fed.std))
+    return f"{channels} frames, mean {mean}, std {std}"
 
 
 def _bare_resizer(signature: Signature) -> Fault:
@@ -123,17 +164,37 @@ def _mode(config: Config, mode: str, *, resized: bool) -> list[Fault]:
 
 
 def _parts(config: Config, signature: Signature) -> list[Fault]:
-    known = ", ".join(signature.parts)
-    faults = []
-    if isinstance(config.model.init, Mapping):
-        for part, path in config.model.init.items():
+    """Faults of `model.init` and `model.freeze`: parts that the model does not have, names that nothing published has."""
+    init, faults = config.model.init, []
+    if isinstance(init, Mapping):
+        for part, text in init.items():
             if part not in signature.parts:
-                hint = did_you_mean(part, signature.parts) or f"its parts: {known}"
-                faults.append(Fault(path=f"model.init.{part}", message=f"{signature.name} has no part {part!r}", hint=hint))
-            elif not path:
+                faults.append(_no_part(f"model.init.{part}", part, signature))
+            elif not text:
                 faults.append(Fault(path=f"model.init.{part}", message="is empty", hint="a checkpoint's path, or leave the part out"))
-    for part in config.model.freeze:
-        if part not in signature.parts:
-            hint = did_you_mean(part, signature.parts) or f"its parts: {known}"
-            faults.append(Fault(path="model.freeze", message=f"{signature.name} has no part {part!r}", hint=hint))
+            else:
+                faults += _source(text, part if len(signature.parts) > 1 else signature.name, f"model.init.{part}", {})
+    elif init:
+        faults += _source(init, signature.name, "model.init", config.model.options)
+    return faults + [_no_part("model.freeze", part, signature) for part in config.model.freeze if part not in signature.parts]
+
+
+def _no_part(path: str, part: str, signature: Signature) -> Fault:
+    hint = did_you_mean(part, signature.parts) or f"its parts: {', '.join(signature.parts)}"
+    return Fault(path=path, message=f"{signature.name} has no part {part!r}", hint=hint)
+
+
+def _source(init: str, model: str, path: str, options: Mapping[str, Any]) -> list[Fault]:
+    """Faults of one `model.init`, and of options that published weights were not made with."""
+    found = published.source(init, model, path)
+    if isinstance(found, Fault):
+        return [found]
+    signature = signatures.read().get(model)
+    faults = []
+    for key, theirs in found.record.get("options", {}).items() if signature else ():
+        option = signature.options.get(key) if signature else None
+        mine = options.get(key, option.default if option else theirs)
+        if key not in _WEIGHTLESS and mine not in (None, theirs):
+            message = f"is {mine}, but {found.record['name']} was made with {theirs}"
+            faults.append(Fault(path=f"model.{key}", message=message, hint=f"model.{key}: {theirs}"))
     return faults

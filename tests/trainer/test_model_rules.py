@@ -52,7 +52,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = [
         {"model.read_at": "points 0 to 8", "model.apply_at": "points 0 to 8"},
     ),
     ({"name": "i3d", "head": "per_frame"}, {"size": 112}, {"model.head": "labels for clips"}),
-    ({"name": "resizer_i3d", "in_channels": 2}, {}, {"model.in_channels": "clips are RGB"}),
+    ({"name": "resizer_i3d", "in_channels": 2}, {}, {"model.in_channels": "data.stream is 3"}),
     ({"name": "resizer_i3d", "bn_momentum": 1}, {}, {"model.bn_momentum": "not from 0 up to 1"}),
     (
         {"name": "resizer_i3d", "init": {"resiser": "a", "i3d": ""}, "freeze": ["stn"]}, {},
@@ -72,7 +72,7 @@ def test_each_fault_is_named_where_it_is(model: dict[str, Any], data: dict[str, 
 
 def test_the_data_gives_what_the_conf_leaves_out() -> None:
     config = conf({"name": "transformer_resizer_i3d", "mode": "16x112"}, frames=16, size=14)
-    assert model_options(config, 5) == {"mode": "16x112", "num_classes": 5, "frames": 16, "in_size": 14}
+    assert model_options(config, 5) == {"mode": "16x112", "num_classes": 5, "frames": 16, "in_size": 14, "in_channels": 3}
 
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:

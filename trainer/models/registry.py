@@ -63,4 +63,6 @@ def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Modu
     if faults:
         raise ConfFault(faults)
     importlib.import_module(f"{__package__}.{signature.module}")
-    return _builders[name](**values)
+    network = _builders[name](**values)
+    network.__dict__["model_name"] = name  # whose published weights it may take
+    return network

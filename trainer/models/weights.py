@@ -1,15 +1,12 @@
-"""Networks from a conf, and the checkpoints they start from: our own, the public I3D files, and those of the first TinyVIRAT system.
+"""Networks from a conf, and the checkpoints they start from: our own, and the public files of each family.
 
-No file can run code here: everything is read with `weights_only=True`. What is missing, unused or of another shape is an
-error that names it; nothing is copied into a model before all files are found to fit.
+`checkpoint_files` reads a file, the network's own `adapt_checkpoint` gives the tensors its names, and here they are matched: what
+is missing, unused or of another shape is an error that names it; nothing is copied into a model before all files are found to fit.
 """
 
 from __future__ import annotations
 
-import pickle
-import struct
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.errors import ConfFault, DataError, Fault
-from trainer.model_rules import check_model, model_options
+from trainer.errors import ConfFault, DataError, Fault, did_you_mean
+from trainer.model_rules import check_model, fed_otherwise, model_options
+from trainer.models import checkpoint_files, download, published
 from trainer.models.layers import Part
 from trainer.models.registry import create
 
 Head = Literal["keep", "replace"]
+Adapt = Callable[[dict[str, Tensor]], dict[str, Tensor]]  # a network's adapt_checkpoint: public names -> its own
 COUNTER = "num_batches_tracked"  # BatchNorm's; checkpoints older than torch 0.4.1 have none
 SEQUENTIAL = {"transformer": "0.", "resizer": "1."}  # the first system saved spatial transformer and resizer as one nn.Sequential
 
@@ -36,6 +35,9 @@ class LoadReport:
     unused: tuple[str, ...]  # other parts of a checkpoint of which one part was asked for
     replaced: tuple[str, ...]  # the head, fresh because head is "replace"
     fields: dict[str, Any] = field(default_factory=dict)  # what one of our own checkpoints says beside its tensors
+    ignored: tuple[str, ...] = ()  # a Caffe2 training's momenta, learning rate and iteration
+    records: tuple[Mapping[str, Any], ...] = ()  # what is known of published files among those loaded (models/published.py)
+    head_trained: bool = True  # False where the last layer is a fresh one, so that answers would be random
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -45,6 +47,8 @@ class LoadReport:
             parts.append(f"{len(self.missing)} BatchNorm counters not in the file")
         if self.unused:
             parts.append(f"{len(self.unused)} tensors of other parts not used")
+        if self.ignored:
+            parts.append(f"{len(self.ignored)} blobs of the training's own state ignored")
         return "; ".join(parts)
 
 
@@ -68,33 +72,76 @@ def apply_freeze(model: nn.Module, parts: Iterable[str]) -> None:
         module.freeze()
 
 
-def load_init(model: nn.Module, init: str | Mapping[str, str], *, head: Head = "keep") -> LoadReport:
-    """Fill a model from one checkpoint, or some of its parts from one each: {"resizer": path, "i3d": path}.
+def load_init(
+    model: nn.Module, init: str | Mapping[str, str], *, head: Head = "keep", say: Callable[[str], None] = lambda _: None
+) -> LoadReport:
+    """Fill a model from one checkpoint, or some of its parts from one each: {"resizer": ..., "i3d": ...}.
 
-    Reads bare state dicts and those under `state_dict` or `model`; takes `module.` off the keys, and `model.` off or on. With
-    head "replace" the last layer of the checkpoint is left out and the model's own fresh one stays. Raises DataError for a file
-    that cannot be read or does not fit, ConfFault for another number of classes and for parts that the model does not have.
+    A checkpoint is whatever `model.init` takes (published.FORMS); what lies on the network is fetched once. With head "replace"
+    the last layer of the checkpoint is left out and the model's own fresh one stays. Raises DataError for a file that cannot be
+    had, read or does not fit, CannotWrite for a volume that a download does not fit on, ConfFault for another number of classes,
+    for parts that the model does not have and for names that nothing published has.
     """
     files = {"": init} if isinstance(init, str) else init
-    plans = [_plan(model, part, path, head) for part, path in files.items()]
+    plans = [_plan(model, part, text, head, say=say) for part, text in files.items()]
     with torch.no_grad():
         for plan in plans:
             for target, source in plan.pairs:
                 target.copy_(source)
     prefixed = [(f"{plan.part}." if plan.part in _child_parts(model) else "", plan) for plan in plans]
+    loaded = tuple(prefix + key for prefix, plan in prefixed for key in plan.loaded)
     return LoadReport(
-        loaded=tuple(prefix + key for prefix, plan in prefixed for key in plan.loaded),
+        loaded=loaded,
         missing=tuple(prefix + key for prefix, plan in prefixed for key in plan.missing),
         unused=tuple(key for plan in plans for key in plan.unused),
         replaced=tuple(prefix + key for prefix, plan in prefixed for key in plan.replaced),
         fields=plans[0].fields if isinstance(init, str) else {},
+        ignored=tuple(key for plan in plans for key in plan.ignored),
+        records=tuple(plan.record for plan in plans if plan.record),
+        head_trained={key for key in model.state_dict() if _in_head(model, key)} <= set(loaded),
     )
+
+
+def notes(config: Config, report: LoadReport) -> list[str]:
+    """Where the conf feeds the network otherwise than its checkpoint was trained: colours, mean and std, frames, size, rate."""
+    trained = [("this checkpoint", report.fields)] if report.fields.get("format") else []
+    trained += [(f"the published {record['name']}", published.fields(record)) for record in report.records]
+    return [f"note: {name}: {fault.message}; {fault.hint}" for name, fields in trained for fault in fed_otherwise(config, fields)]
+
+
+def local_path(init: str, model: str, *, say: Callable[[str], None] = lambda _: None) -> tuple[str, published.Record]:
+    """The file that one `model.init` names for a model or part, fetched if need be, and what is known of it.
+
+    Raises ConfFault, DataError, CannotWrite.
+    """
+    source = published.source(init, model)
+    if isinstance(source, Fault):
+        raise ConfFault([source])
+    if source.kind == "path":
+        return source.value, source.record
+    url = _torchvision_address(source.value) if source.kind == "torchvision" else source.value
+    known = source.record
+    return str(download.fetch(url, size=int(known.get("bytes") or 0), sha256=str(known.get("sha256") or ""), say=say)), known
+
+
+def _torchvision_address(name: str) -> str:
+    """Where torchvision publishes weights, "Inception_V3_Weights.IMAGENET1K_V1"."""
+    from torchvision.models import get_model_weights, get_weight, list_models  # slow to import, and few confs need it
+
+    try:
+        return str(get_weight(name).url)
+    except (ValueError, LookupError):
+        known = [str(weights) for model in list_models() for weights in get_model_weights(model)]
+        hint = did_you_mean(name, known) or "see torchvision.models"
+        raise ConfFault([Fault(path="model.init", message=f"torchvision has no weights {name!r}", hint=hint)]) from None
 
 
 @dataclass
 class _Plan:
     part: str
     fields: dict[str, Any]
+    record: Mapping[str, Any]
+    ignored: tuple[str, ...]
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -102,80 +149,52 @@ class _Plan:
     replaced: list[str] = field(default_factory=list)
 
 
-def _plan(model: nn.Module, part: str, path: str, head: Head) -> _Plan:
+def _plan(model: nn.Module, part: str, init: str, head: Head, *, say: Callable[[str], None]) -> _Plan:
     module = _part(model, part) if part else model
-    tensors, fields = read_tensors(path)
-    tensors, others = _of_part(tensors, part)
-    plan = _Plan(part, fields, unused=others)
+    parts = _child_parts(model)
+    path, record = local_path(init, part if part in parts else getattr(model, "model_name", part), say=say)
+    file = checkpoint_files.read(path)
+    tensors, others = _of_part(file.tensors, part)
+    plan = _Plan(part, file.fields, record, file.ignored, unused=others)
     state = module.state_dict()
-    sources, unused = _matched(tensors, state, path)
-    head_module = getattr(module, "head_module", None)
+    adapt: Adapt | None = getattr(module, "adapt_checkpoint", None)
+    sources, unused = _matched(adapt(dict(tensors)) if adapt else tensors, state, path)
     for key, target in state.items():
         source = sources.get(key)
-        if head == "replace" and head_module and key.startswith(f"{head_module}."):
+        if head == "replace" and _in_head(module, key):
             plan.replaced.append(key)
         elif source is None:
             plan.missing.append(key)
         else:
-            _check_shape(key, source, target, path=path, head_module=head_module)
+            _check_shape(key, source, target, path=path, in_head=_in_head(module, key))
             plan.pairs.append((target, source))
             plan.loaded.append(key)
-    lacking = [key for key in plan.missing if not key.endswith(COUNTER)]
-    if lacking or unused:
-        raise DataError(_misfit(path, lacking, unused), hint=_likely_part(model, part, tensors, path))
+    _require_fit(module, plan, unused, path, likely=_likely_part(model, part, tensors, path))
     return plan
 
 
+def _require_fit(module: nn.Module, plan: _Plan, unused: Sequence[str], path: str, *, likely: str) -> None:
+    """Raise DataError when something is missing or unused, ConfFault when that is the last layer only."""
+    lacking = [key for key in plan.missing if not key.endswith(COUNTER)]
+    if lacking and not unused and all(_in_head(module, key) for key in lacking):
+        message = f"the checkpoint {path} has no last layer"
+        raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh one")])
+    if lacking or unused:
+        options = ", ".join(f"{key}: {value}" for key, value in plan.record.get("options", {}).items())
+        hint = f"{plan.record['name']} was made with {options}" if options and not likely else likely
+        raise DataError(_misfit(path, lacking, unused), hint=hint or "were they made with the same model options?")
+
+
+def _in_head(module: nn.Module, key: str) -> bool:
+    """Whether a tensor belongs to the last layer."""
+    head: str | None = getattr(module, "head_module", None)
+    return bool(head) and key.startswith(f"{head}.")
+
+
 def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint by their names, without `module.`, and the other fields of the file.
-
-    Only tensors and plain containers are accepted, so a file cannot run anything. Raises DataError.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles before it refuses them
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        why = "it holds something other than tensors and plain containers, or is damaged"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "if you trust it, save its state_dict() again with today's torch"
-        raise DataError(f"the checkpoint {path} was not opened: {why}: {reason}", hint=hint) from error
-    except OSError as error:
-        raise DataError(f"cannot read the checkpoint {path}: {error.strerror or error}", hint="check model.init") from error
-    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error) as error:
-        raise DataError(f"the checkpoint {path} is damaged or no checkpoint: {error}", hint="fetch or copy it again") from error
-    fields: dict[str, Any] = {}
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            fields = {key: value for key, value in content.items() if key != wrapper}
-            content = content[wrapper]
-            break
-    strange = _strange(content)
-    if strange:
-        raise DataError(f"the checkpoint {path} is not a state dict: {strange}")
-    return _without_module(content, path), fields
-
-
-def _strange(content: Any) -> str:
-    if not isinstance(content, Mapping):
-        return f"it holds a {type(content).__name__}"
-    for key, value in content.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor)):
-            return f"{key!r} is a {type(value).__name__}"
-    return "" if content else "it is empty"
-
-
-def _without_module(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
-    """`module.` is what nn.DataParallel puts before each name."""
-    bare: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        name = key
-        while name.startswith("module."):
-            name = name.removeprefix("module.")
-        if name in bare:
-            raise DataError(f"the checkpoint {path} holds {name!r} twice, with and without the prefix `module.`")
-        bare[name] = tensor
-    return bare
+    """The tensors of a checkpoint by their names, without `module.`, and the other fields of the file. Raises DataError."""
+    file = checkpoint_files.read(path)
+    return file.tensors, file.fields
 
 
 def _of_part(tensors: dict[str, Tensor], part: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -205,14 +224,14 @@ def _matched(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], path: s
     return matched, unused
 
 
-def _check_shape(key: str, source: Tensor, target: Tensor, *, path: str, head_module: str | None) -> None:
+def _check_shape(key: str, source: Tensor, target: Tensor, *, path: str, in_head: bool) -> None:
     if source.shape == target.shape:
         return
-    if head_module and key.startswith(f"{head_module}."):
-        message = f"the checkpoint {path} has {source.shape[0]} classes, the model {target.shape[0]}"
+    if in_head:
+        message = f"the checkpoint {path} has {source.shape[0] if source.dim() else 0} classes, the model {target.shape[0]}"
         raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh last layer")])
     shapes = f"{tuple(source.shape)} in the checkpoint {path}, {tuple(target.shape)} in the model"
-    if source.dim() == target.dim() == 5 and source.shape[1] != target.shape[1] and key.endswith("Conv3d_1a_7x7.conv3d.weight"):
+    if source.dim() == target.dim() >= 4 and source.shape[0] == target.shape[0] and {source.shape[1], target.shape[1]} & {2, 3}:
         raise DataError(f"the checkpoint takes {source.shape[1]} channels, the model {target.shape[1]}: {key} is {shapes}")
     raise DataError(f"{key} is {shapes}", hint="were they made with the same model options?")
 
@@ -236,7 +255,7 @@ def _likely_part(model: nn.Module, part: str, tensors: Mapping[str, Tensor], pat
         known = {key for key in _part(model, name).state_dict() if not key.endswith(COUNTER)}
         if known and len(known & {key.removeprefix("model.") for key in tensors}) > len(known) / 2:
             return f"it looks like the part {name}: write model.init: {{{name}: {path}}}"
-    return "were they made with the same model options?"
+    return ""
 
 
 def _child_parts(model: nn.Module) -> list[str]:

@@ -1,0 +1,99 @@
+"""Weights that can be had, and the ways to name them in `model.init`. No torch, so that `check` is quick.
+
+A record of a model's PUBLISHED says what a file was trained as; it is found by its name, or by the name of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from trainer import signatures
+from trainer.data.normalise import PRESETS
+from trainer.errors import Fault, did_you_mean
+
+Record = Mapping[str, Any]
+FORMS = "a checkpoint's path, https://..., imagenet, published:NAME or torchvision:WEIGHTS"
+_WEIGHTS = re.compile(r"[A-Za-z]\w*_Weights\.[A-Za-z]\w*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from: a file's path, an address, or torchvision's name of weights. `record` says what is known of them."""
+
+    kind: Literal["path", "url", "torchvision"]
+    value: str
+    record: Record = field(default_factory=dict)
+
+
+def records(model: str) -> tuple[Record, ...]:
+    """What can be had for a model, or for the part of a composite that is called as a model is."""
+    signature = signatures.read().get(model)
+    return signature.published if signature else ()
+
+
+def source(init: str, model: str, path: str = "model.init") -> Source | Fault:
+    """What one `model.init` means for this model or part; the fault (at key path `path`) when it means nothing."""
+    if init == "imagenet" or init.startswith("published:"):
+        return _published(init, model, path)
+    if init.startswith("torchvision:"):
+        name = init.removeprefix("torchvision:")
+        if not _WEIGHTS.fullmatch(name):
+            hint = "for example torchvision:Inception_V3_Weights.IMAGENET1K_V1"
+            return Fault(path=path, message=f"{name!r} is not a name of torchvision's weights", hint=hint)
+        return Source("torchvision", name, _known(model, torchvision=name))
+    scheme = urlsplit(init).scheme if "://" in init else ""
+    if scheme in ("http", "https"):
+        if not file_name(init):
+            return Fault(path=path, message=f"the address {init} names no file")
+        return Source("url", init, _known(model, url=init) or _known(model, file=file_name(init)))
+    if scheme:
+        return Fault(path=path, message=f"cannot fetch {scheme}:// addresses", hint=FORMS)
+    return Source("path", init, _known(model, file=PurePath(init).name))
+
+
+def file_name(url: str) -> str:
+    """The name under which an address's file is kept: the last piece of its path, "" where there is none."""
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".")
+
+
+def usage(record: Record) -> str:
+    """What to write as `model.init` for a record."""
+    if record.get("name") == "imagenet" and record.get("torchvision"):
+        return "imagenet"
+    if record.get("torchvision") or record.get("url"):
+        return f"published:{record['name']}"
+    return f"path of {record['file']}" if record.get("file") else "path of the file"
+
+
+def fields(record: Record) -> dict[str, Any]:
+    """What a record says of its training, as one of our own checkpoints would."""
+    preset = PRESETS.get(str(record.get("normalise")))
+    known = {"data": {key: record[key] for key in ("frames", "size", "fps") if record.get(key)}}
+    return {**known, "normalisation": preset.to_json()} if preset else known
+
+
+def _published(init: str, model: str, path: str) -> Source | Fault:
+    name = init.removeprefix("published:")
+    names = [str(record["name"]) for record in records(model)]
+    record = next((record for record in records(model) if record["name"] == name), None)
+    if record is None:
+        hint = did_you_mean(name, names) or (f"it has {', '.join(names)}" if names else FORMS)
+        return Fault(path=path, message=f"no published weights of {model} are called {name!r}", hint=hint)
+    if record.get("torchvision"):
+        return Source("torchvision", record["torchvision"], record)
+    if record.get("url"):
+        return Source("url", record["url"], record)
+    file = record.get("file") or "the file"
+    note = f"; {record['note']}" if record.get("note") else ""
+    hint = f"fetch {file} by hand{note}, and give its path"
+    return Fault(path=path, message=f"{name} has no fixed address to fetch it from", hint=hint)
+
+
+def _known(model: str, **wanted: str) -> Record:
+    return next((record for record in records(model) if all(record.get(key) == value for key, value in wanted.items())), {})
