@@ -7,7 +7,6 @@ it first too. `--json` prints {"faults": [{path, message, hint}], "defaults": {k
 from __future__ import annotations
 
 import json
-import pkgutil
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,12 +15,14 @@ from typing import Any
 
 from trainer import config as conf
 from trainer.config import Config
+from trainer.data import all_datasets
 from trainer.errors import ConfFault, Fault, did_you_mean
 from trainer.model_rules import check_model
 from trainer.signatures import read as read_signatures
 
 EPOCHS = re.compile(r"all|\d+(-\d+)?(,\d+(-\d+)?)*")
 STDIN_SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")
+ANNOTATED, ORGANISED = ("ucf101", "kinetics"), ("ucf101", "folders")  # datasets that trainer/data/annotate.py and organise.py know
 KEEP_WEIGHTS = re.compile(r"all|best|last:[1-9]\d*")
 
 
@@ -70,7 +71,7 @@ def defaults(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
 
 def datasets() -> list[str]:
     """Names that `data.name` takes: the modules of trainer/data/datasets (found without importing them)."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "data" / "datasets")]))
+    return all_datasets.names()
 
 
 def _data(config: Config) -> list[Fault]:
@@ -82,6 +83,27 @@ def _data(config: Config) -> list[Fault]:
         faults.append(Fault(path="data.root", message="is missing", hint="the dataset's folder, for example ${data}/TinyVIRAT"))
     faults += _at_least({"data.frames": (data.frames, 1), "data.size": (data.size, 8)})
     faults += _between({"data.flip": (data.flip, 0, 1), "data.val_fraction": (data.val_fraction, 0, 0.5)})
+    return faults + _dataset(config)
+
+
+def _dataset(config: Config) -> list[Fault]:
+    """What one dataset cannot be, or cannot be prepared as."""
+    data, prepare, faults = config.data, config.prepare, _at_least({"data.fold": (config.data.fold, 1)})
+    if data.name == "jester" and data.flip > 0:
+        reason = "a mirrored gesture has another name, as Swiping Left and Swiping Right"
+        faults.append(Fault(path="data.flip", message=f"is {data.flip} with jester, and {reason}", hint="set data.flip: 0"))
+    if data.name == "jester" and data.layout != "frames":
+        hint = "jester is published as folders of images"
+        faults.append(Fault(path="data.layout", message=f"is {data.layout}", hint=f"set data.layout: frames; {hint}"))
+    if data.stream == "flow" and not data.flow_root:
+        hint = "the folder that prepare.flow_to wrote"
+        faults.append(Fault(path="data.flow_root", message="is missing, and data.stream is flow", hint=hint))
+    if prepare.annotate and data.name not in ANNOTATED:
+        hint = f"only {' and '.join(ANNOTATED)} have an annotation file to build"
+        faults.append(Fault(path="prepare.annotate", message=f"is on with {data.name}", hint=hint))
+    if prepare.organise and data.name not in ORGANISED:
+        hint = "only files named v_<Class>_g01_c01.avi tell their class: ucf101, or folders"
+        faults.append(Fault(path="prepare.organise", message=f"is set with {data.name}", hint=hint))
     return faults
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import Config
-from trainer.data.all_datasets import DATASETS, open_dataset
+from trainer.data.all_datasets import open_dataset
 from trainer.data.datasets.tinyvirat import parse_tubes, read_classes
 from trainer.errors import DataError
 
@@ -84,12 +84,6 @@ def test_an_unknown_dataset_or_split_is_refused(made_set: Path, conf_of: Callabl
         open_dataset(conf_of(made_set, name="tinyvirt").data)
     with pytest.raises(DataError, match="train and test"):
         open_dataset(conf_of(made_set).data).clips("val")
-
-
-def test_every_dataset_module_is_in_the_table(project: Path) -> None:
-    """`check` lists the modules, the trainer uses the table: they name the same datasets."""
-    modules = {path.stem for path in (project / "trainer" / "data" / "datasets").glob("*.py")} - {"__init__"}
-    assert modules == set(DATASETS)
 
 
 def test_clips_come_in_the_order_of_the_annotation(made_set: Path, conf_of: Callable[..., Config]) -> None:

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainer.config import DataConf
+from trainer.data import dataset_files as files
 from trainer.data.dataset_base import Clip
 from trainer.errors import DataError, did_you_mean
 
@@ -22,9 +22,9 @@ LAYOUT = "data.root is the folder that holds classes.txt, tiny_train.json, tiny_
 
 @dataclass(frozen=True)
 class TinyVirat:
-    """The dataset under `root`; annotations are read when a split is asked for."""
+    """The dataset under `conf.root`; annotations are read when a split is asked for."""
 
-    root: Path
+    conf: DataConf
     classes: tuple[str, ...]
     multi_label: bool = True
     fps: float = 30.0
@@ -35,8 +35,15 @@ class TinyVirat:
         """Clips of "train" or "test", in the annotation's order. Raises DataError that names file, tube and fault."""
         if split not in SPLITS:
             raise DataError(f'TinyVIRAT has no split "{split}"', hint=f"it has {' and '.join(SPLITS)}")
-        annotation = self.root / f"tiny_{split}.json"
-        return parse_tubes(_read_json(annotation), self.classes, self.root / "videos" / split, source=str(annotation))
+        root = Path(self.conf.root)
+        annotation = root / f"tiny_{split}.json"
+        clips = parse_tubes(files.read_json(annotation, LAYOUT), self.classes, root / "videos" / split, source=str(annotation))
+        return clips if self.conf.stream == "rgb" else [self._flow(clip) for clip in clips]
+
+    def _flow(self, clip: Clip) -> Clip:
+        """Its folder of flow images, which may hold one fewer than the video has frames."""
+        folder = files.image_folder(self.conf, clip.path, Path(self.conf.flow_root))
+        return replace(clip, path=folder, frames=files.frame_count(folder))
 
 
 def open_dataset(conf: DataConf) -> TinyVirat:
@@ -44,22 +51,12 @@ def open_dataset(conf: DataConf) -> TinyVirat:
     root = Path(conf.root)
     if not root.is_dir():
         raise DataError(f"the dataset's folder {root} is not there", hint=LAYOUT)
-    return TinyVirat(root=root, classes=read_classes(Path(conf.classes) if conf.classes else root / "classes.txt"))
+    return TinyVirat(conf=conf, classes=read_classes(Path(conf.classes) if conf.classes else root / "classes.txt"))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names in index order, one a line; the last line may lack its newline. Raises DataError."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the class names in {path}: {error}", hint=LAYOUT) from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise DataError(f"{path} names no class", hint="one class name a line, in index order")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path} names a class twice: {', '.join(repeated)}", hint="each line is one class")
-    return names
+    return files.class_names(files.read_text(path, LAYOUT), str(path))
 
 
 def parse_tubes(raw: Any, classes: Sequence[str], videos: Path, *, source: str) -> list[Clip]:
@@ -85,10 +82,3 @@ def _parse_tube(tube: Any, index: Mapping[str, int], videos: Path, *, source: st
             hint = did_you_mean(str(label), list(index)) or "classes.txt and the annotation do not belong together"
             raise DataError(f"{source} ({path}): unknown class {label!r}", hint=hint)
     return Clip(id=path, path=videos / path, labels=tuple(sorted({index[label] for label in labels})), frames=dim[0])
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the annotation {path}: {error}", hint=LAYOUT) from error
