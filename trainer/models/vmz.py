@@ -19,7 +19,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
         {
             "name": "torchvision-kinetics400-18", "url": "", "file": "r2plus1d_18-91a641e6.pth", "bytes": 0, "classes": 400,
             "options": {"depth": 18, "midplanes": "torchvision"}, "normalise": "vmz", "frames": 16, "size": 112, "fps": 15,
-            "accuracy": "Kinetics-400 video top-1 67.46", "note": "torchvision: R2Plus1D_18_Weights.KINETICS400_V1",
+            "accuracy": "Kinetics-400 video top-1 67.46", "torchvision": "R2Plus1D_18_Weights.KINETICS400_V1", "note": "",
         },
         {
             "name": "kinetics400-34-32f", "url": "", "file": "r2.5d_d34_l32.pkl", "bytes": 0, "classes": 400,
@@ -76,14 +76,14 @@ PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
         {
             "name": "torchvision-kinetics400-18", "url": "", "file": "r3d_18-b3b3357e.pth", "bytes": 0, "classes": 400,
             "options": {"depth": 18, "midplanes": "torchvision"}, "normalise": "vmz", "frames": 16, "size": 112, "fps": 15,
-            "accuracy": "Kinetics-400 video top-1 63.20", "note": "torchvision: R3D_18_Weights.KINETICS400_V1",
+            "accuracy": "Kinetics-400 video top-1 63.20", "torchvision": "R3D_18_Weights.KINETICS400_V1", "note": "",
         },
     ),
     "mc3": (
         {
             "name": "torchvision-kinetics400-18", "url": "", "file": "mc3_18-a90a0ba3.pth", "bytes": 0, "classes": 400,
             "options": {"depth": 18, "midplanes": "torchvision"}, "normalise": "vmz", "frames": 16, "size": 112, "fps": 15,
-            "accuracy": "Kinetics-400 video top-1 63.96", "note": "torchvision: MC3_18_Weights.KINETICS400_V1",
+            "accuracy": "Kinetics-400 video top-1 63.96", "torchvision": "MC3_18_Weights.KINETICS400_V1", "note": "",
         },
     ),
 }  # fmt: skip
