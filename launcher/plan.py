@@ -60,14 +60,16 @@ def plan(
     sets: Sequence[str] = (),
     source: str | None = None,
     name: str | None = None,
+    shards: int | None = None,
 ) -> Plan:
     """Everything about the run, its code pinned. `source` is --from. ConfError with every fault, UserError for a bad source."""
+    sets = [*sets, *([f"prepare.shards={shards}"] if shards is not None else [])]
     experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name)
     if source is not None and not experiment.faults:
         values = values_from(source, verb, runs=_runs_volume(experiment.job), backend=backend)
         given = [(Origin("--from", f"--from {source}"), values)]
         experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, given=given)
-    faults = [*experiment.faults, *cluster_faults(experiment, profile, backend)]
+    faults = [*experiment.faults, *cluster_faults(experiment, profile, backend), *_shard_faults(verb, experiment, shards)]
     if faults:
         raise ConfError(faults)
     spec = job_spec(verb, experiment, profile, backend, code=_pinned(experiment, backend))
@@ -110,6 +112,7 @@ def job_spec(verb: str, experiment: Experiment, profile: ClusterProfile, backend
         gid=job.user.gid,
         fs_group=job.user.fs_group,
         retries=job.retries,
+        shards=_shards(verb, experiment),
         deadline_s=None if job.deadline is None else int(job.deadline),
         grace_s=int(job.grace),
         ttl_s=int(job.ttl),
@@ -156,6 +159,27 @@ def cluster_faults(experiment: Experiment, profile: ClusterProfile, backend: Bac
         origin = experiment.origin(("job", "image"))
         hint = "job: {image: registry/name:tag@sha256:...}, or `job:` in the cluster profile"
         faults.append(Fault(path="job.image", message="is missing: pods need an image", hint=hint, file=origin.file, line=origin.line))
+    return faults
+
+
+def _shards(verb: str, experiment: Experiment) -> int:
+    """Pods that share a `prepare`; 1 also for one shard run by hand (`prepare.shard`). What is no number is the trainer's to refuse."""
+    section = experiment.trainer.get("prepare")
+    if verb != "prepare" or not isinstance(section, dict) or str(section.get("shard", -1)) != "-1":
+        return 1
+    wanted = str(section.get("shards", 1))
+    return int(wanted) if wanted.isdecimal() else 1
+
+
+def _shard_faults(verb: str, experiment: Experiment, shards: int | None) -> list[Fault]:
+    """Shards of what cannot be shared, or together with nodes: an Indexed Job is exactly one of nodes, trials and shards."""
+    faults = []
+    if shards is not None and verb != "prepare":
+        message = f"only `prepare` is shared among pods, and this is `{verb}`"
+        faults.append(Fault(path="prepare.shards", message=message, hint="leave --shards out", file="--shards"))
+    if _shards(verb, experiment) > 1 and experiment.job.nodes > 1:
+        message = f"is {experiment.job.nodes}, and prepare.shards {_shards(verb, experiment)}: an Indexed Job is one of both"
+        faults.append(located(experiment, Fault(path="job.nodes", message=message, hint="job.nodes: 1; each shard is a pod of its own")))
     return faults
 
 

@@ -84,6 +84,7 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "has_diff": bool(spec.code.diff),
         "diff_map": _diff_map(spec),
         "retries": spec.retries,
+        "shards": spec.shards,
         "ttl_s": spec.ttl_s,
         "deadline_s": spec.deadline_s,
         "grace_s": spec.grace_s,

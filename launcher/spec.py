@@ -76,7 +76,8 @@ class JobSpec:
     uid: int = 1000
     gid: int = 1000
     fs_group: int = 1000
-    retries: int = 5
+    retries: int = 5  # of each shard
+    shards: int = 1  # pods of one `prepare`, each with an index of its own; all others have one pod
     deadline_s: int | None = None
     grace_s: int = 120
     ttl_s: int = 7 * 24 * 3600

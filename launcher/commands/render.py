@@ -21,9 +21,10 @@ def run(
     backend: str | None = None,
     cluster: str | None = None,
     name: str | None = None,
+    shards: int | None = None,
 ) -> int:
     profile = choose(cluster)
-    made = plan(verb, conf, profile=profile, backend=for_profile(profile, backend), sets=sets, source=source, name=name)
+    made = plan(verb, conf, profile=profile, backend=for_profile(profile, backend), sets=sets, source=source, name=name, shards=shards)
     for warning in made.warnings:
         output.warn(warning)
     output.result(to_yaml(made.manifests).rstrip("\n"))

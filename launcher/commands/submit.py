@@ -81,6 +81,7 @@ def run(
     backend: str | None = None,
     cluster: str | None = None,
     name: str | None = None,
+    shards: int | None = None,
     watch: bool = False,
     dry_run: str | None = None,
     as_json: bool = False,
@@ -90,7 +91,7 @@ def run(
     profile = choose(cluster)
     place = for_profile(profile, backend)
     try:
-        made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name)
+        made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards)
     except ConfError as error:
         verdict = check(read(conf, profile=profile, backend=place, sets=sets, name=name))
         raise ConfError(all_faults(error.faults, verdict)) from error

@@ -64,9 +64,10 @@ _FULL = dataclasses.replace(
     labels={"team": "video"},
     annotations={"vidjobs/commit": "a" * 40, "vidjobs/version": "0.1.0"},
 )
+_SHARED = dataclasses.replace(_PLAIN, run="quick-prepare-abcdef", verb="prepare", shards=4)
 
 
-@pytest.mark.parametrize(("name", "spec"), [("plain", _PLAIN), ("full", _FULL)])
+@pytest.mark.parametrize(("name", "spec"), [("plain", _PLAIN), ("full", _FULL), ("shards", _SHARED)])
 def test_the_manifest_is_this_to_the_byte(name: str, spec: JobSpec) -> None:
     """A change here is a change of every job; look at it, then write the file anew from `to_yaml(render(spec))`."""
     assert to_yaml(render(spec)) == (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")

@@ -104,6 +104,12 @@ def job_ended(job: Mapping[str, Any] | None) -> str:
     return "suspended" if job.get("spec", {}).get("suspend") else ""
 
 
+def shards(job: Mapping[str, Any]) -> int:
+    """Pods that each do a share of the run; 1 for nearly all Jobs."""
+    spec = job.get("spec", {})
+    return int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1
+
+
 def _index(pod: Mapping[str, Any]) -> int:
     text = pod["metadata"].get("annotations", {}).get(_INDEX, "0")
     return int(text) if text.isdigit() else 0

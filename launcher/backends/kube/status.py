@@ -48,7 +48,10 @@ def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
         return _suspended(run, job, pods)
     live = pod_of.live(pods)
     if live:
-        return _live(live[-1], facts, retry=len(pods) > len(live))
+        running = [pod for pod in live if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"]
+        shown = (running or live)[-1]  # of shards, one that works: the others may wait for their turn
+        failed = any(pod.get("status", {}).get("phase") == "Failed" for pod in pods)
+        return _live(shown, facts, retry=failed)
     return _between(run, job, facts, pods)
 
 
@@ -66,7 +69,8 @@ def _live(pod: Object, facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
     node = pod.get("spec", {}).get("nodeName", "")
     state = pod_of.container_state(pod, pod_of.main_container(pod))
     if state == "running":
-        return Phase.RUNNING, _node_trouble(pod, node)
+        trouble = _node_trouble(pod, node)
+        return Phase.RUNNING, trouble if trouble.text else _shares(facts)
     if not node:
         cause = causes.not_scheduled(pod, facts.claims)
         return waiting, cause if cause.text else Cause("waits for a node")
@@ -74,6 +78,16 @@ def _live(pod: Object, facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
         return Phase.RUNNING, Cause("the trainer has ended; its pod is being wound up")
     cause = causes.not_started(pod, facts.events)
     return Phase.STARTING, cause if cause.text else Cause(f"node {node} prepares it (image, volumes)")
+
+
+def _shares(facts: Facts) -> Cause:
+    """How far the shards of a run are; nothing for a run of one pod."""
+    shards = pod_of.shards(facts.job or {})
+    if shards == 1:
+        return NOTHING
+    done = sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in facts.pods)
+    running = sum(pod_of.container_state(pod, pod_of.main_container(pod)) == "running" for pod in pod_of.live(list(facts.pods)))
+    return Cause(f"{done} of {shards} shards are done, {running} run")
 
 
 def _node_trouble(pod: Object, node: str) -> Cause:
@@ -99,7 +113,10 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     if refusal.text:
         return Phase.RETRYING, refusal
     last = causes.failure(failed[-1], run)
-    attempts = int(job["spec"].get("backoffLimit", 6)) + 1
+    limit = job["spec"].get("backoffLimitPerIndex", job["spec"].get("backoffLimit", 6))
+    attempts = int(limit) + 1
+    if pod_of.shards(job) > 1:
+        return Phase.RETRYING, Cause(f"a shard failed ({last.text}); its next attempt starts within minutes", last.fix)
     return Phase.RETRYING, Cause(f"attempt {len(failed)} of {attempts} failed ({last.text}); the next starts within minutes", last.fix)
 
 
@@ -114,6 +131,8 @@ def _job_failure(run: str, job: Object, pods: list[Object]) -> Cause:
     if not failed:
         return Cause(str(condition.get("message") or reason or "failed"), f"`vidjobs logs {run}` shows what is left of its log")
     last = causes.failure(failed[-1], run)
+    if reason == "FailedIndexes":
+        return Cause(f"shards {job.get('status', {}).get('failedIndexes', '')} used up their attempts, the last: {last.text}", last.fix)
     if reason == "BackoffLimitExceeded" and len(failed) > 1:
         return Cause(f"{len(failed)} attempts failed, the last: {last.text}", last.fix)
     return last

@@ -73,7 +73,13 @@ class LocalJob:
 
     @property
     def retries(self) -> int:
-        return int(self.manifest["spec"].get("backoffLimit", 6))
+        spec = self.manifest["spec"]
+        return int(spec.get("backoffLimitPerIndex", spec.get("backoffLimit", 6)))
+
+    @property
+    def shards(self) -> int:
+        """Pods that each do a share; here one after the other."""
+        return int(self.manifest["spec"].get("completions", 1))
 
     @property
     def deadline_s(self) -> float | None:
@@ -188,12 +194,13 @@ class LocalJob:
 
 
 def read_job(manifests: Sequence[Manifest]) -> LocalJob:
-    """The job among what `render` made. UserError when there is none, or when it wants more than one pod at a time."""
+    """The job among what `render` made. UserError when there is none, or when its pods need each other: nodes of one training."""
     jobs = [manifest for manifest in manifests if manifest.get("kind") == "Job"]
     if len(jobs) != 1:
         raise UserError(f"{len(jobs)} Jobs were rendered, the local backend runs exactly one")
     spec = jobs[0]["spec"]
-    if spec.get("completions", 1) != 1 or spec.get("parallelism", 1) not in (0, 1) or spec.get("completionMode") == "Indexed":
+    shards = spec.get("completionMode") == "Indexed" and "backoffLimitPerIndex" in spec
+    if not shards and (spec.get("completions", 1) != 1 or spec.get("parallelism", 1) not in (0, 1) or "completionMode" in spec):
         raise UserError(
             "the local backend runs one pod at a time, and this Job has several", hint="set `job.nodes: 1`, or submit it to a cluster"
         )

@@ -101,7 +101,8 @@ class State:
     termination: Mapping[str, Any] = field(default_factory=dict)
     supervisor: Identity = NOBODY
     leader: Identity = NOBODY  # the trainer's process, while one runs
-    failures: int = 0  # attempts that counted against the retries
+    failures: int = 0  # attempts that counted against the retries (of the shard at work)
+    shards_done: int = 0  # shards that have succeeded, the first ones
 
     def with_pod(self, pod: PodStatus) -> State:
         """The same state with this pod updated, or added as the newest."""

@@ -51,7 +51,7 @@ class Supervisor:
         before = load(files.state)
         pods = tuple(_lost(pod) for pod in before.pods)
         me = identify(os.getpid())
-        self.state: State = replace(before, supervisor=me, phase=Phase.PENDING, pods=pods, failures=0, cause="", fix="")
+        self.state: State = replace(before, supervisor=me, phase=Phase.PENDING, pods=pods, failures=0, shards_done=0, cause="", fix="")
         self.started = time.monotonic()
         self.stop: Stop | None = None
         self._saved = False
@@ -60,7 +60,7 @@ class Supervisor:
         """Until the job has succeeded, failed for good, or been stopped."""
         try:
             self._clear_leftovers()
-            outcome = self._attempts()
+            outcome = self._shards()
         except (VidjobsError, OSError) as error:
             cause, fix = f"this machine could not run it: {error}", getattr(error, "hint", "")
             outcome = Outcome(phase=Phase.FAILED, failures=self.state.failures, cause=cause, fix=fix)
@@ -70,6 +70,14 @@ class Supervisor:
                 break
             time.sleep(1)
             self.save()
+
+    def _shards(self) -> Outcome:
+        """One shard after the other (nearly all jobs have one): each uses all cores. Resumed, those that are done have little to do."""
+        while True:
+            outcome = self._attempts()
+            if outcome.phase is not Phase.SUCCEEDED or self.state.shards_done + 1 >= self.job.shards:
+                return outcome
+            self._update(shards_done=self.state.shards_done + 1, failures=0)
 
     def _attempts(self) -> Outcome:
         while True:
@@ -92,7 +100,9 @@ class Supervisor:
 
     def _attempt(self) -> Ending:
         """One pod, from its start to its end."""
-        pod = PodIdentity(name=f"{self.job.run}-{''.join(secrets.choice(_LETTERS) for _ in range(5))}", uid=str(uuid.uuid4()))
+        index = f"{self.state.shards_done}-" if self.job.shards > 1 else ""  # pods of an Indexed Job are named so
+        name = f"{self.job.run}-{index}{''.join(secrets.choice(_LETTERS) for _ in range(5))}"
+        pod = PodIdentity(name=name, uid=str(uuid.uuid4()))
         status = PodStatus(name=pod.name, phase=Phase.STARTING, node=platform.node(), started=now())
         self._update(pod=status)
         for path, text in self.job.files(pod).items():
@@ -117,6 +127,7 @@ class Supervisor:
         name = str(container["name"])
         command = self.job.command(container, pod, os.environ, self.files.root)
         extra = {"VIDJOBS_TERMINATION_LOG": str(self.files.termination(pod.name))}
+        extra |= {"JOB_COMPLETION_INDEX": str(self.state.shards_done)} if self.job.shards > 1 else {}
         if name == "code":
             self.files.workspace.mkdir(exist_ok=True)
             extra["GIT_CONFIG_GLOBAL"] = os.environ.get("GIT_CONFIG_GLOBAL") or str(Path.home() / ".gitconfig")  # its HOME is the workspace
