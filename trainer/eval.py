@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -15,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer import figures, metrics, scoring, signatures
+from trainer import class_files, figures, metrics, scoring, signatures, two_stream_files
+from trainer.answers import Answers, save_array
 from trainer.compute import process_count
 from trainer.config import Config
-from trainer.data.loader import ClipSet, cache_folder, open_split
+from trainer.data.loader import ClipSet
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
 from trainer.evaluation import Predictions
@@ -26,7 +25,7 @@ from trainer.lock import hold
 from trainer.models.composites import ResizedI3D
 from trainer.records import Recorder, read_metrics
 from trainer.run_folder import RunFolder
-from trainer.scoring import Scorer
+from trainer.scoring import Outcome, Scorer, accuracy_line
 from trainer.stopping import Stop
 
 
@@ -36,20 +35,6 @@ def source_run(init: str | dict[str, str]) -> RunFolder | None:
         run = RunFolder(Path(init).absolute().parent.parent)
         return run if run.metrics.exists() else None
     return None
-
-
-def class_table(classes: Sequence[str], confusion_C22: NDArray[np.int64], train_counts: Sequence[int] | None) -> str:
-    """CSV, a row for each class in index order; `support` counts the clips that show it, `train_count` those in training."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["class", "train_count", "support", "tp", "fp", "fn", "tn", "precision", "recall", "f1"])
-    scores = metrics.f1_by_class(confusion_C22)
-    for index, name in enumerate(classes):
-        (tn, fp), (fn, tp) = confusion_C22[index].tolist()
-        precision, recall = tp / max(tp + fp, 1), tp / max(tp + fn, 1)
-        count = "" if train_counts is None else train_counts[index]
-        table.writerow([name, count, tp + fn, tp, fp, fn, tn, f"{precision:.6f}", f"{recall:.6f}", f"{scores[index]:.6f}"])
-    return text.getvalue()
 
 
 def to_pixels(video_CTHW: Tensor) -> NDArray[np.uint8]:
@@ -83,33 +68,82 @@ def _evaluate(world: World, config: Config, folder: RunFolder) -> None:
 def _write_predictions(folder: RunFolder, scorer: Scorer, predictions: Predictions, fields: dict[str, Any], *, recorder: Recorder) -> None:
     config, clips, place = scorer.config, scorer.clips, folder.predictions
     threshold = config.eval.threshold
-    decided, actual = scorer.decide(predictions, threshold), metrics.decide(predictions.targets, 0.5)
-    counts = metrics.confusion(decided, predictions.targets)
-    scores = predictions.scores(threshold, multi_label=clips.multi_label)
-    probabilities = predictions.probabilities(multi_label=clips.multi_label)
-    arrays: dict[str, NDArray[Any]] = {
-        "predictions": decided, "actuals": actual, "logits": predictions.logits, "probabilities": probabilities, "confusion": counts,
+    outcome, scores = scorer.outcome(predictions, threshold), scorer.scores(predictions, threshold)
+    _write_arrays(folder, scorer, predictions, outcome)
+    class_files.write(folder, outcome, scorer.train_counts)
+    position: dict[str, int] = {key: int(fields[key]) for key in ("epoch", "step") if key in fields}
+    report: dict[str, Any] = {
+        "checkpoint": config.model.init, "split": config.eval.split, "threshold": threshold, "combine": config.eval.combine,
+        "clips": len(predictions.indices), "videos": len(outcome.videos), "missing": list(scorer.missing),
+        "exact": int(np.all(outcome.decided == outcome.actual, axis=1).sum()), **position, "loss": predictions.loss, **scores,
     }  # fmt: skip
-    for name, array in arrays.items():
-        scoring.save_array(folder, place / f"{name}.npy", array)
-    ids = [clips.ids[index] for index in predictions.indices.tolist()]
-    folder.write_text(place / "clips.json", json.dumps(ids, indent=0) + "\n")
-    folder.write_text(place / "f1_by_class.csv", class_table(clips.classes, counts, _train_counts(config, folder)))
-    position = {key: int(fields[key]) for key in ("epoch", "step") if key in fields}
-    exact = int(np.all(decided == actual, axis=1).sum())
-    report = {"checkpoint": config.model.init, "split": config.eval.split, "threshold": threshold, "clips": len(ids), "exact": exact}
-    folder.write_text(place / "metrics.json", json.dumps({**report, **position, "loss": predictions.loss, **scores}, indent=1) + "\n")
+    if not clips.multi_label:
+        answers = _answers(outcome, scorer.missing)
+        answers.write(folder, config.eval.labels)
+        report |= answers.hits(config.eval.labels)
+        if "two_stream" in config.eval.formats:
+            _write_two_stream(folder, scorer, predictions, answers, step=position.get("step", 0))
+    folder.write_text(place / "metrics.json", json.dumps(report, indent=1) + "\n")
     recorder.record("test", predictions.loss, epoch=position.get("epoch", 0), step=position.get("step"), **scores)
-    support = counts[:, 1].sum(axis=1)
-    folder.write_bytes(folder.figures / "f1_by_class.png", figures.class_scores(clips.classes, metrics.f1_by_class(counts), support))
+    for line in _remarks(scorer, report):
+        recorder.say(line)
+    _draw(folder, outcome)
     source = source_run(config.model.init)
     if source:
         folder.write_bytes(folder.figures / "loss.png", figures.loss_curves(read_metrics(source.metrics)))
 
 
-def _train_counts(config: Config, folder: RunFolder) -> list[int]:
-    train = open_split(config, "train", cache_folder(config, folder.root))
-    return [int(count) for count in train.targets.sum(axis=0)]
+def _write_arrays(folder: RunFolder, scorer: Scorer, predictions: Predictions, outcome: Outcome) -> None:
+    """Rows of logits and probabilities are the samples of clips.json, those of the others the videos of videos.json."""
+    place, probabilities = folder.predictions, predictions.probabilities(multi_label=scorer.clips.multi_label)
+    arrays: dict[str, NDArray[Any]] = {
+        "logits": predictions.logits, "probabilities": probabilities,
+        "predictions": outcome.decided, "actuals": outcome.actual, "video_scores": outcome.scores,
+    }  # fmt: skip
+    for name, array in arrays.items():
+        save_array(folder, place / f"{name}.npy", array)
+    ids = [scorer.clips.ids[index] for index in predictions.indices.tolist()]
+    for name, names in (("clips", ids), ("videos", outcome.videos)):
+        folder.write_text(place / f"{name}.json", json.dumps(names, indent=0) + "\n")
+
+
+def _answers(outcome: Outcome, missing: dict[str, int]) -> Answers:
+    return Answers(outcome.classes, tuple(outcome.videos), outcome.scores, outcome.actual.argmax(axis=1), missing)
+
+
+def _write_two_stream(folder: RunFolder, scorer: Scorer, predictions: Predictions, answers: Answers, *, step: int) -> None:
+    data = scorer.config.data
+    middle = (data.frames - 1) * data.stride // 2  # a frame is named by the middle of the stack that is about it
+    fids = scorer.clips.starts[predictions.indices] + middle + 1
+    _, video_of = np.unique(predictions.video_of, return_inverse=True)
+    probabilities = predictions.probabilities(multi_label=False)
+    two_stream_files.write_frames(folder, step, answers.videos, probabilities, video_of=video_of, fids=fids)
+    best = predictions.best_frames(scorer.config.eval.best_frames or two_stream_files.KEPT)
+    two_stream_files.write_best(folder, step, answers, best)
+
+
+def _remarks(scorer: Scorer, report: dict[str, Any]) -> list[str]:
+    """What a person should know beside the numbers."""
+    lines, config = [], scorer.config.eval
+    if not scorer.clips.multi_label:
+        lines.append(accuracy_line(report))
+    if report["missing"]:
+        counted = "" if scorer.clips.multi_label else "; hit1, hit5 and anet_map count them as wrong"
+        lines.append(f"note: {len(report['missing'])} videos of the split could not be scored, see predictions/metrics.json{counted}")
+    if scorer.clips.multi_label and (config.best_frames or config.formats):
+        lines.append("note: eval.best_frames and eval.formats are for videos with one label each; left out")
+    return lines
+
+
+def _draw(folder: RunFolder, outcome: Outcome) -> None:
+    support = outcome.actual.sum(axis=0)
+    if outcome.confusion.ndim == 3:
+        f1 = metrics.f1_by_class(outcome.confusion)
+        folder.write_bytes(folder.figures / "f1_by_class.png", figures.class_scores(outcome.classes, f1, support))
+        return
+    accuracy = np.diag(outcome.confusion) / np.maximum(support, 1)
+    folder.write_bytes(folder.figures / "class_accuracy.png", figures.class_scores(outcome.classes, accuracy, support, what="accuracy"))
+    folder.write_bytes(folder.figures / "confusion.png", figures.confusion(outcome.classes, outcome.confusion))
 
 
 def _write_frames(folder: RunFolder, scorer: Scorer, model: ResizedI3D, recorder: Recorder) -> None:

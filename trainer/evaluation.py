@@ -22,7 +22,6 @@ METRICS_OF = {
     True: ("f1_macro", "f1_micro", "f1_samples", "accuracy", "map"),
     False: ("top1", "top3", "top5", "clip_top1", "clip_top3", "clip_top5", "mean_class_accuracy", "map"),
 }
-TOPS = (1, 3, 5)
 
 
 def selected(select: str, *, multi_label: bool) -> str:
@@ -81,7 +80,7 @@ class Predictions:
     def scores(
         self, threshold: float, *, multi_label: bool = True, combine: ranking.Combine = "mean", best_frames: Sequence[int] = ()
     ) -> dict[str, float]:
-        """With several labels f1_macro, f1_micro, f1_samples, accuracy (exact match) and map; with one clip_top1, 3, 5 and `one_label`.
+        """With several labels f1_macro, f1_micro, f1_samples, accuracy (exact match), map; with one clip_top1, 3, 5 and ranking.one_label.
 
         `best_frames`: for each K best<K>_top1, best<K>_top5 and best<K>_map of the means over a class's K highest clips.
         """
@@ -90,32 +89,15 @@ class Predictions:
             scores = metrics.multi_label(videos, self.video_targets, threshold)
             return scores | {"map": ranking.mean_average_precision(videos, self.video_targets)}
         clips = ranking.ranks(self.logits, self.targets.argmax(axis=1))
-        found = {f"clip_top{k}": ranking.top(clips, k) for k in TOPS} | one_label(videos, self.video_targets)
+        found = {f"clip_top{k}": ranking.top(clips, k) for k in ranking.TOPS} | ranking.one_label(videos, self.video_targets)
         for k, best in self.best_frames(best_frames).items():
-            of_best = one_label(best, self.video_targets)
+            of_best = ranking.one_label(best, self.video_targets)
             found |= {f"best{k}_{key}": of_best[key] for key in ("top1", "top5", "map")}
         return found
 
     def best_frames(self, kept: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """K -> (V, C): each class's mean over its min(K, clips of the video) highest softmax scores."""
         return ranking.best_frames(self.probabilities(multi_label=False), self.video_of, kept) if kept else {}
-
-
-def one_label(videos_VC: NDArray[np.floating[Any]], targets_VC: NDArray[np.float32]) -> dict[str, float]:
-    """top1, top3 and top5 of videos, mean_error = mean of the top-1 and top-5 errors (the Kinetics challenge's), mean_class_accuracy, map.
-
-    `mean_class_accuracy` and `map` are means over the classes that occur.
-    """
-    labels = targets_VC.argmax(axis=1)
-    places = ranking.ranks(videos_VC, labels)
-    tops = {f"top{k}": ranking.top(places, k) for k in TOPS}
-    accuracy, support = ranking.class_accuracy(places == 0, labels, videos_VC.shape[1])
-    return {
-        **tops,
-        "mean_error": 1 - (tops["top1"] + tops["top5"]) / 2,
-        "mean_class_accuracy": float(accuracy[support > 0].mean()),
-        "map": ranking.mean_average_precision(videos_VC, targets_VC),
-    }
 
 
 def predict(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 Combine = Literal["mean", "max"]
+TOPS = (1, 3, 5)
 BLOCK = 1 << 24  # scores that best_frames sorts at once
 
 
@@ -57,6 +58,23 @@ def mean_average_precision(scores_NC: Floats, targets_NC: Floats) -> float:
     present = np.flatnonzero(actual.any(axis=0))
     areas = [float(average_precision_score(actual[:, place], finite[:, place])) for place in present]
     return float(np.mean(areas)) if areas else 0.0
+
+
+def one_label(videos_VC: Floats, targets_VC: Floats) -> dict[str, float]:
+    """top1, top3 and top5 of videos, mean_error = mean of the top-1 and top-5 errors (the Kinetics challenge's), mean_class_accuracy, map.
+
+    `mean_class_accuracy` and `map` are means over the classes that occur.
+    """
+    labels = targets_VC.argmax(axis=1)
+    places = ranks(videos_VC, labels)
+    tops = {f"top{k}": top(places, k) for k in TOPS}
+    accuracy, support = class_accuracy(places == 0, labels, videos_VC.shape[1])
+    return {
+        **tops,
+        "mean_error": 1 - (tops["top1"] + tops["top5"]) / 2,
+        "mean_class_accuracy": float(accuracy[support > 0].mean()),
+        "map": mean_average_precision(videos_VC, targets_VC),
+    }
 
 
 def confusion(decided_N: Ints, labels_N: Ints, classes: int) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainer import config as conf
-from trainer import losses, metrics, provenance
+from trainer import losses, metrics, provenance, ranking
 from trainer.checkpoints import FORMAT, require_as_written
 from trainer.compute import Compute
 from trainer.config import Config
@@ -25,7 +24,7 @@ from trainer.distributed import World
 from trainer.errors import ConfFault, DataError, Fault
 from trainer.evaluation import Predictions, predict, selected
 from trainer.model_rules import weights_faults
-from trainer.models.weights import create_for, load_init, read_tensors
+from trainer.models.weights import create_for, load_init, local_path, read_tensors
 from trainer.preflight import fit_workers
 from trainer.prepare import ensure_cache
 from trainer.run_folder import RunFolder
@@ -51,6 +50,18 @@ def _of_training(folder: RunFolder) -> bool:
     return folder.manifest.exists()
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Rows are videos, in the order of `videos`."""
+
+    classes: tuple[str, ...]
+    videos: list[str]
+    scores: NDArray[np.float32]  # (V, C)
+    decided: NDArray[np.int64]  # (V, C) of 0 and 1: every class from the threshold on, or the likeliest where a video has one class
+    actual: NDArray[np.int64]  # (V, C) of 0 and 1
+    confusion: NDArray[np.int64]  # (C, 2, 2), or (C, C) where a video has one class
+
+
 @dataclass(frozen=True)
 class Scorer:
     """One process that scores checkpoints on the clips of one split."""
@@ -59,17 +70,19 @@ class Scorer:
     world: World
     compute: Compute
     clips: ClipSet
+    cache: Path
 
     @classmethod
     def open(cls, config: Config, world: World, folder: RunFolder, split: Any) -> Scorer:
         """Raises DataError when the split has no clip."""
         plain = replace(config, data=replace(config.data, flip=0.0, start="first"))  # a train split is scored as it is, not augmented
-        clips = open_split(plain, split, cache_folder(config, folder.root))
+        cache = cache_folder(config, folder.root)
+        clips = open_split(plain, split, cache)
         if not len(clips):
             raise DataError(f'the split "{split}" has no clip', hint="see data.val_fraction, data.short and data.broken")
         share = -(-config.train.batch // world.size)
         compute = Compute.from_conf(config.compute, world.local_rank, processes=world.size, clips=share)
-        return cls(config, world, fit_workers(compute, config), clips)
+        return cls(config, world, fit_workers(compute, config), clips, cache)
 
     @property
     def select(self) -> str:
@@ -82,7 +95,7 @@ class Scorer:
         Raises ConfFault when the conf is not what the checkpoint was trained as, DataError when it cannot be read or does not fit.
         """
         model = create_for(self.config, self.clips.classes)
-        fields = _fields(Path(init)) if isinstance(init, str) else {}
+        fields = _fields(Path(local_path(init, self.config.model.name)[0])) if isinstance(init, str) else {}
         faults = weights_faults(self.config, fields, self.clips.classes) if fields.get("format") == FORMAT else []
         if faults:
             raise ConfFault(faults)
@@ -97,15 +110,51 @@ class Scorer:
         )  # fmt: skip
         loss = losses.BY_MULTI_LABEL[self.clips.multi_label]
         return predict(
-            model, share, self.compute, inputs=ModelInput.of(self.config), loss=loss, rank=self.world.rank, world=self.world.size, stop=stop
-        )
+            model, share, self.compute, inputs=ModelInput.of(self.config), loss=loss, videos=getattr(self.clips, "video_of", None),
+            rank=self.world.rank, world=self.world.size, stop=stop,
+        )  # fmt: skip
 
-    def decide(self, predictions: Predictions, threshold: float) -> NDArray[np.int64]:
-        """(N, C) of 0 and 1: every class from the threshold on, or the likeliest one where a clip has one class."""
-        if self.clips.multi_label:
-            return metrics.decide(predictions.probabilities(), threshold)
-        likeliest: NDArray[np.int64] = np.eye(len(self.clips.classes), dtype=np.int64)[predictions.logits.argmax(axis=1)]
-        return likeliest
+    def scores(self, predictions: Predictions, threshold: float) -> dict[str, float]:
+        """All metrics of this kind of dataset (Predictions.scores), a video's clips combined as the conf says."""
+        how = self.config.eval
+        return predictions.scores(threshold, multi_label=self.clips.multi_label, combine=how.combine, best_frames=how.best_frames)
+
+    def outcome(self, predictions: Predictions, threshold: float) -> Outcome:
+        """What was decided of every video, and how that compares with the truth."""
+        multi_label, classes = self.clips.multi_label, len(self.clips.classes)
+        scores = predictions.video_scores(self.config.eval.combine, multi_label=multi_label)
+        actual = metrics.decide(predictions.video_targets, 0.5)
+        videos = [self._video_ids[place] for place in predictions.video_places.tolist()]
+        if multi_label:
+            decided = metrics.decide(scores, threshold)
+            return Outcome(self.clips.classes, videos, scores, decided, actual, metrics.confusion(decided, predictions.video_targets))
+        likeliest = ranking.order(scores, 1)[:, 0]
+        decided = np.eye(classes, dtype=np.int64)[likeliest]
+        return Outcome(self.clips.classes, videos, scores, decided, actual, ranking.confusion(likeliest, actual.argmax(axis=1), classes))
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Videos of the split that were left out, because nothing could be read or they are too short, with a class of theirs."""
+        return dict(getattr(self.clips, "left_out", {}))
+
+    @property
+    def train_counts(self) -> list[int] | None:
+        """Training videos of each class; None when this dataset has none here."""
+        try:
+            train = open_split(self.config, "train", self.cache)
+        except DataError:
+            return None
+        _, first = np.unique(getattr(train, "video_of", np.arange(len(train))), return_index=True)
+        return [int(count) for count in train.targets[first].sum(axis=0)]
+
+    @property
+    def _video_ids(self) -> list[str]:
+        return list(getattr(self.clips, "video_ids", self.clips.ids))
+
+
+def accuracy_line(scores: Mapping[str, Any]) -> str:
+    """The line that VMZ's test program ended with."""
+    return f"Test accuracy: clip: {scores['clip_top1']}, top 1: {scores['top1']}, top5: {scores['top5']}"
 
 
 def require_init(config: Config, parts: tuple[str, ...]) -> str | dict[str, str]:
@@ -127,10 +176,3 @@ def _fields(path: Path) -> dict[str, Any]:
     """What a checkpoint says beside its tensors, after its sha256 was compared with the manifest that names it. Raises DataError."""
     require_as_written(path)
     return read_tensors(str(path))[1]
-
-
-def save_array(folder: RunFolder, path: Path, array: NDArray[Any]) -> None:
-    """An .npy file, whole or not at all. Raises CannotWrite."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    folder.write_bytes(path, buffer.getvalue())

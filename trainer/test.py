@@ -1,4 +1,4 @@
-"""`test`: the metrics of a range of epochs. Writes predictions/test.json and keeps the best epoch's confusion.npy.
+"""`test`: the metrics of a range of epochs. Writes predictions/test.json, and of the best epoch confusion.npy and the table of classes.
 
 A retried test goes on after the epochs that test.json already has under the same conf and with the same files.
 """
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer import class_files, scoring
 from trainer import config as conf
-from trainer import metrics, scoring
 from trainer.checkpoints import list_weights
 from trainer.compute import process_count
 from trainer.config import Config
@@ -54,7 +54,9 @@ def parse_epochs(text: str) -> list[int]:
 
 
 def classic_line(row: Row) -> str:
-    """The line that the first TinyVIRAT system printed for each checkpoint."""
+    """The line that an older system printed for each checkpoint: TinyVIRAT's first one where videos have several labels, else VMZ."""
+    if "f1_macro" not in row:
+        return scoring.accuracy_line(row)
     return (
         f"{row['checkpoint']} , f1_macro : {row['f1_macro']}, f1_micro {row['f1_micro']}, "
         f"f1_samples {row['f1_samples']},  Accuracy {row['accuracy']}"
@@ -94,13 +96,13 @@ def _score(scorer: Scorer, path: Path, row: Row, stop: Stop) -> tuple[Row, Predi
     model, fields = scorer.load(str(path))
     with stop.patient():
         predictions = scorer.predict(model, lambda: stop.requested)
-    scores = predictions.scores(scorer.config.test.threshold, multi_label=scorer.clips.multi_label)
+    scores = scorer.scores(predictions, scorer.config.test.threshold)
     step = {"step": int(fields["step"])} if "step" in fields else {}
     return {"checkpoint": path.name, **row, **step, "loss": predictions.loss, **scores}, predictions
 
 
 def _tell(recorder: Recorder, row: Row) -> None:
-    scores = {key: row[key] for key in ("f1_macro", "f1_micro", "f1_samples", "accuracy")}
+    scores = {key: value for key, value in row.items() if key not in ("checkpoint", "sha256", "loss", "epoch", "step")}
     recorder.record("test", row["loss"], epoch=row["epoch"], step=row.get("step"), **scores)
     recorder.say(classic_line(row))
 
@@ -110,11 +112,10 @@ def _keep(folder: RunFolder, scorer: Scorer, rows: list[Row], predictions: Predi
     config = scorer.config
     best = best_of(rows, scorer.select)
     if best is rows[-1]:
-        counts = metrics.confusion(scorer.decide(predictions, config.test.threshold), predictions.targets)
-        scoring.save_array(folder, folder.predictions / "confusion.npy", counts)
+        class_files.write(folder, scorer.outcome(predictions, config.test.threshold), scorer.train_counts)
     report = {
-        "checkpoints": rows, "best": best["checkpoint"], "select": scorer.select,
-        "split": config.test.split, "threshold": config.test.threshold, "conf": _fingerprint(config),
+        "checkpoints": rows, "best": best["checkpoint"], "select": scorer.select, "split": config.test.split,
+        "threshold": config.test.threshold, "combine": config.eval.combine, "missing": list(scorer.missing), "conf": _fingerprint(config),
     }  # fmt: skip
     folder.write_text(folder.predictions / "test.json", json.dumps(report, indent=1) + "\n")
 
@@ -133,7 +134,8 @@ def _fingerprint(config: Config) -> str:
     flat = conf.flat(config)
     matters: Mapping[str, Any] = {
         "data": flat["data"], "model": flat["model"], "split": config.test.split, "threshold": config.test.threshold,
-        "select": config.train.select, "precision": config.compute.precision,
+        "select": config.train.select, "precision": config.compute.precision, "combine": config.eval.combine,
+        "best_frames": config.eval.best_frames,
     }  # fmt: skip
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()
 

@@ -18,12 +18,13 @@ from PIL import Image
 
 from trainer import checkpoints, eval, models, synthetic, test
 from trainer.checkpoints import Manifest
+from trainer.class_files import accuracy_table, f1_table
 from trainer.config import Config, parse
 from trainer.data.loader import cache_folder, open_split
 from trainer.data.normalise import PRESETS
 from trainer.data.transforms import ModelInput
 from trainer.errors import ConfFault, DataError
-from trainer.eval import class_table, sample_name, source_run, to_pixels
+from trainer.eval import sample_name, source_run, to_pixels
 from trainer.metrics import multi_label
 from trainer.run_folder import RunFolder
 from trainer.test import best_of, classic_line, parse_epochs
@@ -113,13 +114,14 @@ def test_eval_writes_every_array(evaluated: tuple[Config, RunFolder], data: Path
     arrays = {path.stem: np.load(path) for path in folder.predictions.glob("*.npy")}
     assert {name: (array.shape, array.dtype.kind) for name, array in arrays.items()} == {
         "logits": ((6, 26), "f"), "probabilities": ((6, 26), "f"), "predictions": ((6, 26), "i"), "actuals": ((6, 26), "i"),
-        "confusion": ((26, 2, 2), "i"),
+        "confusion": ((26, 2, 2), "i"), "video_scores": ((6, 26), "f"),
     }  # fmt: skip
     np.testing.assert_allclose(arrays["logits"], expected_logits(data, runs, 2), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(arrays["probabilities"], 1 / (1 + np.exp(-arrays["logits"])), rtol=1e-5)
     assert (arrays["predictions"] == (arrays["probabilities"] >= 0.4)).all()
     clips = open_split(config, "test", cache_folder(config, folder.root))
-    assert json.loads((folder.predictions / "clips.json").read_text()) == clips.ids
+    assert all(json.loads((folder.predictions / name).read_text()) == clips.ids for name in ("clips.json", "videos.json"))
+    assert json.loads((folder.predictions / "classes.json").read_text()) == synthetic_classes(data)
     assert (arrays["actuals"] == clips.targets).all()
     tp = (arrays["predictions"] & arrays["actuals"]).sum(axis=0)
     assert (arrays["confusion"][:, 1, 1] == tp).all()
@@ -266,11 +268,23 @@ def test_the_old_line() -> None:
 def test_the_table_of_classes() -> None:
     """A name with a comma stays one field; a class without clips has zeros."""
     counts = np.array([[[5, 1], [2, 4]], [[12, 0], [0, 0]]])
-    rows = list(csv.reader(class_table(["a, b", "c"], counts, [7, 0]).splitlines()))
+    rows = list(csv.reader(f1_table(["a, b", "c"], counts, [7, 0]).splitlines()))
     assert rows == [
         ["class", "train_count", "support", "tp", "fp", "fn", "tn", "precision", "recall", "f1"],
         ["a, b", "7", "6", "4", "1", "2", "5", "0.800000", "0.666667", "0.727273"],
         ["c", "0", "0", "0", "0", "0", "12", "0.000000", "0.000000", "0.000000"],
+    ]
+
+
+def test_the_table_of_classes_of_which_a_video_has_one() -> None:
+    """Counts of each class against all others, its accuracy, and what it is taken for."""
+    counts = np.array([[3, 1, 0], [0, 0, 2], [0, 0, 4]])
+    rows = list(csv.DictReader(accuracy_table(["a", "b", "c"], counts, None).splitlines()))
+    told = [[row[key] for key in ("class", "support", "tp", "fp", "fn", "tn", "accuracy", "confused_with", "confused")] for row in rows]
+    assert told == [
+        ["a", "4", "3", "0", "1", "6", "0.750000", "b", "1"],
+        ["b", "2", "0", "1", "2", "7", "0.000000", "c", "2"],
+        ["c", "4", "4", "2", "0", "4", "1.000000", "", "0"],
     ]
 
 
