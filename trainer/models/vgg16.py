@@ -41,7 +41,7 @@ class VGG16(Part):
 
     trainable_when_frozen = ("classifier",)
     head_module = "classifier.4"
-    # what the public image networks have no weights for: it starts fresh with the last layer
+    # what the public image networks have no weights for; weights.py lets it start fresh with the last layer
     fresh_with_head = (f"conv_base.{TRUNK + 1}.", f"conv_base.{TRUNK + 3}.", "extra_layers.", "classifier.")
 
     def __init__(self, num_classes: int, *, seq_len: int = 1, hidden: int = 4096, dropout: float = 0.6, in_channels: int = 3) -> None:
@@ -63,7 +63,7 @@ class VGG16(Part):
         return logits
 
     def adapt_checkpoint(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`vgg16_reducedfc.pth` (`0.weight`), later checkpoints (`conv_base.conv_base.0.weight`), torchvision's `vgg16` (`features.0.weight`).
+        """`vgg16_reducedfc.pth` (`0.weight`), later ones (`conv_base.conv_base.0.weight`), torchvision's `vgg16` (`features.0.weight`).
 
         torchvision's classifier, which is of another shape, is left out.
         """

@@ -161,7 +161,7 @@ def _plan(model: nn.Module, part: str, init: str, head: Head, *, say: Callable[[
     sources, unused = _matched(adapt(dict(tensors)) if adapt else tensors, state, path)
     for key, target in state.items():
         source = sources.get(key)
-        if head == "replace" and _in_head(module, key):
+        if head == "replace" and (_in_head(module, key) or (source is None and _fresh_with_head(module, key))):
             plan.replaced.append(key)
         elif source is None:
             plan.missing.append(key)
@@ -176,7 +176,7 @@ def _plan(model: nn.Module, part: str, init: str, head: Head, *, say: Callable[[
 def _require_fit(module: nn.Module, plan: _Plan, unused: Sequence[str], path: str, *, likely: str) -> None:
     """Raise DataError when something is missing or unused, ConfFault when that is the last layer only."""
     lacking = [key for key in plan.missing if not key.endswith(COUNTER)]
-    if lacking and not unused and all(_in_head(module, key) for key in lacking):
+    if lacking and not unused and all(_in_head(module, key) or _fresh_with_head(module, key) for key in lacking):
         message = f"the checkpoint {path} has no last layer"
         raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh one")])
     if lacking or unused:
@@ -189,6 +189,12 @@ def _in_head(module: nn.Module, key: str) -> bool:
     """Whether a tensor belongs to the last layer."""
     head: str | None = getattr(module, "head_module", None)
     return bool(head) and key.startswith(f"{head}.")
+
+
+def _fresh_with_head(module: nn.Module, key: str) -> bool:
+    """Whether public files of the network's trunk lack this tensor, so that it may start fresh where the last layer does."""
+    prefixes: tuple[str, ...] = getattr(module, "fresh_with_head", ())
+    return key.startswith(prefixes)
 
 
 def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
