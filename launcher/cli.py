@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from launcher import output
+from launcher import completing, output
 from launcher.errors import UserError, VidjobsError, did_you_mean
 from launcher.version import VERSION
 
@@ -34,18 +34,6 @@ volume_app = typer.Typer(help="Claims that hold runs and data.", no_args_is_help
 app.add_typer(volume_app, name="volume")
 
 
-def _runs(incomplete: str) -> list[str]:
-    from launcher.records import load_all
-
-    return [record.run for record in load_all() if record.run.startswith(incomplete)]
-
-
-def _clusters(incomplete: str) -> list[str]:
-    from launcher.profiles import available
-
-    return [name for name in available() if name.startswith(incomplete)]
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         output.result(f"vidjobs {VERSION}")
@@ -60,20 +48,23 @@ def _verb(value: str) -> str:
 
 Verb = Annotated[str, typer.Argument(callback=_verb, metavar="VERB", help=" | ".join(VERBS), autocompletion=lambda: list(VERBS))]
 Conf = Annotated[Path, typer.Argument(metavar="CONF", help="the experiment's conf file")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's name or a unique start of it", autocompletion=_runs)]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's name or a unique start of it", autocompletion=completing.runs)]
 MaybeRun = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]", help="a run's name or a unique start of it; the newest of this directory if left out", autocompletion=_runs
+        metavar="[RUN]",
+        help="a run's name or a unique start of it; the newest of this directory if left out",
+        autocompletion=completing.runs,
     ),
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="a.b=v", help="a value that wins over the conf; may be repeated")]
 Source = Annotated[str | None, typer.Option("--from", metavar="RUN[@best|@last|@N]", help="start from a checkpoint of this run")]
 Cluster = Annotated[
-    str | None, typer.Option("--cluster", metavar="NAME", help="cluster profile (`vidjobs clusters`)", autocompletion=_clusters)
+    str | None, typer.Option("--cluster", metavar="NAME", help="cluster profile (`vidjobs clusters`)", autocompletion=completing.clusters)
 ]
 BackendName = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="kube or local, instead of the profile's")]
 Name = Annotated[str | None, typer.Option("--name", metavar="N", help="instead of the conf's name")]
+Shards = Annotated[int | None, typer.Option("--shards", min=1, metavar="N", help="of prepare: N pods share the videos")]
 Json = Annotated[bool, typer.Option("--json", help="for programs: a stable schema on stdout")]
 
 
@@ -93,6 +84,7 @@ def submit(
     backend: BackendName = None,
     cluster: Cluster = None,
     name: Name = None,
+    shards: Shards = None,
     watch: Annotated[bool, typer.Option("--watch", help="follow to the end and exit with the job's outcome")] = False,
     dry_run: Annotated[
         str | None, typer.Option("--dry-run", metavar="client|server", help="show what would be sent; server: and ask it")
@@ -112,6 +104,7 @@ def submit(
         backend=backend,
         cluster=cluster,
         name=name,
+        shards=shards,
         watch=watch,
         dry_run=dry_run,
         as_json=as_json,
@@ -127,11 +120,12 @@ def render(
     backend: BackendName = None,
     cluster: Cluster = None,
     name: Name = None,
+    shards: Shards = None,
 ) -> int:
     """Print the manifests exactly as submit sends them."""
     from launcher.commands import render as command
 
-    return command.run(verb, conf, sets=sets or [], source=source, backend=backend, cluster=cluster, name=name)
+    return command.run(verb, conf, sets=sets or [], source=source, backend=backend, cluster=cluster, name=name, shards=shards)
 
 
 @app.command()
@@ -279,7 +273,7 @@ def volume_ls(
 
 @app.command()
 def report(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=_runs)] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=completing.runs)] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR")] = Path(),
 ) -> int:
     """Write one self-contained HTML page about runs."""
@@ -323,11 +317,16 @@ def clusters(as_json: Json = False) -> int:
 
 
 @app.command()
-def models(as_json: Json = False) -> int:
-    """List the networks and their options."""
+def models(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="one of them, with its published weights", autocompletion=completing.models)
+    ] = "",
+    as_json: Json = False,
+) -> int:
+    """List the networks and their options; with NAME, also where its published weights are and how to use them."""
     from launcher.commands import models as command
 
-    return command.run(as_json=as_json)
+    return command.run(name, as_json=as_json)
 
 
 @app.command()

@@ -42,15 +42,16 @@ def main(argv: Sequence[str]) -> int:
         arguments = _parser().parse_args(argv)
     except ConfFault as error:
         return _end(error, None)
-    if arguments.verb == "models":
-        return models_list.run(as_json=arguments.json)
     # Torch's threads spin while they wait. Beside one other busy program that cost five sixths of the speed (39 clips/s fell to 6;
     # with passive waiting to 19), and on a quota it burns the quota. Before torch is imported, since libgomp reads it once.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    folder = None if arguments.verb == "check" else RunFolder(arguments.run)
+    folder = RunFolder(arguments.run) if "run" in arguments else None
     try:
+        if arguments.verb == "models":
+            return models_list.run(arguments.name, as_json=arguments.json)
         if folder is None:
             return check.run(arguments.conf, arguments.overrides, verb=arguments.for_verb, as_json=arguments.json)
+        os.environ.setdefault("TORCH_HOME", str(folder.weights_cache))  # torch.hub's, which models/download.py keeps, too
         config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb)
         importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the top: every ending gets its exit code and its message
@@ -94,7 +95,8 @@ def _parser() -> Parser:
     verb.add_argument("--verb", choices=list(VERBS), default="train", dest="for_verb", help="what the conf is for; train if left out")
     verb.add_argument("--json", action="store_true", help="faults and defaults for programs")
     verb.add_argument("overrides", nargs="*", metavar="a.b=v")
-    verb = verbs.add_parser("models", help="the networks and their options")
+    verb = verbs.add_parser("models", help="the networks, their options and published weights")
+    verb.add_argument("name", nargs="?", default="", metavar="NAME", help="one of them, with where its published weights are")
     verb.add_argument("--json", action="store_true")
     return parser
 

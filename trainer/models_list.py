@@ -1,30 +1,86 @@
-"""`models`: every network with its options and their defaults, read from the source without torch."""
+"""`models [NAME]`: every network with its options and their defaults, and the weights published for one. Read without torch."""
 
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer import signatures
-from trainer.signatures import Signature
+from trainer.errors import ConfFault, Fault
+from trainer.models import published, rules
+from trainer.signatures import Option, Signature
 
 
-def run(*, as_json: bool) -> int:
-    """Print the models, for people or as a JSON list of {name, kind, summary, options: {name: default}, parts}."""
+def run(name: str = "", *, as_json: bool = False) -> int:
+    """Print the models, or the one called `name`, for people or as a JSON list of `as_row`. Raises ConfFault for an unknown name."""
     models = list(signatures.read().values())
+    if name:
+        unknown = rules.model_fault(name)
+        if unknown:
+            raise ConfFault([Fault(path="", message=unknown.message, hint=unknown.hint)])
+        models = [model for model in models if model.name == name]
     if as_json:
         print(json.dumps([as_row(model) for model in models]))
     else:
-        print("\n".join(_lines(model) for model in models))
+        print("\n".join(line for model in models for line in _lines(model, whole=bool(name))))
     return 0
 
 
 def as_row(model: Signature) -> dict[str, Any]:
-    """One model for programs. A required option has the default null."""
-    options = {name: option.default for name, option in model.options.items()}
-    return {"name": model.name, "kind": model.kind, "summary": model.summary, "options": options, "parts": list(model.parts)}
+    """One model for programs. A required option has the default null; `choices` has the options that take one of a few values."""
+    return {
+        "name": model.name,
+        "kind": model.kind,
+        "summary": model.summary,
+        "options": {name: option.default for name, option in model.options.items()},
+        "choices": {name: list(option.choices) for name, option in model.options.items() if option.choices},
+        "parts": list(model.parts),
+        "clip": model.clip,
+        "published": [{**record, "init": published.usage(record)} for record in model.published],
+    }
 
 
-def _lines(model: Signature) -> str:
-    options = [name if option.required else f"{name}={option.default}" for name, option in model.options.items()]
-    return f"{model.name}  ({model.kind})  {model.summary}\n    {', '.join(options)}"
+def _lines(model: Signature, *, whole: bool) -> Iterator[str]:
+    clip = f"  clips of {model.clip}" if model.clip else ""
+    yield f"{model.name}  ({model.kind})  {model.summary}{clip}"
+    options = ", ".join(_option(name, option) for name, option in model.options.items())
+    yield textwrap.fill(options, width=100, initial_indent="    ", subsequent_indent="    ")
+    if not whole:
+        if model.published:
+            yield f"    published weights: {', '.join(record['name'] for record in model.published)}"
+        return
+    if len(model.parts) > 1:
+        yield f"    parts, for model.init and model.freeze: {', '.join(model.parts)}"
+    for record in model.published:
+        yield from ("", *_record(record))
+    if not model.published:
+        yield "    no published weights are known; model.init takes a checkpoint's path or https://..."
+
+
+def _option(name: str, option: Option) -> str:
+    if option.required:
+        return name
+    choices = f" ({'|'.join(map(str, option.choices))})" if option.choices else ""
+    return f"{name}={option.default}{choices}"
+
+
+def _record(record: Mapping[str, Any]) -> Iterator[str]:
+    """A published file: what it is, what it was fed, how good it is, and what to write in the conf."""
+    yield str(record["name"])
+    fed = [f"{record[key]} {unit}" for key, unit in (("frames", "frames"), ("size", "px"), ("fps", "frames a second")) if record.get(key)]
+    facts = {
+        "file": record.get("file"),
+        "from": record.get("url") or record.get("torchvision") or "no fixed address: fetch it by hand",
+        "size": f"{record['bytes']} bytes" if record.get("bytes") else "",
+        "classes": record.get("classes"),
+        "options": ", ".join(f"{key}: {value}" for key, value in record.get("options", {}).items()),
+        "fed": ", ".join([*fed, f"data.normalise: {record['normalise']}"] if record.get("normalise") else fed),
+        "reached": record.get("accuracy"),
+        "note": record.get("note"),
+        "use": f"model.init: {published.usage(record)}",
+    }
+    for key, value in facts.items():
+        if value:
+            yield f"    {key:8} {value}"

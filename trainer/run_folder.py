@@ -33,6 +33,11 @@ class RunFolder:
         return self.root.parent
 
     @property
+    def weights_cache(self) -> Path:
+        """Published weights that were fetched, for all runs beside this one."""
+        return self.runs / ".cache" / "weights"
+
+    @property
     def conf(self) -> Path:
         return self.root / "conf.yaml"
 

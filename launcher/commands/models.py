@@ -1,9 +1,8 @@
-"""`vidjobs models`: the networks a conf can name, and their options, as the trainer of this machine has them."""
+"""`vidjobs models [NAME]`: the networks a conf can name, their options, and the weights published for one of them."""
 
 from __future__ import annotations
 
 import json
-import textwrap
 from typing import Any
 
 from launcher import output
@@ -11,25 +10,24 @@ from launcher.errors import UserError
 from launcher.trainer_check import ask
 
 
-def _read() -> list[dict[str, Any]]:
-    done = ask("models", "--json")
-    try:
-        found: list[dict[str, Any]] = json.loads(done.stdout)
-    except ValueError:
-        why = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise UserError(
-            f"the trainer could not list its models: {why[0]}", hint="pip install 'vidjobs[trainer]', or work in a checkout"
-        ) from None
-    return found
-
-
-def run(*, as_json: bool = False) -> int:
-    models = _read()
+def run(name: str = "", *, as_json: bool = False) -> int:
+    """Print what the trainer of this machine says."""
+    done = ask("models", *([name] if name else []), *(["--json"] if as_json else []))
+    if done.returncode:
+        raise _refusal(done.stderr)
     if as_json:
+        models: list[dict[str, Any]] = json.loads(done.stdout)
         output.json_result(models)
         return 0
-    for model in models:
-        output.result(f"{output.paint(model['name'], 'bold')}  ({model['kind']})  {model['summary']}")
-        options = ", ".join(f"{name}={json.dumps(default)}" for name, default in model["options"].items())
-        output.result(textwrap.fill(options, width=100, initial_indent="    ", subsequent_indent="    "))
+    for line in done.stdout.splitlines():
+        title, _, rest = line.partition("  ")
+        heading = bool(title) and not line.startswith(" ")
+        output.result(f"{output.paint(title, 'bold')}  {rest}".rstrip() if heading else line)
     return 0
+
+
+def _refusal(said: str) -> UserError:
+    last = (said.strip().splitlines() or ["it said nothing"])[-1]
+    if last.startswith("error: "):
+        return UserError(last.removeprefix("error: "))
+    return UserError(f"the trainer could not list its models: {last}", hint="pip install 'vidjobs[trainer]', or work in a checkout")

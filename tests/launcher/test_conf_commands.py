@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher import records
+from launcher import completing, records
 from launcher.backend_base import Manifest, RunStatus
 from launcher.backends.local.backend import LocalBackend
 from launcher.commands import clusters, conf, init, lint, models, submit
@@ -99,6 +99,21 @@ def test_clusters_and_models_list_what_a_conf_can_name(capsys: pytest.CaptureFix
     assert "transformer_resizer_i3d" in capsys.readouterr().out
     assert models.run(as_json=True) == 0
     assert {each["name"] for each in json.loads(capsys.readouterr().out)} >= {"i3d", "resizer_i3d"}
+
+
+def test_one_model_with_its_published_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    """What to write in the conf stands beside each; a name that is not there gets the nearest one."""
+    assert models.run("mobilenetv2_3d") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("mobilenetv2_3d  (classifier)")
+    assert "kinetics_mobilenetv2_1.0x_RGB_16_best.pth" in shown
+    assert "model.init: " in shown
+    assert models.run("mobilenetv2_3d", as_json=True) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert {"file", "classes", "normalise", "init"} <= set(row["published"][0])
+    with pytest.raises(UserError, match=r"no model 'mobilnetv2_3d' \(did you mean"):
+        models.run("mobilnetv2_3d")
+    assert "mobilenetv2_3d" in completing.models("mobile")
 
 
 def test_dry_run_prints_the_manifest_and_leaves_nothing(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,7 @@ def _download(url: str, part: Path, expected: Expected) -> None:
                 return
             reason = "the connection was cut"
         except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
             if error.code < 500 and error.code not in (408, 416, 429):
                 raise DataError(f"{url} answers {error.code} {error.reason}", hint=BY_HAND) from error
             reason = f"{error.code} {error.reason}"
@@ -126,7 +127,7 @@ def _download(url: str, part: Path, expected: Expected) -> None:
         if failed >= ATTEMPTS:
             had = f" after {_size(part)} bytes; they are kept, and the next try goes on from there" if _size(part) else ""
             raise DataError(f"cannot fetch {url}: {urlsplit(url).hostname}: {reason}{had}", hint=BY_HAND)
-        time.sleep(PAUSE * 2 ** max(failed - 1, 0))
+        time.sleep(PAUSE * 2 ** (failed - 1) if failed else PAUSE / 10)
 
 
 def _fetch_rest(url: str, part: Path, expected: Expected) -> bool:
