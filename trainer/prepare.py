@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +23,40 @@ import numpy as np
 from trainer import config as conf
 from trainer import provenance
 from trainer.compute import cores
-from trainer.config import Config
+from trainer.config import Config, DataConf
 from trainer.data import decode
 from trainer.data.all_datasets import open_dataset
-from trainer.data.cache import CacheWriter, Entry, Index, describe, frame_bytes, map_frames, read_index
+from trainer.data.cache import CacheWriter, Entry, Index, blank, describe, frames_of, map_bytes, read_index
 from trainer.data.dataset_base import Clip
-from trainer.data.decode import Frames, Video
+from trainer.data.decode import Frames, Span, Video
+from trainer.data.image_folder import read_frames
+from trainer.data.kept import Kept
 from trainer.data.loader import cache_folder, refuse_broken
 from trainer.data.report import PrepareReport, make_report
 from trainer.errors import CannotWrite, DataError
 from trainer.run_folder import RunFolder, readable_size, writing
 from trainer.stopping import Stop
 
-SPLITS = ("train", "test")
 PROGRESS_SECONDS = 5.0
 WAIT_SECONDS = 1.0  # between looks at a cache that another process is writing
 
 Say = Callable[[str], None]
-Read = tuple[Entry, Frames]
+Read = tuple[Entry, Frames | None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a dataset are read."""
+
+    kept: Kept
+    fps: float  # of the dataset; 0 = its files tell
+    base: Path  # folder that Entry.file is relative to
+    counted: bool  # everything is read, and no frame is held: for training from the files
+
+    @classmethod
+    def of(cls, data: DataConf, fps: float) -> Reading:
+        base = data.flow_root if data.stream == "flow" else data.root
+        return cls(Kept.of(data), fps, Path(base), data.source == "files")
 
 
 def ensure_cache(config: Config, cache: Path, say: Say) -> PrepareReport:
@@ -50,7 +66,7 @@ def ensure_cache(config: Config, cache: Path, say: Say) -> PrepareReport:
     used and for clips that cannot be read, CannotWrite when the cache does not fit.
     """
     report = build(config, cache, say, recheck=False)
-    _refuse(config, cache)
+    _refuse(config, cache, list(report.splits))
     return report
 
 
@@ -59,38 +75,47 @@ def build(config: Config, cache: Path, say: Say, *, recheck: bool) -> PrepareRep
     began = time.monotonic()
     dataset = open_dataset(config.data)
     indices = {}
-    for split in SPLITS:
+    how = Reading.of(config.data, dataset.fps)
+    for split in dataset.splits:
         clips = dataset.clips(split)
-        wanted = describe(dataset, clips, name=config.data.name, size=config.data.size)
-        indices[split] = _current(cache, wanted, clips, split=split, recheck=recheck) or _write(
-            cache, wanted, clips, split=split, say=say, recheck=recheck
-        )
+        job = _Job(cache, split, describe(dataset, clips, config.data), clips, how)
+        indices[split] = _current(job, recheck=recheck) or _write(job, say=say, recheck=recheck)
     return make_report(indices, cache, config.data, seconds=time.monotonic() - began)
 
 
-def _current(cache: Path, wanted: Index, clips: list[Clip], *, split: str, recheck: bool) -> Index | None:
+@dataclass(frozen=True)
+class _Job:
+    """The cache of one split, to be made."""
+
+    cache: Path
+    split: str
+    wanted: Index
+    clips: list[Clip]
+    how: Reading
+
+
+def _current(job: _Job, *, recheck: bool) -> Index | None:
     """The index that is there, if it is what is wanted and the files it was made from did not change since."""
-    index = read_index(cache, split)
-    if index is None or index.fingerprint != wanted.fingerprint:
+    index = read_index(job.cache, job.split)
+    if index is None or index.fingerprint != job.wanted.fingerprint:
         return None
-    doubtful = [(entry, clip) for entry, clip in zip(index.entries, clips, strict=True) if recheck or entry.frames == 0]
+    if not (index.data or job.how.counted) and index.total:
+        return None  # it was made for training from the files
+    doubtful = [(entry, clip) for entry, clip in zip(index.entries, job.clips, strict=True) if recheck or entry.frames == 0]
     with ThreadPoolExecutor(decode_threads()) as pool:
         same = all(pool.map(lambda pair: _signature(pair[1]) == pair[0].source, doubtful))
     return index if same else None
 
 
-def _write(cache: Path, wanted: Index, clips: list[Clip], *, split: str, say: Say, recheck: bool) -> Index:
-    held = read_index(cache, split)
-    if held is not None and (held.dataset, held.size) != (wanted.dataset, wanted.size):
-        what = f"{held.dataset} at {held.size} px, not {wanted.dataset} at {wanted.size} px"
-        raise DataError(f"the cache {cache} holds {what}", hint="give data.cache another folder, or remove this one")
-    with writing(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache, say):
-            made = _current(cache, wanted, clips, split=split, recheck=recheck)  # by the process that had the lock before
-            if made is not None:
-                return made
-            return _fill(cache, wanted, clips, split=split, say=say)
+def _write(job: _Job, *, say: Say, recheck: bool) -> Index:
+    held, wanted = read_index(job.cache, job.split), job.wanted
+    if held is not None and (held.dataset, held.kept) != (wanted.dataset, wanted.kept):
+        raise DataError(f"the cache {job.cache} holds {held}, not {wanted}", hint="give data.cache another folder, or remove this one")
+    with writing(job.cache):
+        job.cache.mkdir(parents=True, exist_ok=True)
+        with _lock(job.cache, say):
+            made = _current(job, recheck=recheck)  # by the process that had the lock before
+            return made if made is not None else _fill(job, say)
 
 
 @contextmanager
@@ -110,16 +135,18 @@ def _lock(cache: Path, say: Say) -> Iterator[None]:
         yield
 
 
-def _fill(cache: Path, wanted: Index, clips: list[Clip], *, split: str, say: Say) -> Index:
-    by_id = {clip.id: clip for clip in clips}
-    writer = CacheWriter(cache, wanted, split, unchanged=lambda entry: _signature(by_id[entry.id]) == entry.source)
+def _fill(job: _Job, say: Say) -> Index:
+    by_id = {clip.id: clip for clip in job.clips}
+    writer = CacheWriter(
+        job.cache, job.wanted, job.split, unchanged=lambda entry: _signature(by_id[entry.id]) == entry.source, data=not job.how.counted
+    )
     try:
-        _require_space(cache, wanted, writer.written)
-        todo = clips[len(writer.done) :]
+        _require_space(job, writer.written)
+        todo = job.clips[len(writer.done) :]
         if writer.done:
-            say(f"prepare {split}: going on after {len(writer.done)} of {len(clips)} clips")
-        progress = _Progress(split, len(clips), len(writer.done), say)
-        for entry, frames in _read_all(todo, _Old(cache, split), wanted.size):
+            say(f"prepare {job.split}: going on after {len(writer.done)} of {len(job.clips)} clips")
+        progress = _Progress(job.split, len(job.clips), len(writer.done), say)
+        for entry, frames in _read_all(todo, _Old(job.cache, job.split), job.how):
             writer.append(entry, frames)
             progress.step()
         return writer.finish()
@@ -127,22 +154,24 @@ def _fill(cache: Path, wanted: Index, clips: list[Clip], *, split: str, say: Say
         writer.close()
 
 
-def _require_space(cache: Path, wanted: Index, written: int) -> None:
-    size = sum(entry.annotated for entry in wanted.entries) * frame_bytes(wanted.size)
-    free = shutil.disk_usage(cache).free + written
+def _require_space(job: _Job, written: int) -> None:
+    size = 0 if job.how.counted else job.wanted.expected_bytes
+    free = shutil.disk_usage(job.cache).free + written
     if free < size:
         missing = f"{readable_size(size - free)} ({size - free} bytes) missing of {readable_size(size)}"
-        raise CannotWrite(f"the cache does not fit on the volume of {cache}: {missing}", hint="free space, or point data.cache elsewhere")
+        raise CannotWrite(
+            f"the cache does not fit on the volume of {job.cache}: {missing}", hint="free space, or point data.cache elsewhere"
+        )
 
 
-def _read_all(clips: list[Clip], old: _Old, size: int) -> Iterator[Read]:
+def _read_all(clips: list[Clip], old: _Old, how: Reading) -> Iterator[Read]:
     """Every clip read, in order, by several threads (decoders let other threads run); few are held in memory at once."""
     threads = decode_threads()
     waiting: deque[Future[Read]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for clip in clips:
-                waiting.append(pool.submit(_read, clip, old, size))
+                waiting.append(pool.submit(_read, clip, old, how))
                 if len(waiting) >= 4 * threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -157,53 +186,75 @@ class _Old:
     def __init__(self, cache: Path, split: str) -> None:
         index = read_index(cache, split)
         self._entries = {entry.id: entry for entry in index.entries} if index else {}
-        self._frames = map_frames(cache / index.data, index.total, index.size) if index else None
+        self._mapped = map_bytes(cache / index.data, index.bytes) if index and index.data else None
 
-    def find(self, clip: Clip, source: str) -> Read | None:
+    def find(self, clip: Clip, source: str, *, counted: bool) -> Read | None:
         """The clip's entry and frames, if its file is the one that was read."""
         entry = self._entries.get(clip.id)
-        if self._frames is None or entry is None or (entry.source, entry.annotated) != (source, clip.frames) or not entry.frames:
+        if entry is None or (entry.source, entry.annotated, entry.first) != (source, clip.frames, clip.first) or not entry.frames:
             return None
-        return replace(entry, labels=clip.labels), self._frames[entry.offset : entry.offset + entry.frames]
+        entry = replace(entry, labels=clip.labels, group=clip.group)
+        if counted:
+            return replace(entry, offset=0), None
+        return (entry, frames_of(self._mapped, entry)) if self._mapped is not None else None
 
 
-def _read(clip: Clip, old: _Old, size: int) -> Read:
+def _read(clip: Clip, old: _Old, how: Reading) -> Read:
     source = _signature(clip)
-    return old.find(clip, source) or repair(clip, read_clip(clip, size), source)
+    return old.find(clip, source, counted=how.counted) or repair(clip, *read_clip(clip, how), source=source, how=how)
 
 
-def read_clip(clip: Clip, size: int) -> Video:
-    """The clip's video file, or its folder of frames when that holds more of it."""
-    video = decode.read_video(clip.path, size=size, limit=clip.frames)
-    if len(video.frames) < clip.frames:
-        from_folder = decode.read_frames(frames_folder(clip.path), size=size, limit=clip.frames)
-        if len(from_folder.frames) > len(video.frames):
-            return from_folder
-    return video
+def read_clip(clip: Clip, how: Reading) -> tuple[Path, Video]:
+    """The clip's video file, or its folder of frames when that holds more of it; and which of them it was."""
+    span = Span(first=clip.first, limit=clip.frames)
+    if clip.path.is_dir():
+        return clip.path, read_frames(clip.path, how.kept, span, fps=how.fps, counted=how.counted)
+    video = decode.read_video(clip.path, how.kept, span, counted=how.counted)
+    if video.found < max(clip.frames, 1):
+        folder = frames_folder(clip.path)
+        from_folder = read_frames(folder, how.kept, span, fps=how.fps, counted=how.counted)
+        if from_folder.found > video.found:
+            return folder, from_folder
+    return clip.path, video
 
 
-def repair(clip: Clip, video: Video, source: str) -> Read:
+def repair(clip: Clip, file: Path, video: Video, *, source: str, how: Reading) -> Read:
     """The clip at its annotated length: missing frames repeat the last good one, and the entry says so."""
-    found = len(video.frames)
-    entry = Entry(
-        id=clip.id,
-        labels=clip.labels,
-        annotated=clip.frames,
+    entry = _entry(clip, file, video, source=source, how=how)
+    frames = None if how.counted else video.frames
+    if not video.found:
+        return replace(entry, fault=video.fault or "it holds no frame"), frames
+    if video.found == clip.frames or not clip.frames:
+        return replace(entry, repaired=video.fault), frames
+    why = video.fault or f"the file ends after {clip.first + video.found}"
+    length = round(len(video.taken) * clip.frames / video.found)  # after resampling
+    entry = replace(entry, frames=length, repaired=f"{video.found} of {clip.frames} frames; the last is repeated ({why})")
+    return entry, None if frames is None else frames[np.minimum(np.arange(length), len(video.taken) - 1)]
+
+
+def _entry(clip: Clip, file: Path, video: Video, *, source: str, how: Reading) -> Entry:
+    kept, resampled = how.kept, bool(how.kept.fps) and video.found > 0
+    height, width = video.frames.shape[1:3] if video.found else (0, 0)
+    rates = f"resampled from {video.source_fps:.5g} to {kept.fps:g} fps" if resampled else ""
+    return replace(
+        blank(clip, kept),
         source=source,
+        file=str(file.relative_to(how.base) if file.is_relative_to(how.base) else file.absolute()),
+        frames=len(video.taken),
+        kept_height=height,
+        kept_width=width,
+        found=video.found,
         height=video.height,
         width=video.width,
-        fps=round(video.fps, 4),
+        fps=kept.fps or round(video.fps, 4),
+        source_fps=video.source_fps,
+        taken=tuple(video.taken.tolist()) if resampled and video.variable_rate else (),
         decoder=video.decoder,
+        seekable=video.seekable,
         variable_rate=video.variable_rate,
-        longer=video.promised if video.promised > clip.frames else 0,
+        longer=video.promised - clip.first if clip.frames and video.promised - clip.first > clip.frames else 0,
+        note="; ".join(part for part in (rates, video.note) if part),
     )
-    if not found:
-        return replace(entry, fault=video.fault or "it holds no frame"), video.frames
-    if found == clip.frames:
-        return replace(entry, repaired=video.fault), video.frames
-    why = video.fault or f"the file ends after {found}"
-    entry = replace(entry, repaired=f"{found} of {clip.frames} frames; the last is repeated ({why})")
-    return entry, video.frames[np.minimum(np.arange(clip.frames), found - 1)]
 
 
 def frames_folder(video: Path) -> Path:
@@ -247,8 +298,8 @@ class _Progress:
             self._told = now
 
 
-def _refuse(config: Config, cache: Path) -> None:
-    for split in SPLITS:
+def _refuse(config: Config, cache: Path, splits: list[str]) -> None:
+    for split in splits:
         index = read_index(cache, split)
         assert index is not None
         refuse_broken(config.data, index, cache)
@@ -263,7 +314,7 @@ def run(config: Config, folder: RunFolder) -> None:
         report = build(config, cache, _say, recheck=True)
     folder.write_text(folder.root / "prepare.json", json.dumps(report.to_json(), indent=1) + "\n")
     print("\n".join(report.summary()), flush=True)
-    _refuse(config, cache)
+    _refuse(config, cache, list(report.splits))
 
 
 def _say(line: str) -> None:

@@ -21,7 +21,11 @@ from trainer import prepare
 from trainer.config import Config, dump
 from trainer.data import decode
 from trainer.data.all_datasets import open_dataset
-from trainer.data.cache import CacheWriter, Index, describe, map_frames, read_index
+from trainer.data.cache import CacheWriter, Entry, Index, describe, frames_of, map_bytes, read_index
+from trainer.data.dataset_base import Clip
+from trainer.data.decode import Frames, Span
+from trainer.data.image_folder import read_frames
+from trainer.data.kept import Kept
 from trainer.data.loader import batches, cache_folder, open_split
 from trainer.data.report import PrepareReport
 from trainer.errors import CannotWrite, DataError
@@ -60,10 +64,10 @@ def test_a_good_set_is_cached_frame_by_frame(made_set: Path, conf_of: ConfOf, tm
     report = ensure_cache(conf_of(made_set), tmp_path, quiet)
     index = read_index(tmp_path, "train")
     assert index is not None
-    frames = map_frames(tmp_path / index.data, index.total, index.size)
+    mapped = map_bytes(tmp_path / index.data, index.bytes)
     for entry, file, tube in zip(index.entries, files(made_set), tubes(made_set), strict=True):
-        expected = decode.read_video(file, size=16, limit=1000).frames
-        assert np.array_equal(frames[entry.offset : entry.offset + entry.frames], expected)
+        expected = decode.read_video(file, Kept(resize="16x16")).frames
+        assert np.array_equal(frames_of(mapped, entry), expected)
         assert (entry.id, [entry.frames, entry.height, entry.width]) == (tube["path"], tube["dim"])
     split = report.splits["train"]
     assert (split.clips, split.cached, split.fps, sum(split.sizes.values())) == (16, 16, {"30": 16}, 16)
@@ -101,8 +105,9 @@ def test_the_real_set_becomes_batches(real_set: Path, conf_of: ConfOf, tmp_path:
 def test_both_forms_of_a_clip_look_the_same(real_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
     """A folder of frames gives what its tube gives, but for JPEG's losses."""
     clip = open_dataset(conf_of(real_set).data).clips("train")[0]
-    video = decode.read_video(clip.path, size=28, limit=clip.frames).frames.astype(int)
-    folder = decode.read_frames(prepare.frames_folder(clip.path), size=28, limit=clip.frames).frames
+    kept, span = Kept(resize="28x28"), Span(limit=clip.frames)
+    video = decode.read_video(clip.path, kept, span).frames.astype(int)
+    folder = read_frames(prepare.frames_folder(clip.path), kept, span).frames
     assert np.abs(video - folder).mean() < 4
 
 
@@ -132,9 +137,7 @@ def test_every_kind_of_damage_is_named(damaged_set: Path, conf_of: ConfOf, tmp_p
     assert set(problems(report, "longer")) == {names[1]}
     index = read_index(tmp_path, "train")
     assert index is not None
-    frames = map_frames(tmp_path / index.data, index.total, index.size)
-    first = index.entries[0]
-    clip = frames[first.offset : first.offset + first.frames]
+    clip = frames_of(map_bytes(tmp_path / index.data, index.bytes), index.entries[0])
     assert len(clip) == int(own[0]["dim"][0])  # type: ignore[index]
     assert all(np.array_equal(frame, clip[-6]) for frame in clip[-5:])
     assert not np.array_equal(clip[-6], clip[-7])
@@ -166,7 +169,7 @@ def test_a_replaced_file_is_read_again_and_only_that(
     with pytest.raises(DataError):
         ensure_cache(config, tmp_path, quiet)
     original = prepare.read_clip
-    monkeypatch.setattr(prepare, "read_clip", lambda clip, size: (read.append(clip.path), original(clip, size))[1])
+    monkeypatch.setattr(prepare, "read_clip", lambda clip, how: (read.append(clip.path), original(clip, how))[1])
     paths[3].write_bytes(whole)
     assert ensure_cache(config, tmp_path, quiet).broken == []
     assert read == [paths[3]]
@@ -221,16 +224,16 @@ def test_an_interrupted_prepare_goes_on_where_it_was(
     clips = open_dataset(config.data).clips("train")
     writer = CacheWriter(cache, wanted, "train", unchanged=lambda _: True)
     for clip in clips[:5]:
-        writer.append(*prepare.repair(clip, prepare.read_clip(clip, 16), prepare._signature(clip)))
+        writer.append(*_read(config, clip))
     writer.sync()
-    writer.append(*prepare.repair(clips[5], prepare.read_clip(clips[5], 16), ""))
+    writer.append(*_read(config, clips[5]))
     writer.close()  # frames of the sixth clip, no line
     (journal,) = cache.glob(".train-*.jsonl.part")
     with journal.open("a") as file:
         file.write('{"id": "half a li')
     read: list[str] = []
     original = prepare.read_clip
-    monkeypatch.setattr(prepare, "read_clip", lambda clip, size: (read.append(clip.id), original(clip, size))[1])
+    monkeypatch.setattr(prepare, "read_clip", lambda clip, how: (read.append(clip.id), original(clip, how))[1])
     said: list[str] = []
     ensure_cache(config, cache, said.append)
     assert any("going on after 5 of 16 clips" in line for line in said)
@@ -242,7 +245,12 @@ def test_an_interrupted_prepare_goes_on_where_it_was(
 
 def _wanted(config: Config) -> Index:
     dataset = open_dataset(config.data)
-    return describe(dataset, dataset.clips("train"), name="tinyvirat", size=16)
+    return describe(dataset, dataset.clips("train"), config.data)
+
+
+def _read(config: Config, clip: Clip) -> tuple[Entry, Frames | None]:
+    how = prepare.Reading.of(config.data, 30.0)
+    return prepare.repair(clip, *prepare.read_clip(clip, how), source=prepare._signature(clip), how=how)
 
 
 def test_a_file_replaced_during_an_interruption_is_read_again(damaged_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
@@ -254,7 +262,7 @@ def test_a_file_replaced_during_an_interruption_is_read_again(damaged_set: Path,
     wanted = _wanted(config)
     writer = CacheWriter(tmp_path, wanted, "train", unchanged=lambda _: True)
     for clip in open_dataset(config.data).clips("train")[:5]:
-        writer.append(*prepare.repair(clip, prepare.read_clip(clip, 16), prepare._signature(clip)))
+        writer.append(*_read(config, clip))
     writer.sync()
     writer.close()
     third.write_bytes(whole)
@@ -313,7 +321,7 @@ def test_two_processes_at_once_write_one_cache(made_set: Path, conf_of: ConfOf, 
 def test_a_cache_of_other_settings_is_not_overwritten(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
     """data.cache may be shared by mistake; another run may be reading it."""
     ensure_cache(conf_of(made_set), tmp_path, quiet)
-    with pytest.raises(DataError, match="holds tinyvirat at 16 px, not tinyvirat at 20 px"):
+    with pytest.raises(DataError, match="holds tinyvirat at 16x16 px, not tinyvirat at 20x20 px"):
         ensure_cache(conf_of(made_set, size=20), tmp_path, quiet)
 
 

@@ -1,8 +1,10 @@
-"""The decoded clips of one split: every frame as uint8 RGB in one file that is memory-mapped, and an index of it.
+"""The frames of one split as they are kept (kept.py), uint8, in one file that is memory-mapped, and an index of it.
 
 <cache>/train.json            the index; it names the data file, so replacing it switches to a new one in one step
-<cache>/train-<fingerprint>.u8        frames x size x size x 3 bytes, clip after clip
+<cache>/train-<fingerprint>.u8        frames x height x width x channels bytes, clip after clip, each clip with its own height and width
 <cache>/.train-<fingerprint>.{u8,jsonl}.part   a cache in the making: frames so far, and one line for each finished clip
+
+One index for each split that the dataset has of its own. With `data.source: files` there is an index and no data file.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,14 +22,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
+from trainer.config import DataConf
 from trainer.data.dataset_base import Clip, Dataset
 from trainer.data.decode import Frames
+from trainer.data.kept import Kept
 from trainer.errors import DataError
 from trainer.run_folder import atomic
 
-FORMAT = 1
+FORMAT = 2
 SYNC_BYTES, SYNC_SECONDS = 64 << 20, 5.0  # at most that much work is lost when `prepare` is interrupted
+ESTIMATE_SIDES = (240, 320)  # px, of a frame whose size only its file tells
+
+Bytes = npt.NDArray[np.uint8]  # of a whole data file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +44,44 @@ class Entry:
 
     id: str
     labels: tuple[int, ...]
-    annotated: int  # frames, by the annotation
+    annotated: int  # frames, by the annotation; 0 = it does not say
     source: str  # signature of the file; a file that changed is read again
-    offset: int = 0  # first frame in the data file
-    frames: int = 0  # in the data file; 0 = nothing could be read
+    group: str = ""  # as in Clip
+    first: int = 0  # as in Clip: first frame inside the file
+    file: str = ""  # what was read, a video or a folder of frames; relative to data.root (or data.flow_root) where it is inside
+    offset: int = 0  # bytes, in the data file
+    frames: int = 0  # kept frames, after resampling and repair; 0 = nothing could be read
+    kept_height: int = 0  # px, of a kept frame
+    kept_width: int = 0
+    channels: int = 3
+    found: int = 0  # frames that the file gave, before resampling and repair
     height: int = 0  # px, of the source
     width: int = 0
-    fps: float = 0.0  # 0 = not known
+    fps: float = 0.0  # of the kept frames; 0 = not known
+    source_fps: float = 0.0  # as measured from the time stamps, by which `fps` frames a second were chosen
+    taken: tuple[int, ...] = ()  # file's frame number of each kept one, where the rate varies and was resampled
     decoder: str = ""
+    seekable: bool = False  # time stamps ascend and nothing is damaged: any frame is found by seeking
     variable_rate: bool = False
     longer: int = 0  # frames in the file, where that is more than annotated (the rest is not used)
     repaired: str = ""  # how many frames repeat the last good one, and why
+    note: str = ""  # nothing is wrong, but it should be known: resampled, other files in the folder
     fault: str = ""  # why nothing could be read
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, H, W, C) of the kept frames."""
+        return self.frames, self.kept_height, self.kept_width, self.channels
+
+    @property
+    def bytes(self) -> int:
+        """Of all its kept frames."""
+        return math.prod(self.shape)
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Entry:
         """The inverse of dataclasses.asdict and JSON."""
-        return cls(**{**raw, "labels": tuple(raw["labels"])})
+        return cls(**{**raw, "labels": tuple(raw["labels"]), "taken": tuple(raw["taken"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,34 +91,76 @@ class Index:
     format: int
     fingerprint: str  # of the annotation and the settings that change the frames
     dataset: str
-    size: int  # px, side of the frames
+    kept: Kept
     classes: tuple[str, ...]
     multi_label: bool
-    fps: float
-    data: str  # file name; each making of a cache gives it a new one, so that nothing changes under a run that reads the old
+    fps: float  # nominal rate of the kept frames; 0 = they differ
+    splits: tuple[str, ...]  # that the dataset has of its own, so each has an index
+    data: str  # file name; each making of a cache gives it a new one, so that nothing changes under a run that reads the old; "" = none
     entries: tuple[Entry, ...]
 
     @property
     def total(self) -> int:
-        """Frames in the data file."""
+        """Kept frames of all clips."""
         return sum(entry.frames for entry in self.entries)
 
+    @property
+    def bytes(self) -> int:
+        """Size of the data file."""
+        return sum(entry.bytes for entry in self.entries)
 
-def describe(dataset: Dataset, clips: list[Clip], *, name: str, size: int) -> Index:
-    """The index that a cache of these clips will have, its entries not filled in yet."""
-    entries = tuple(Entry(id=clip.id, labels=clip.labels, annotated=clip.frames, source="") for clip in clips)
-    facts = [FORMAT, name, size, dataset.classes, dataset.multi_label, dataset.fps, [(e.id, e.labels, e.annotated) for e in entries]]
-    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    @property
+    def expected_bytes(self) -> int:
+        """About the size that the data file will have, by the annotated lengths; clips without one count nothing."""
+        height, width = self.kept.sides(*ESTIMATE_SIDES)
+        return sum(entry.annotated for entry in self.entries) * height * width * self.kept.channels if not self.kept.fps else 0
+
+    def __str__(self) -> str:
+        """For messages: what is in it."""
+        return f"{self.dataset} at {self.kept}"
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Index:
+        """The inverse of dataclasses.asdict and JSON. Raises KeyError, TypeError."""
+        entries = tuple(Entry.from_json(entry) for entry in raw["entries"])
+        names = {key: tuple(raw[key]) for key in ("classes", "splits")}
+        return cls(**{**raw, **names, "kept": Kept(**raw["kept"]), "entries": entries})
+
+
+def describe(dataset: Dataset, clips: list[Clip], data: DataConf) -> Index:
+    """The index that a cache of these clips will have, its entries not filled in yet. Raises DataError when it cannot be made."""
+    kept = Kept.of(data)
+    if kept.fps and not dataset.fps and (data.layout == "frames" or data.stream == "flow"):
+        hint = f"set data.fps: 0, or use the layout of videos; {data.name} has no rate of its own"
+        raise DataError(f"data.fps is {kept.fps:g}, and a folder of frames has no time stamps to resample by", hint=hint)
+    entries = tuple(blank(clip, kept) for clip in clips)
+    facts = [FORMAT, data.name, data.layout, dataclasses.asdict(kept), dataset.classes, dataset.multi_label, dataset.fps, dataset.splits]
+    facts.append([(entry.id, entry.labels, entry.annotated, entry.first, entry.group) for entry in entries])
     return Index(
         format=FORMAT,
-        fingerprint=fingerprint,
-        dataset=name,
-        size=size,
+        fingerprint=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16],
+        dataset=data.name,
+        kept=kept,
         classes=dataset.classes,
         multi_label=dataset.multi_label,
-        fps=dataset.fps,
+        fps=kept.fps or dataset.fps,
+        splits=dataset.splits,
         data="",
         entries=entries,
+    )
+
+
+def blank(clip: Clip, kept: Kept) -> Entry:
+    """A clip's entry before its file is read."""
+    return Entry(
+        id=clip.id,
+        labels=clip.labels,
+        annotated=clip.frames,
+        source="",
+        group=clip.group,
+        first=clip.first,
+        fps=kept.fps,
+        channels=kept.channels,
     )
 
 
@@ -98,66 +170,69 @@ def read_index(cache: Path, split: str) -> Index | None:
         raw = json.loads((cache / f"{split}.json").read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
             return None
-        entries = tuple(Entry.from_json(entry) for entry in raw["entries"])
-        index = Index(**{**raw, "classes": tuple(raw["classes"]), "entries": entries})
-        whole = (cache / index.data).stat().st_size == index.total * frame_bytes(index.size)
+        index = Index.from_json(raw)
+        whole = not index.data or (cache / index.data).stat().st_size == index.bytes
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return index if whole else None
 
 
-def frame_bytes(size: int) -> int:
-    """Bytes of one RGB frame."""
-    return size * size * 3
-
-
-def map_frames(path: Path, total: int, size: int) -> Frames:
-    """All frames of a data file (total, size, size, 3), read through a memory map. Raises DataError when the file is not whole."""
-    shape = (total, size, size, 3)
-    if total == 0:
-        return np.empty(shape, np.uint8)
+def map_bytes(path: Path, size: int) -> Bytes:
+    """A data file of `size` bytes, read through a memory map. Raises DataError when the file is not whole."""
+    if size == 0:
+        return np.empty(0, np.uint8)
     try:
-        return np.memmap(path, np.uint8, "r", shape=shape)
+        # a plain array over the map: slices of np.memmap cost ten times as much
+        return np.memmap(path, np.uint8, "r", shape=(size,)).view(np.ndarray)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the cache {path}: {error}", hint="run `prepare` again") from error
+
+
+def frames_of(mapped: Bytes, entry: Entry) -> Frames:
+    """The kept frames (T, H, W, C) of a clip, as a view of the data file."""
+    return mapped[entry.offset : entry.offset + entry.bytes].reshape(entry.shape)
 
 
 class CacheWriter:
     """Appends clips in order; what it wrote before an interruption is kept, and `done` says how much that is."""
 
-    def __init__(self, cache: Path, index: Index, split: str, *, unchanged: Callable[[Entry], bool]) -> None:
-        """Go on with what an interrupted writer left, as far as the clips' files are `unchanged`. Raises OSError."""
+    def __init__(self, cache: Path, index: Index, split: str, *, unchanged: Callable[[Entry], bool], data: bool = True) -> None:
+        """Go on with what an interrupted writer left, as far as the clips' files are `unchanged`. Raises OSError.
+
+        Without `data` only the index is written, and `append` is given no frames.
+        """
         self._cache, self._index, self._split = cache, index, split
-        self._data_path = cache / f".{split}-{index.fingerprint}.u8.part"
-        self._journal_path = cache / f".{split}-{index.fingerprint}.jsonl.part"
+        stem = f".{split}-{index.fingerprint}"
+        self._data_path = cache / f"{stem}.u8.part" if data else None
+        self._journal_path = cache / (f"{stem}.jsonl.part" if data else f"{stem}.files.jsonl.part")
         self.done = self._recover(unchanged)
-        self._frames = sum(entry.frames for entry in self.done)
+        self.written = sum(entry.bytes for entry in self.done) if data else 0  # bytes of frames in the data file
         self._pending: list[Entry] = []
         self._pending_bytes = 0
         self._synced = time.monotonic()
-        self._data: BinaryIO = self._data_path.open("r+b")
-        self._data.truncate(self._frames * frame_bytes(index.size))
-        self._data.seek(0, os.SEEK_END)
+        self._data: BinaryIO | None = self._data_path.open("r+b") if self._data_path else None
+        if self._data:
+            self._data.truncate(self.written)
+            self._data.seek(0, os.SEEK_END)
 
-    @property
-    def written(self) -> int:
-        """Bytes of frames in the data file."""
-        return self._frames * frame_bytes(self._index.size)
-
-    def append(self, entry: Entry, frames: Frames) -> None:
-        """Write the next clip. `frames` (T, size, size, 3) may be empty."""
-        assert frames.dtype == np.uint8
-        self._data.write(np.ascontiguousarray(frames).data)
-        self._pending.append(dataclasses.replace(entry, offset=self._frames, frames=len(frames)))
-        self._frames += len(frames)
-        self._pending_bytes += frames.nbytes
+    def append(self, entry: Entry, frames: Frames | None) -> None:
+        """Write the next clip. `frames` are of `entry.shape`; None without data."""
+        if self._data and frames is not None:
+            assert frames.dtype == np.uint8
+            assert frames.size == entry.bytes, (frames.shape, entry.shape)
+            self._data.write(np.ascontiguousarray(frames).data)
+            entry = dataclasses.replace(entry, offset=self.written)
+            self.written += frames.nbytes
+            self._pending_bytes += frames.nbytes
+        self._pending.append(entry)
         if self._pending_bytes >= SYNC_BYTES or time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
         """Make everything appended so far last: first the frames, then the lines that promise them."""
-        self._data.flush()
-        os.fsync(self._data.fileno())
+        if self._data:
+            self._data.flush()
+            os.fsync(self._data.fileno())
         with self._journal_path.open("a", encoding="utf-8") as journal:
             journal.writelines(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in self._pending)
             journal.flush()
@@ -167,16 +242,14 @@ class CacheWriter:
 
     def close(self) -> None:
         """Keep what is there for a later `prepare`."""
-        self._data.close()
+        if self._data:
+            self._data.close()
 
     def finish(self) -> Index:
         """Name the cache whole: it is seen by everybody from here on. Raises CannotWrite."""
         self.sync()
         self.close()
-        stem = f"{self._split}-{self._index.fingerprint}"
-        name = next(name for number in count() if not (self._cache / (name := f"{stem}-{number}.u8")).exists())
-        self._data_path.replace(self._cache / name)
-        index = dataclasses.replace(self._index, data=name, entries=tuple(self.done))
+        index = dataclasses.replace(self._index, data=self._name_data(), entries=tuple(self.done))
         with atomic(self._cache / f"{self._split}.json") as sink:
             sink.write(json.dumps(dataclasses.asdict(index)).encode())
         self._journal_path.unlink(missing_ok=True)
@@ -185,16 +258,26 @@ class CacheWriter:
                 old.unlink()  # a run that still reads it keeps its memory map
         return index
 
+    def _name_data(self) -> str:
+        if self._data_path is None:
+            return ""
+        stem = f"{self._split}-{self._index.fingerprint}"
+        name = next(name for number in count() if not (self._cache / (name := f"{stem}-{number}.u8")).exists())
+        self._data_path.replace(self._cache / name)
+        return name
+
     def _recover(self, unchanged: Callable[[Entry], bool]) -> list[Entry]:
         """Clips that an interrupted `prepare` finished: lines that are whole, in the expected order, and whose frames are there."""
-        self._data_path.touch()
-        held = self._data_path.stat().st_size // frame_bytes(self._index.size)
+        held: float = math.inf
+        if self._data_path:
+            self._data_path.touch()
+            held = self._data_path.stat().st_size
         done: list[Entry] = []
         lines = self._journal_path.read_bytes().splitlines(keepends=True) if self._journal_path.exists() else []
         kept = 0
         for line, expected in zip(lines, self._index.entries, strict=False):
             entry = _parse_line(line)
-            if entry is None or entry.id != expected.id or entry.offset + entry.frames > held or not unchanged(entry):
+            if entry is None or entry.id != expected.id or entry.offset + entry.bytes > held or not unchanged(entry):
                 break
             done.append(entry)
             kept += len(line)

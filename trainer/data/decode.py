@@ -1,7 +1,7 @@
-"""The only module that reads video: whole files or folders of frames, as RGB frames already resized.
+"""The only module that reads video: whole files, or single frames of them, as RGB frames kept as the conf says (kept.py).
 
-torchcodec where it loads, else PyAV; single frames through OpenCV, which never reads video here (it ends a damaged file
-without an error). Nothing is raised for a damaged file: the frames before the damage come back with what was wrong.
+torchcodec where it loads, else PyAV; OpenCV never reads video here (it ends a damaged file without an error). Nothing is
+raised for a damaged file that is read whole: the frames before the damage come back with what was wrong.
 The decoders are imported when first used, so that workers that read the cache stay light.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,28 +19,50 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
+from trainer.data.kept import Kept
+from trainer.data.sampling import even_times, resample
+
+Frames = npt.NDArray[np.uint8]  # (T, H, W, C): RGB, or the channels of a flow image
 Decoder = Literal["torchcodec", "pyav"]
 
 CHUNK_BYTES = 32 << 20  # of full-size frames held at once
-FRAME_NAME = re.compile(r"frame_(\d+)\.jpe?g", re.IGNORECASE)
 CPP_PLACE = re.compile(r"^\w+, \S+\.cpp:\d+, ")  # torchcodec says first where in its own source it raised
-END_OF_JPEG = b"\xff\xd9"
 BAD_FILE = (RuntimeError, ValueError, IndexError, OSError)  # what torchcodec raises for files that it cannot read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Video:
-    """What could be read of one video."""
+class Span:
+    """Which frames of a file, before resampling: `limit` from number `first` on; limit 0 = all the rest."""
 
-    frames: Frames  # (T, size, size, 3); T is 0 when nothing could be read
+    first: int = 0
+    limit: int = 0
+
+    @property
+    def stop(self) -> int:
+        """The number after the last one."""
+        return self.first + self.limit if self.limit else sys.maxsize
+
+
+WHOLE = Span()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """What could be read of one video, or of one folder of frames."""
+
+    frames: Frames  # (T, H, W, C) as kept; no frame when nothing could be read, or they were only counted
+    found: int  # frames that the file gave, before resampling
     height: int  # px, of the source
     width: int
-    fps: float  # 0.0 where it is not known (folders of frames)
+    fps: float  # as the container says; 0.0 where it is not known (folders of frames)
+    source_fps: float = 0.0  # as the time stamps say, on average
+    taken: npt.NDArray[np.int64]  # (kept frames,) number, from the span's first on, of the file's frame that each kept one shows
     promised: int  # frames that the container, or the highest frame number, says there are; 0 = not known
     variable_rate: bool
+    seekable: bool  # time stamps ascend in the decoder's order, and nothing is damaged
     decoder: str
     fault: str = ""  # what stopped the decoder, or which frames are missing
+    note: str = ""  # nothing is wrong, but people should know
 
 
 @functools.cache
@@ -52,107 +75,121 @@ def video_decoder() -> Decoder:
     return "torchcodec"
 
 
-def read_video(path: Path, *, size: int, limit: int, decoder: Decoder | None = None) -> Video:
-    """The first `limit` frames of a video file, resized to `size` x `size` px (bilinear, as cv2.INTER_LINEAR)."""
+def read_video(path: Path, kept: Kept, span: Span = WHOLE, *, decoder: Decoder | None = None, counted: bool = False) -> Video:
+    """The frames of a span of a video file, resized (bilinear, as cv2.INTER_LINEAR) and resampled.
+
+    Resampled to `kept.fps`, kept frame k is what is shown at (k + 1/2) / fps after the first one, and there are
+    round(duration * fps); so time stamps are followed, also of a variable rate. `counted`: everything is decoded, no frame is held.
+    """
     try:
         if path.stat().st_size == 0:
-            return _unreadable("", "the file is empty")
+            return unreadable("", "the file is empty")
     except OSError as error:
-        return _unreadable("", error.strerror or str(error))
+        return unreadable("", error.strerror or str(error))
     if decoder:
-        return _READERS[decoder](path, size, limit)
-    video = _READERS[video_decoder()](path, size, limit)
+        return _READERS[decoder](path, _Reading(kept, span, counted))
+    video = _READERS[video_decoder()](path, _Reading(kept, span, counted))
     if (video.fault or video.variable_rate) and video.decoder != "pyav" and find_spec("av"):
         # It gives the frames too that the decoder held back when it met the damage, and keeps the decoder's order where
         # an AVI's timestamps are wrong (torchcodec finds frames by them).
-        other = _pyav(path, size, limit)
-        return other if len(other.frames) >= len(video.frames) else video
+        other = _pyav(path, _Reading(kept, span, counted))
+        return other if other.found >= video.found else video
     return video
 
 
-def read_frames(folder: Path, *, size: int, limit: int) -> Video:
-    """The frames `frame_<n>.jpg` of a folder with n < `limit`, ordered by number and resized.
+def resize(frames: Frames, sides: tuple[int, int]) -> Frames:
+    """Frames (T, H, W, C) as (T, *sides, C), sides in px (height, width); bilinear, without a filter against aliasing.
 
-    A missing or damaged frame is the last good one before it (at the start: the first good one), and `fault` names its number.
+    As cv2.INTER_LINEAR, which the originals use also to shrink frames strongly (not cv2.INTER_AREA): published weights saw it.
     """
-    try:
-        paths = frame_paths(folder)
-    except OSError as error:
-        return _unreadable("jpg", error.strerror or str(error))
-    numbers = [number for number in paths if number < limit]
-    if not numbers:
-        return _unreadable("jpg", "the folder holds no frame_<n>.jpg")
-    count = max(numbers) + 1
-    good: dict[int, Frames] = {}
-    height = width = 0
-    for number in numbers:
-        frame = _read_jpg(paths[number])
-        if frame is not None:
-            height, width = frame.shape[:2]
-            good[number] = resize(frame[None], size)[0]
-    if not good:
-        return _unreadable("jpg", "none of its frames can be read")
-    bad = [number for number in range(count) if number not in good]
-    frames = np.stack([good[number] for number in _last_good(sorted(good), count)])
-    fault = f"frames {_ranges(bad)} are missing or damaged" if bad else ""
-    promised = max(paths) + 1
-    return Video(frames=frames, height=height, width=width, fps=0.0, promised=promised, variable_rate=False, decoder="jpg", fault=fault)
-
-
-def frame_paths(folder: Path) -> dict[int, Path]:
-    """Frame number -> file, ascending by number (frame_10 after frame_9). Other files in the folder are left alone."""
-    found = {int(match[1]): path for path in folder.iterdir() if (match := FRAME_NAME.fullmatch(path.name))}
-    return dict(sorted(found.items()))
-
-
-def resize(frames: Frames, size: int) -> Frames:
-    """Frames (T, H, W, 3) as (T, size, size, 3), bilinear."""
-    if frames.shape[1:3] == (size, size):
+    if frames.shape[1:3] == sides:
         return frames
     import cv2
 
-    resized = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR) for frame in frames]
-    return np.stack(resized) if resized else np.empty((0, size, size, 3), np.uint8)
+    out = np.empty((len(frames), *sides, frames.shape[3]), np.uint8)
+    for place, frame in enumerate(frames):
+        cv2.resize(frame, sides[::-1], dst=out[place], interpolation=cv2.INTER_LINEAR)
+    return out
 
 
-def _torchcodec(path: Path, size: int, limit: int) -> Video:
-    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]  # its __init__ re-exports without saying so
+class _Reading:
+    """Frames in the making: those of the span, resized as they come."""
 
+    def __init__(self, kept: Kept, span: Span, counted: bool) -> None:
+        self.kept, self.span, self.counted = kept, span, counted
+        self.parts: list[Frames] = []
+        self.times: list[float] = []  # seconds, of the span's frames
+        self.sides = (0, 0)  # px, of the source
+
+    def add(self, frames: Frames, times: list[float]) -> None:
+        """Next come `frames` (T, H, W, 3), shown from `times` on."""
+        self.sides = (frames.shape[1], frames.shape[2])
+        self.times += times
+        if not self.counted:
+            wanted = self.kept.sides(*self.sides) if not self.parts else (self.parts[0].shape[1], self.parts[0].shape[2])
+            self.parts.append(resize(frames, wanted))
+
+    def cut(self, count: int) -> None:
+        """Forget all but the first `count` frames, which were added one by one."""
+        self.parts, self.times = self.parts[:count], self.times[:count]
+
+    def video(self, *, fps: float, promised: int, decoder: str, fault: str = "") -> Video:
+        """What was read, resampled."""
+        found, variable = len(self.times), is_variable(self.times)
+        steps = np.diff(self.times)
+        length = self.times[-1] - self.times[0] if found > 1 else 0.0
+        rate = (found - 1) / length if length > 0 else fps
+        times = np.sort(np.asarray(self.times)) if variable or rate <= 0 else even_times(found, rate)
+        taken = resample(times, self.kept.fps) if self.kept.fps and found else np.arange(found)
+        frames = np.concatenate(self.parts) if self.parts else np.empty((0, *self.kept.sides(*self.sides), 3), np.uint8)
+        resampled = bool(self.kept.fps) and len(frames) > 0
+        return Video(
+            frames=frames[taken] if resampled else frames,
+            found=found,
+            height=self.sides[0],
+            width=self.sides[1],
+            fps=fps,
+            source_fps=rate,
+            taken=taken,
+            promised=promised,
+            variable_rate=variable,
+            seekable=not fault and bool((steps > 0).all()),
+            decoder=decoder,
+            fault=fault,
+        )
+
+
+def _torchcodec(path: Path, reading: _Reading) -> Video:
     try:
-        decoder = VideoDecoder(str(path), seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1)
+        decoder = _open_torchcodec(path)
     except BAD_FILE as error:
-        return _unreadable("torchcodec", _first_line(error))
+        return unreadable("torchcodec", _first_line(error))
     about = decoder.metadata
-    height, width = int(about.height or 0), int(about.width or 0)
-    wanted = min(int(about.num_frames or 0), limit)
-    chunk = max(CHUNK_BYTES // max(height * width * 3, 1), 1)
-    parts, times, fault = [np.empty((0, size, size, 3), np.uint8)], [], ""
-    for batch in _torchcodec_batches(decoder, wanted, chunk):
+    stop = min(int(about.num_frames or 0), reading.span.stop)
+    chunk = max(CHUNK_BYTES // max(int(about.height or 0) * int(about.width or 0) * 3, 1), 1)
+    fault = ""
+    for batch in _torchcodec_batches(decoder, reading.span.first, stop, chunk):
         if isinstance(batch, str):
             fault = batch
             break
-        parts.append(resize(batch.data.numpy(), size))
-        times += batch.pts_seconds.reshape(-1).tolist()
-    return Video(
-        frames=np.concatenate(parts),
-        height=height,
-        width=width,
-        fps=float(about.average_fps or 0.0),
-        promised=int(about.num_frames_from_header or about.num_frames or 0),
-        variable_rate=is_variable(times),
-        decoder="torchcodec",
-        fault=fault,
-    )
+        reading.add(batch.data.numpy(), batch.pts_seconds.reshape(-1).tolist())
+    promised = int(about.num_frames_from_header or about.num_frames or 0)
+    return reading.video(fps=float(about.average_fps or 0.0), promised=promised, decoder="torchcodec", fault=fault)
 
 
-def _torchcodec_batches(decoder: Any, wanted: int, chunk: int) -> Iterator[Any]:
+def _open_torchcodec(path: Path) -> Any:
+    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]  # its __init__ re-exports without saying so
+
+    return VideoDecoder(str(path), seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1)
+
+
+def _torchcodec_batches(decoder: Any, start: int, stop: int, chunk: int) -> Iterator[Any]:
     """Batches of frames in order; after the last good frame, the text of the error that ended it."""
-    start = 0
-    while start < wanted:
-        stop = min(start + chunk, wanted)
+    while start < stop:
+        end = min(start + chunk, stop)
         try:
-            yield decoder.get_frames_in_range(start, stop)
-            start = stop
+            yield decoder.get_frames_in_range(start, end)
+            start = end
         except BAD_FILE as error:
             if chunk == 1:
                 yield f"frame {start}: {_first_line(error)}"
@@ -160,38 +197,28 @@ def _torchcodec_batches(decoder: Any, wanted: int, chunk: int) -> Iterator[Any]:
             chunk = 1  # the frames before the damage still count
 
 
-def _pyav(path: Path, size: int, limit: int) -> Video:
+def _pyav(path: Path, reading: _Reading) -> Video:
     import av
 
-    parts, times, fault = [np.empty((0, size, size, 3), np.uint8)], [], ""
-    height = width = promised = 0
-    fps = 0.0
+    span, fault, promised, fps = reading.span, "", 0, 0.0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                return _unreadable("pyav", "it has no video stream")
+                return unreadable("pyav", "it has no video stream")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            height, width, promised, fps = stream.height, stream.width, stream.frames, float(stream.average_rate or 0)
-            for frame in _pyav_frames(container, stream):
-                parts.append(resize(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)[None], size))
-                times.append(float((frame.pts or 0) * (stream.time_base or 0)))
-                if len(times) == limit:
+            reading.sides, promised, fps = (stream.height, stream.width), stream.frames, float(stream.average_rate or 0)
+            for number, frame in enumerate(_pyav_frames(container, stream)):
+                if number >= span.first:
+                    seconds = float((frame.pts or 0) * (stream.time_base or 0))
+                    reading.add(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)[None], [seconds])
+                if number + 1 >= span.stop:
                     break
     except (av.FFmpegError, *BAD_FILE) as error:
-        keep = _before_gap(times)
-        parts, times = parts[: keep + 1], times[:keep]
-        fault = f"frame {keep}: {_first_line(error)}" if times else _first_line(error)
-    return Video(
-        frames=np.concatenate(parts),
-        height=height,
-        width=width,
-        fps=fps,
-        promised=promised,
-        variable_rate=is_variable(times),
-        decoder="pyav",
-        fault=fault,
-    )
+        reading.cut(_before_gap(reading.times))
+        count = len(reading.times)
+        fault = f"frame {span.first + count}: {_first_line(error)}" if count else _first_line(error)
+    return reading.video(fps=fps, promised=promised, decoder="pyav", fault=fault)
 
 
 def _before_gap(times: list[float]) -> int:
@@ -215,7 +242,7 @@ def _pyav_frames(container: Any, stream: Any) -> Iterator[Any]:
         raise
 
 
-_READERS: dict[Decoder, Callable[[Path, int, int], Video]] = {"torchcodec": _torchcodec, "pyav": _pyav}
+_READERS: dict[Decoder, Callable[[Path, _Reading], Video]] = {"torchcodec": _torchcodec, "pyav": _pyav}
 
 
 def is_variable(times: list[float]) -> bool:
@@ -227,40 +254,21 @@ def is_variable(times: list[float]) -> bool:
     return bool(np.abs(steps - usual).max() > max(0.1 * usual, 0.0015))
 
 
-def _read_jpg(path: Path) -> Frames | None:
-    """One frame (H, W, 3) RGB, or None when it is damaged. libjpeg fills up a truncated file with grey: its end mark must be there."""
-    import cv2
-
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if not data.rstrip(b"\0").endswith(END_OF_JPEG):
-        return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
-def _last_good(good: list[int], count: int) -> list[int]:
-    """For each of `count` places the last number of `good` up to it, or the first one. good=[1, 3], count=5 -> 1 1 1 3 3"""
-    places = np.searchsorted(np.asarray(good), np.arange(count), side="right") - 1
-    return [good[max(place, 0)] for place in places]
-
-
-def _ranges(numbers: list[int]) -> str:
-    """[1, 2, 3, 7] -> "1-3, 7"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def _unreadable(decoder: str, fault: str) -> Video:
-    frames = np.empty((0, 0, 0, 3), np.uint8)
-    return Video(frames=frames, height=0, width=0, fps=0.0, promised=0, variable_rate=False, decoder=decoder, fault=fault)
+def unreadable(decoder: str, fault: str) -> Video:
+    """A video of which nothing could be read."""
+    return Video(
+        frames=np.empty((0, 0, 0, 3), np.uint8),
+        found=0,
+        height=0,
+        width=0,
+        fps=0.0,
+        taken=np.empty(0, np.int64),
+        promised=0,
+        variable_rate=False,
+        seekable=False,
+        decoder=decoder,
+        fault=fault,
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import DataConf
-from trainer.data.cache import Entry, Index, frame_bytes
+from trainer.data.cache import Entry, Index
+from trainer.data.sampling import span_of
 from trainer.run_folder import readable_size
 
 SHOWN = 5  # names of each kind in the summary; the JSON has all
@@ -78,20 +79,26 @@ def _split_report(index: Index, data: DataConf) -> SplitReport:
         clips=len(index.entries),
         cached=len(readable),
         frames=index.total,
-        bytes=index.total * frame_bytes(index.size),
+        bytes=index.bytes,
         classes={name: labels[number] for number, name in enumerate(index.classes)},
         fps=_counts(f"{entry.fps:g}" if entry.fps else "unknown" for entry in readable),
         sizes=_counts(f"{entry.height}x{entry.width}" for entry in readable),
         decoders=_counts(entry.decoder for entry in readable),
         broken=[_item(entry, entry.fault) for entry in index.entries if not entry.frames],
         repaired=[_item(entry, entry.repaired) for entry in readable if entry.repaired],
-        short=[_item(entry, f"{entry.frames} of {data.frames} frames; {fate}") for entry in readable if entry.annotated < data.frames],
+        short=[
+            _item(entry, f"{entry.frames} of {data.frames} frames; {fate}")
+            for entry in readable
+            if entry.frames < span_of(data.frames, data.stride)
+        ],
         variable_rate=[
             _item(entry, "its frames come at uneven times; they are used one after the other") for entry in readable if entry.variable_rate
         ],
         longer=[_item(entry, f"{entry.longer} frames, {entry.annotated} annotated") for entry in readable if entry.longer],
         other_rate=[
-            _item(entry, f"{entry.fps:g} fps, not {index.fps:g}") for entry in readable if entry.fps and abs(entry.fps - index.fps) > 0.5
+            _item(entry, f"{entry.fps:g} fps, not {index.fps:g}")
+            for entry in readable
+            if entry.fps and index.fps and abs(entry.fps - index.fps) > 0.5
         ],
     )
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 ORDER, SAMPLE = 1, 2  # keep the streams apart
 WORD = float(2**64)
+BELOW_ONE = 1 - 2.0**-53
+CROP_WORDS = 6  # choices of a crop: see crops.py
 
 Indices = npt.NDArray[np.int64]
 
@@ -23,28 +25,86 @@ class Draw:
 
     start: int  # first frame of the clip
     flip: bool
+    crop: tuple[float, ...] = (0.0,) * CROP_WORDS  # uniform in [0, 1), one for each choice of a crop
 
 
-def clip_indices(total: int, frames: int, start: int = 0) -> Indices:
-    """Frame numbers of the clip `[start, start + frames)` of a video of `total` frames; past the end the last one repeats.
+def span_of(frames: int, stride: int) -> int:
+    """Frames of the video from a clip's first to its last one. frames=3, stride=2 -> 5"""
+    return (frames - 1) * stride + 1
+
+
+def clip_indices(total: int, frames: int, start: int = 0, *, stride: int = 1, loop: bool = False) -> Indices:
+    """Frame numbers of the clip that begins at `start` of a video of `total` frames; past the end the last one repeats.
 
     total=5, frames=4, start=0 -> 0 1 2 3        total=3, frames=5, start=0 -> 0 1 2 2 2
+    total=9, frames=3, start=1, stride=2 -> 1 3 5
+    `loop`: past the end it goes on from the clip's own start:        total=5, frames=5, start=2, loop -> 2 3 4 2 3
     """
-    if total < 1 or frames < 1 or start < 0:
-        raise ValueError(f"{total = }, {frames = }, {start = }: a clip needs frames, and starts at one")
-    return np.minimum(np.arange(start, start + frames, dtype=np.int64), total - 1)
+    if total < 1 or frames < 1 or stride < 1 or start < 0:
+        raise ValueError(f"{total = }, {frames = }, {start = }, {stride = }: a clip needs frames, and starts at one")
+    offsets = np.arange(frames, dtype=np.int64) * stride
+    if loop and start < total:
+        return start + offsets % (total - start)
+    return np.minimum(start + offsets, total - 1)
 
 
-def last_start(total: int, frames: int) -> int:
+def last_start(total: int, span: int) -> int:
     """The last frame at which a whole clip can start; 0 for a video that is just long enough, or too short."""
-    return max(total - frames, 0)
+    return max(total - span, 0)
 
 
-def draw(total: int, frames: int, *, seed: int, epoch: int, sample: int, random_start: bool, flip: float) -> Draw:
-    """Start and mirroring of one sample of one epoch: uniform over all whole clips; `flip` is the probability of mirroring."""
-    words = np.random.SeedSequence((SAMPLE, seed, epoch, sample)).generate_state(2, np.uint64)
-    start = int(float(words[0]) / WORD * (last_start(total, frames) + 1)) if random_start else 0
-    return Draw(start=min(start, last_start(total, frames)), flip=float(words[1]) / WORD < flip)
+def center_start(total: int, span: int) -> int:
+    """The start of the clip in the middle of a video."""
+    return max(total // 2 - span // 2, 0)
+
+
+def uniform_starts(total: int, span: int, clips: int) -> Indices:
+    """The starts of `clips` evenly spread clips, floor(i * (total - span) / (clips - 1)); one clip: the centre.
+
+    total=20, span=16, clips=3 -> 0 2 4        A video that is no longer than a clip gives the same clip every time.
+    """
+    if clips == 1:
+        return np.array([center_start(total, span)], dtype=np.int64)
+    return np.arange(clips, dtype=np.int64) * last_start(total, span) // (clips - 1)
+
+
+def every_start(total: int, span: int, step: int) -> Indices:
+    """The starts of clips at each `step` frames: all whole ones, and one in a video that is too short for any.
+
+    total=20, span=8, step=6 -> 0 6 12        `step` 0: a clip's length, and the rest at the end is a clip of its own -> 0 8 16
+    With a two-stream system's seq_len frames `gap` apart, frames=seq_len, stride=gap and step=frame_step are its windows centred on
+    the frames (seq_len // 2) * gap + 0, step, 2 step, ... (and the last whole one, which the original left out).
+    """
+    last = max(total - 1, 0) if step == 0 else last_start(total, span)
+    return np.arange(0, last + 1, step or span, dtype=np.int64)
+
+
+def draw(total: int, span: int, *, seed: int, epoch: int, sample: int, random_start: bool, flip: float) -> Draw:
+    """What chance decides about one sample of one epoch: its start, uniform over all whole clips; its mirroring; its crop.
+
+    `flip` is the probability of mirroring. The words come in a fixed order, new ones at the end, so that runs go on as they began.
+    """
+    words = np.random.SeedSequence((SAMPLE, seed, epoch, sample)).generate_state(2 + CROP_WORDS, np.uint64)
+    uniform = [min(float(word) / WORD, BELOW_ONE) for word in words]
+    start = int(float(words[0]) / WORD * (last_start(total, span) + 1)) if random_start else 0
+    return Draw(start=min(start, last_start(total, span)), flip=float(words[1]) / WORD < flip, crop=tuple(uniform[2:]))
+
+
+def even_times(frames: int, fps: float) -> npt.NDArray[np.float64]:
+    """Seconds at which the frames of a constant rate are shown."""
+    return np.arange(frames) / fps
+
+
+def resample(times: npt.NDArray[np.float64], fps: float) -> Indices:
+    """Which frame is shown at (k + 1/2) / fps seconds after the first, k = 0 ... round(duration * fps) - 1; at least one.
+
+    `times` ascend, in seconds; a frame is shown until the next one comes, the last one for as long as the median one.
+    30 fps to 15 -> 1 3 5 ...        25 fps to 50 -> 0 0 1 1 2 2 ...        the same rate -> 0 1 2 ...
+    """
+    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    count = max(round((float(times[-1] - times[0]) + usual) * fps), 1)
+    moments = times[0] + (np.arange(count) + 0.5) / fps
+    return np.maximum(np.searchsorted(times, moments, side="right") - 1, 0).astype(np.int64)
 
 
 def permutation(n: int, *key: int) -> Indices:
@@ -53,9 +113,17 @@ def permutation(n: int, *key: int) -> Indices:
     return np.argsort(words, kind="stable").astype(np.int64)
 
 
-def order(n: int, *, seed: int, epoch: int, shuffle: bool) -> Indices:
-    """The order of an epoch over `n` clips: a permutation of its own for each (seed, epoch), or 0..n-1."""
-    return permutation(n, ORDER, seed, epoch) if shuffle else np.arange(n, dtype=np.int64)
+def order(n: int, *, seed: int, epoch: int, shuffle: bool, size: int = 0) -> Indices:
+    """The order of an epoch over `n` clips: a permutation of its own for each (seed, epoch), or 0..n-1.
+
+    `size` > 0: so many clips, all of them before any comes again, and so on; the r-th time (from 0) clip i is numbered i + n * r.
+    """
+    if size <= 0 or n == 0:
+        return permutation(n, ORDER, seed, epoch) if shuffle else np.arange(n, dtype=np.int64)
+    if not shuffle:
+        return np.arange(size, dtype=np.int64)
+    rounds = [permutation(n, ORDER, seed, epoch, *([r] if r else [])) + n * r for r in range(-(-size // n))]
+    return np.concatenate(rounds)[:size]
 
 
 def share(total: int, rank: int, world: int) -> slice:

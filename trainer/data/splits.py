@@ -9,18 +9,30 @@ import numpy as np
 from trainer.data.sampling import Indices, permutation
 
 
-def split_validation(labels: Sequence[Sequence[int]], classes: int, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
+def split_validation(
+    labels: Sequence[Sequence[int]], classes: int, *, fraction: float, seed: int, groups: Sequence[str] = ()
+) -> tuple[Indices, Indices]:
     """(training, validation) clip numbers, both ascending; the scheme of data-and-recipes 1.4.
 
     Of each class's clips, max(int(fraction * count), 1) are drawn for validation, and validation is their union. One random order of
     all clips serves every class, so clips with several labels are drawn for all of them together and the union stays close to
     `fraction`. A class with a single clip keeps it for training. `fraction` 0 holds nothing out.
+    Clips of the same group (of each clip; "" = none) are never parted, so a group counts like a clip of several: drawn as a whole,
+    and a class whose clips are all of one group keeps it for training.
     """
-    chosen = np.zeros(len(labels), dtype=bool)
-    drawn = permutation(len(labels), seed).tolist()
-    for label in range(classes if fraction > 0 else 0):
-        members = [clip for clip in drawn if label in labels[clip]]
-        if len(members) > 1:
-            chosen[members[: max(int(fraction * len(members)), 1)]] = True
+    units = [groups[clip] if groups and groups[clip] else clip for clip in range(len(labels))]
+    chosen: set[str | int] = set()
+    members: list[dict[str | int, int]] = [{} for _ in range(classes)]  # of each class: unit -> its clips, in the order drawn
+    for clip in permutation(len(labels), seed).tolist():
+        for label in labels[clip]:
+            members[label][units[clip]] = members[label].get(units[clip], 0) + 1
+    for sizes in members if fraction > 0 else ():
+        left = max(int(fraction * sum(sizes.values())), 1)
+        for unit, size in list(sizes.items())[:-1]:
+            if left <= 0:
+                break
+            chosen.add(unit)
+            left -= size
+    held = np.array([unit in chosen for unit in units], dtype=bool)
     everything = np.arange(len(labels), dtype=np.int64)
-    return everything[~chosen], everything[chosen]
+    return everything[~held], everything[held]

@@ -12,11 +12,24 @@ import cv2
 import numpy as np
 import pytest
 
-from trainer.data.decode import Decoder, frame_paths, is_variable, read_frames, read_video, resize
+from trainer.data import image_folder
+from trainer.data.decode import Decoder, Span, Video, is_variable, read_video, resize
+from trainer.data.image_folder import frame_paths
+from trainer.data.kept import Kept
 from trainer.synthetic import encode, plan, render
 
 DECODERS: tuple[Decoder, ...] = ("torchcodec", "pyav")
 EVERYTHING = 10**6
+
+
+def read(path: Path, *, size: int, limit: int = EVERYTHING, decoder: Decoder | None = None) -> Video:
+    """The first frames of a file as squares."""
+    return read_video(path, Kept(resize=f"{size}x{size}"), Span(limit=limit), decoder=decoder)
+
+
+def read_frames(folder: Path, *, size: int, limit: int = EVERYTHING) -> Video:
+    """The first frames of a folder as squares."""
+    return image_folder.read_frames(folder, Kept(resize=f"{size}x{size}"), Span(limit=limit))
 
 
 def solid(*colours: tuple[int, int, int], side: int = 32) -> list[np.ndarray]:
@@ -39,14 +52,14 @@ def tube(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_channels_are_red_green_blue(tmp_path: Path, decoder: Decoder) -> None:
     """The original kept OpenCV's BGR."""
     encode(tmp_path / "a.mp4", solid((255, 0, 0), (0, 255, 0), (0, 0, 255)), fps=30)
-    frames = read_video(tmp_path / "a.mp4", size=16, limit=EVERYTHING, decoder=decoder).frames
+    frames = read(tmp_path / "a.mp4", size=16, limit=EVERYTHING, decoder=decoder).frames
     assert frames.shape == (3, 16, 16, 3)
     assert frames.mean(axis=(1, 2)).argmax(axis=1).tolist() == [0, 1, 2]
 
 
 def test_both_decoders_give_the_same_frames(tube: Path) -> None:
     """So that a cache does not depend on what is installed (beyond rounding)."""
-    one, other = (read_video(tube, size=24, limit=EVERYTHING, decoder=decoder) for decoder in DECODERS)
+    one, other = (read(tube, size=24, limit=EVERYTHING, decoder=decoder) for decoder in DECODERS)
     assert one.frames.shape == other.frames.shape == (60, 24, 24, 3)
     assert np.abs(one.frames.astype(int) - other.frames).max() <= 2
     assert (one.promised, one.fps, one.height, one.width, one.variable_rate, one.fault) == (60, 30.0, 48, 48, False, "")
@@ -55,8 +68,8 @@ def test_both_decoders_give_the_same_frames(tube: Path) -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_only_the_frames_that_are_wanted_are_read(tube: Path, decoder: Decoder) -> None:
     """They are the first ones, and `promised` still says how many there are."""
-    part = read_video(tube, size=24, limit=7, decoder=decoder)
-    assert np.array_equal(part.frames, read_video(tube, size=24, limit=EVERYTHING, decoder=decoder).frames[:7])
+    part = read(tube, size=24, limit=7, decoder=decoder)
+    assert np.array_equal(part.frames, read(tube, size=24, limit=EVERYTHING, decoder=decoder).frames[:7])
     assert part.promised == 60
 
 
@@ -66,8 +79,8 @@ def test_a_truncated_file_gives_the_frames_before_the_cut(tube: Path, tmp_path: 
     """Those of the whole file, and the reason; nothing is raised."""
     data = tube.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: int(kept * len(data))])
-    video = read_video(tmp_path / "cut.mp4", size=24, limit=60, decoder=decoder)
-    whole = read_video(tube, size=24, limit=60, decoder=decoder)
+    video = read(tmp_path / "cut.mp4", size=24, limit=60, decoder=decoder)
+    whole = read(tube, size=24, limit=60, decoder=decoder)
     assert 0 < len(video.frames) < 60
     assert np.abs(video.frames.astype(int) - whole.frames[: len(video.frames)]).max() <= 2
     assert video.fault.startswith(f"frame {len(video.frames)}: ")
@@ -80,9 +93,9 @@ def test_as_many_frames_as_possible_are_saved(shared: Path, tmp_path: Path) -> N
     filters = ["-vf", "crop=64:64:100:100", "-frames:v", "90", "-an", "-c:v", "libx264", "-g", "16", "-movflags", "+faststart"]
     subprocess.run(["ffmpeg", "-v", "error", "-i", source, *filters, whole], check=True)
     cut.write_bytes(whole.read_bytes()[: int(0.6 * whole.stat().st_size)])
-    saved = read_video(cut, size=28, limit=90).frames
-    assert len(saved) > len(read_video(cut, size=28, limit=90, decoder="torchcodec").frames) > 30
-    assert np.abs(saved.astype(int) - read_video(whole, size=28, limit=90).frames[: len(saved)]).max() <= 2
+    saved = read(cut, size=28, limit=90).frames
+    assert len(saved) > len(read(cut, size=28, limit=90, decoder="torchcodec").frames) > 30
+    assert np.abs(saved.astype(int) - read(whole, size=28, limit=90).frames[: len(saved)]).max() <= 2
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -105,7 +118,7 @@ def test_a_file_without_frames_says_why(tube: Path, tmp_path: Path, decoder: Dec
             stream.pix_fmt = "yuv420p"
     elif kind == "sound only":
         subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", path], check=True)
-    video = read_video(path, size=24, limit=60, decoder=decoder)
+    video = read(path, size=24, limit=60, decoder=decoder)
     assert len(video.frames) == 0
     assert video.fault or kind == "no frames"
     assert "\n" not in video.fault
@@ -125,7 +138,7 @@ def test_a_variable_rate_is_noticed_and_every_frame_comes_once(tmp_path: Path, d
             frame.pts, frame.time_base = time, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    video = read_video(tmp_path / "v.mp4", size=8, limit=EVERYTHING, decoder=decoder)
+    video = read(tmp_path / "v.mp4", size=8, limit=EVERYTHING, decoder=decoder)
     assert video.variable_rate
     levels = video.frames.mean(axis=(1, 2, 3))
     assert np.abs(levels - (20 * np.arange(10) + 20)).max() < 5
@@ -143,7 +156,7 @@ def test_every_real_recording_is_read_whole(shared: Path) -> None:
     counts = {"test_video_structuralize.mp4": 300, "demo_spatiotemporal_det.mp4": 57, "test.avi": 164, "ucf101_demo1.gif": 48}
     for name, count in counts.items():
         for decoder in ("pyav", None):
-            video = read_video(shared / "real" / "videos" / name, size=16, limit=EVERYTHING, decoder=decoder)  # type: ignore[arg-type]
+            video = read(shared / "real" / "videos" / name, size=16, limit=EVERYTHING, decoder=decoder)  # type: ignore[arg-type]
             assert (name, len(video.frames), video.promised, video.variable_rate, video.fault) == (name, count, count, False, "")
 
 
@@ -152,8 +165,8 @@ def test_frames_keep_their_order_where_timestamps_are_wrong(shared: Path) -> Non
     source = shared / "real" / "videos" / "test.avi"
     command = ["ffmpeg", "-v", "error", "-i", source, "-vsync", "0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, check=True, capture_output=True).stdout
-    expected = resize(np.frombuffer(raw, np.uint8).reshape(-1, 240, 320, 3), 32)
-    frames = read_video(source, size=32, limit=EVERYTHING).frames
+    expected = resize(np.frombuffer(raw, np.uint8).reshape(-1, 240, 320, 3), (32, 32))
+    frames = read(source, size=32, limit=EVERYTHING).frames
     assert frames.shape == expected.shape
     assert np.abs(frames.astype(int) - expected).mean(axis=(1, 2, 3)).max() < 1
 
@@ -163,7 +176,8 @@ def test_large_frames_are_read_in_small_chunks(shared: Path) -> None:
     """1920 x 1080: all 72 frames at once would be 450 MB."""
     program = (
         "import resource, sys; from pathlib import Path; from trainer.data.decode import read_video, video_decoder; video_decoder();"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; video = read_video(Path(sys.argv[1]), size=28, limit=10**6);"
+        "from trainer.data.kept import Kept;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; video = read_video(Path(sys.argv[1]), Kept(resize='28x28'));"
         "print(len(video.frames), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
     command = [sys.executable, "-W", "error", "-c", program, str(shared / "real" / "videos" / "demo_skeleton.mp4")]
@@ -177,7 +191,7 @@ def test_frames_of_a_folder_are_ordered_by_number(tmp_path: Path) -> None:
     for number in range(12):
         cv2.imwrite(str(tmp_path / f"frame_{number}.jpg"), np.full((20, 20, 3), 20 * number, np.uint8))
     (tmp_path / "Thumbs.db").write_text("x")
-    assert list(frame_paths(tmp_path)) == list(range(12))
+    assert list(frame_paths(tmp_path)[0]) == list(range(12))
     video = read_frames(tmp_path, size=8, limit=EVERYTHING)
     assert np.abs(video.frames.mean(axis=(1, 2, 3)) - 20 * np.arange(12)).max() < 3
     assert (video.promised, video.height, video.width, video.fault) == (12, 20, 20, "")
@@ -214,8 +228,8 @@ def test_a_folder_without_a_good_frame_gives_none(tmp_path: Path) -> None:
 def test_resizing_is_opencvs_bilinear() -> None:
     """What the published models were trained on; frames of the right size stay as they are."""
     frames = np.random.default_rng(0).integers(0, 256, (3, 37, 53, 3)).astype(np.uint8)
-    assert np.array_equal(resize(frames, 28)[1], cv2.resize(frames[1], (28, 28), interpolation=cv2.INTER_LINEAR))
-    assert resize(resize(frames, 28), 28).shape == (3, 28, 28, 3)
+    assert np.array_equal(resize(frames, (28, 28))[1], cv2.resize(frames[1], (28, 28), interpolation=cv2.INTER_LINEAR))
+    assert resize(resize(frames, (28, 28)), (28, 28)).shape == (3, 28, 28, 3)
 
 
 def test_the_loader_imports_no_decoder() -> None:

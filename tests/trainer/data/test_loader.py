@@ -17,7 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import Config
-from trainer.data.cache import Entry, Index
+from trainer.data.cache import FORMAT, Entry, Index
+from trainer.data.clip_set import Starts
+from trainer.data.frame_source import CacheSource
+from trainer.data.kept import Kept
 from trainer.data.loader import Batch, ClipSet, _plan, batches, cache_folder, open_split, order
 from trainer.data.normalise import PRESETS
 from trainer.data.transforms import ModelInput
@@ -130,17 +133,34 @@ def _numbered(tmp_path: Path, lengths: list[int]) -> tuple[Path, Index]:
     (tmp_path / "x.u8").write_bytes(np.stack(frames).tobytes())
     offsets = np.cumsum([0, *lengths])
     entries = [
-        Entry(id=str(place), labels=(place % 2,), annotated=length, source="", offset=int(offsets[place]), frames=length)
+        Entry(
+            id=str(place),
+            labels=(place % 2,),
+            annotated=length,
+            source="",
+            offset=int(offsets[place]) * SIZE * SIZE * 3,
+            frames=length,
+            kept_height=SIZE,
+            kept_width=SIZE,
+        )
         for place, length in enumerate(lengths)
     ]
-    facts = {"format": 1, "fingerprint": "", "dataset": "x", "size": SIZE, "classes": ("a", "b"), "multi_label": True, "fps": 30.0}
-    return tmp_path, Index(**facts, data="x.u8", entries=tuple(entries))
+    facts = {"format": FORMAT, "fingerprint": "", "dataset": "x", "classes": ("a", "b"), "multi_label": True, "fps": 30.0}
+    kept = Kept(resize=f"{SIZE}x{SIZE}")
+    return tmp_path, Index(**facts, kept=kept, splits=("train", "test"), data="x.u8", entries=tuple(entries))
+
+
+def _clip_set(made: tuple[Path, Index], config: Config, *, training: bool) -> ClipSet:
+    """All clips of a cache that was made by hand."""
+    folder, index = made
+    starts = Starts.of(config.data, "train" if training else "test", training=training)
+    source = CacheSource(folder, index, index.entries)
+    return ClipSet(index, index.entries, source, config.data, seed=1, training=training, starts=starts)
 
 
 def test_training_clips_move_and_mirror_as_a_whole(tmp_path: Path) -> None:
     """Consecutive frames from a start that depends on the epoch; all frames of a clip are mirrored, or none."""
-    folder, index = _numbered(tmp_path, [20, 20])
-    clips = ClipSet(folder, index, np.arange(2), _conf(tmp_path).data, seed=1, training=True)
+    clips = _clip_set(_numbered(tmp_path, [20, 20]), _conf(tmp_path), training=True)
     seen = set()
     for epoch in range(200):
         clip = clips[epoch, 0][0].numpy()
@@ -156,8 +176,7 @@ def test_training_clips_move_and_mirror_as_a_whole(tmp_path: Path) -> None:
 
 def test_evaluation_clips_are_the_first_frames_as_they_are(tmp_path: Path) -> None:
     """No augmentation, in any epoch (the original mirrored its validation clips)."""
-    folder, index = _numbered(tmp_path, [20])
-    clips = ClipSet(folder, index, np.arange(1), _conf(tmp_path, flip=1.0).data, seed=1, training=False)
+    clips = _clip_set(_numbered(tmp_path, [20]), _conf(tmp_path, flip=1.0), training=False)
     for epoch in range(20):
         assert clips[epoch, 0][0][:, 0, -1, 0].tolist() == list(range(FRAMES))
 
@@ -165,9 +184,9 @@ def test_evaluation_clips_are_the_first_frames_as_they_are(tmp_path: Path) -> No
 @pytest.mark.parametrize(("length", "numbers"), [(8, [0, 1, 2, 3, 4, 5, 6, 7]), (5, [0, 1, 2, 3, 4, 4, 4, 4]), (1, [0] * 8)])
 def test_a_short_video_repeats_its_last_frame(tmp_path: Path, length: int, numbers: list[int]) -> None:
     """Its own last frame, not the next clip's first; a video of exactly the clip's length is used whole."""
-    folder, index = _numbered(tmp_path, [length, 20])
+    made = _numbered(tmp_path, [length, 20])
     for training in (True, False):
-        clips = ClipSet(folder, index, np.arange(2), _conf(tmp_path, flip=0.0).data, seed=1, training=training)
+        clips = _clip_set(made, _conf(tmp_path, flip=0.0), training=training)
         assert clips[1, 0][0][:, 0, -1, 0].tolist() == numbers
 
 
@@ -188,7 +207,7 @@ def test_a_missing_or_other_cache_is_refused(made_set: Path, cache: Path, tmp_pa
     """With the verb that makes it."""
     with pytest.raises(DataError, match=r"no cache of split .*prepare"):
         open_split(_conf(made_set), "train", tmp_path)
-    with pytest.raises(DataError, match="holds tinyvirat at 16 px, the conf wants tinyvirat at 28 px"):
+    with pytest.raises(DataError, match="holds tinyvirat at 16x16 px, the conf wants tinyvirat at 28x28 px"):
         open_split(_conf(made_set, size=28), "train", cache)
 
 
