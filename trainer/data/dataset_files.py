@@ -197,7 +197,7 @@ def annotation_place(conf: DataConf, usual: Sequence[str], holds: str) -> Path:
         if not place.exists():
             raise DataError(f"the annotation {place} is not there", hint="data.annotation names it")
         return place
-    places = [Path(conf.root) / name for name in usual]
+    places = [require_folder(Path(conf.root), "data.root") / name for name in usual]
     pattern = re.compile(holds)
     for place in places:
         if place.is_dir() and any(pattern.fullmatch(entry.name) for entry in entries(place)):

@@ -30,7 +30,8 @@ PLACES = ("testTrainMulti_7030_splits", "annotation", "annotations", "")
 FPS = 30.0
 SPLIT_OF = {"0": "", "1": "train", "2": "test"}
 META = re.compile(r"_[fhlu]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+$")  # body parts, camera, people, view, quality, number
-ANY_FORM = r".+_test_split\d\.txt|hmdb51_?(train|test).*\.(txt|csv)|hmdb51_\d+\.json"
+OTHER_FORMS = r".+_test_split\d\.txt|hmdb51_?(train|test).*\.txt|hmdb51_\d+\.json"
+ANY_FORM = rf"{OTHER_FORMS}|hmdb51_?(train|test).*\.csv"
 
 Lists = dict[str, list[Listed]]
 
@@ -39,7 +40,7 @@ def open_dataset(conf: DataConf) -> ListedDataset:
     """HMDB51 at `conf.root`, split `conf.fold`. Raises DataError that names file, line and fault."""
     place = files.annotation_place(conf, PLACES, ANY_FORM)
     names = files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
-    if place.is_dir() and not _has(place, rf".+_test_split{conf.fold}\.txt") and video_list.csv_files(place, conf.fold):
+    if place.suffix == ".csv" or (place.is_dir() and not _has(place, OTHER_FORMS) and _has(place, r"hmdb51_?(train|test).*\.csv")):
         return video_list.open_lists(conf, place, name="HMDB51", fps=FPS, classes=names)
     classes, listed = _read(place, conf.fold, names)
     files.refuse_doubles(listed, str(place))

@@ -55,8 +55,13 @@ def read_lists(place: Path, fold: int, *, classes: Path | None = None) -> tuple[
         return parse_database(files.read_json(path), str(path), splits=subsets, classes=names, group=_group)
     if not place.is_dir():
         raise DataError(f"{place} is neither the folder of UCF101's lists nor its JSON", hint="data.annotation names one of them")
+    return read_official(place, fold, names)
+
+
+def read_official(place: Path, fold: int, classes: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, list[Listed]]]:
+    """(classes, split -> videos) of the folder of the official lists. Raises DataError."""
     class_list = place / "classInd.txt"
-    names = names or files.class_names(files.read_text(class_list), str(class_list))
+    names = tuple(classes) or files.class_names(files.read_text(class_list), str(class_list))
     train, test = (_list_file(place, split, fold) for split in ("train", "test"))
     return names, {
         "train": parse_list(files.read_text(train), names, source=str(train)),
@@ -89,17 +94,22 @@ def _group(folder: str, name: str) -> str:
 def _json_file(place: Path, fold: int) -> Path | None:
     if place.suffix == ".json":
         return place
-    if _exists(place, f"trainlist{fold:02}.txt", f"trainlist{fold}.txt"):
+    if find_list(place, "train", fold):
         return None
     return _exists(place, f"ucf101_{fold:02}.json", f"ucf101_{fold}.json")
 
 
 def _list_file(place: Path, split: str, fold: int) -> Path:
-    found = _exists(place, f"{split}list{fold:02}.txt", f"{split}list{fold}.txt")
+    found = find_list(place, split, fold)
     if not found:
         there = ", ".join(sorted(path.name for path in place.glob(f"{split}list*.txt"))) or "none"
         raise DataError(f"{place} has no {split}list{fold:02}.txt", hint=f"data.fold is {fold}; there: {there}")
     return found
+
+
+def find_list(place: Path, split: str, fold: int) -> Path | None:
+    """trainlist01.txt or testlist01.txt of a split, where it is there."""
+    return _exists(place, f"{split}list{fold:02}.txt", f"{split}list{fold}.txt")
 
 
 def _exists(place: Path, *names: str) -> Path | None:
