@@ -6,30 +6,29 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer import metrics
 from trainer.answers import CLASSES, save_array
-
-if TYPE_CHECKING:
-    from trainer.run_folder import RunFolder
-    from trainer.scoring import Outcome
+from trainer.run_folder import RunFolder
 
 COUNTS = ("support", "tp", "fp", "fn", "tn")
 
 
-def write(folder: RunFolder, outcome: Outcome, train_counts: Sequence[int] | None) -> None:
-    """f1_by_class.csv where videos have several labels, class_accuracy.csv where they have one. Raises CannotWrite."""
+def write(folder: RunFolder, classes: Sequence[str], confusion: NDArray[np.int64], train_counts: Sequence[int] | None) -> None:
+    """f1_by_class.csv where videos have several labels (confusion (C, 2, 2)), class_accuracy.csv where they have one (confusion (C, C)).
+
+    Raises CannotWrite.
+    """
     place = folder.predictions
-    save_array(folder, place / "confusion.npy", outcome.confusion)
-    folder.write_text(place / CLASSES, json.dumps(list(outcome.classes), indent=0) + "\n")
-    if outcome.confusion.ndim == 3:
-        folder.write_text(place / "f1_by_class.csv", f1_table(outcome.classes, outcome.confusion, train_counts))
+    save_array(folder, place / "confusion.npy", confusion)
+    folder.write_text(place / CLASSES, json.dumps(list(classes), indent=0) + "\n")
+    if confusion.ndim == 3:
+        folder.write_text(place / "f1_by_class.csv", f1_table(classes, confusion, train_counts))
     else:
-        folder.write_text(place / "class_accuracy.csv", accuracy_table(outcome.classes, outcome.confusion, train_counts))
+        folder.write_text(place / "class_accuracy.csv", accuracy_table(classes, confusion, train_counts))
 
 
 def f1_table(classes: Sequence[str], confusion_C22: NDArray[np.int64], train_counts: Sequence[int] | None) -> str:

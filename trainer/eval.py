@@ -70,7 +70,7 @@ def _write_predictions(folder: RunFolder, scorer: Scorer, predictions: Predictio
     threshold = config.eval.threshold
     outcome, scores = scorer.outcome(predictions, threshold), scorer.scores(predictions, threshold)
     _write_arrays(folder, scorer, predictions, outcome)
-    class_files.write(folder, outcome, scorer.train_counts)
+    class_files.write(folder, outcome.classes, outcome.confusion, scorer.train_counts)
     position: dict[str, int] = {key: int(fields[key]) for key in ("epoch", "step") if key in fields}
     report: dict[str, Any] = {
         "checkpoint": config.model.init, "split": config.eval.split, "threshold": threshold, "combine": config.eval.combine,

@@ -112,7 +112,8 @@ def _keep(folder: RunFolder, scorer: Scorer, rows: list[Row], predictions: Predi
     config = scorer.config
     best = best_of(rows, scorer.select)
     if best is rows[-1]:
-        class_files.write(folder, scorer.outcome(predictions, config.test.threshold), scorer.train_counts)
+        outcome = scorer.outcome(predictions, config.test.threshold)
+        class_files.write(folder, outcome.classes, outcome.confusion, scorer.train_counts)
     report = {
         "checkpoints": rows, "best": best["checkpoint"], "select": scorer.select, "split": config.test.split,
         "threshold": config.test.threshold, "combine": config.eval.combine, "missing": list(scorer.missing), "conf": _fingerprint(config),
