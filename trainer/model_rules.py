@@ -123,7 +123,12 @@ _SOURCES = {
 
 def _against_data(config: Config, signature: Signature, values: Mapping[str, Any], num_classes: int | None) -> list[Fault]:
     faults = _fixed_clip(config, signature)
-    for key, expected in _from_data(config, signature, num_classes).items():
+    given = _from_data(config, signature, num_classes)
+    for key, option in signature.options.items():
+        if option.required and key not in values and key not in given and key != "num_classes":
+            known = ", ".join(map(str, option.choices))
+            faults.append(Fault(path=f"model.{key}", message=f"{signature.name} needs {key}", hint=f"one of {known}" if known else ""))
+    for key, expected in given.items():
         if values.get(key) not in (None, expected):
             message = f"is {values[key]}, but {_SOURCES[key]} is {expected}"
             faults.append(Fault(path=f"model.{key}", message=message, hint="leave it out: it comes from the data"))

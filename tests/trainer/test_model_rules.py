@@ -24,6 +24,8 @@ GOOD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"name": "stn_resizer_i3d", "mode": "16x112", "init": {"transformer": "a", "resizer": "a", "i3d": "b"}}, {"frames": 16, "size": 28}),
     ({"name": "transformer_resizer_i3d", "read_at": 2, "apply_at": 5, "freeze": ["i3d"]}, {"frames": 32, "size": 14}),
     ({"name": "resizer_i3d", "num_classes": 26, "frames": 32, "size": 112}, {}),
+    ({"name": "resnet3d", "depth": 18}, {"frames": 8, "size": 32}),
+    ({"name": "shufflenetv2_3d", "width": 2}, {}),
 ]
 
 
@@ -39,6 +41,8 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = [
     ({"name": "resizer_i4d"}, {}, {"model.name": 'did you mean "resizer_i3d"'}),
     ({"name": "resizer2d"}, {}, {"model.name": "maps video to video.*resizer_i3d"}),
     ({"name": "i3d", "mod": "32x112"}, {}, {"model.mod": 'did you mean "mode"'}),
+    ({"name": "resnet3d"}, {}, {"model.depth": "resnet3d needs depth.*10, 18, 34"}),
+    ({"name": "shufflenetv2_3d", "width": 0.75}, {}, {"model.width": "not one of 0.25, 0.5, 1.0"}),
     ({"name": "i3d", "dropout": "much"}, {}, {"model.dropout": "not a number"}),
     ({"name": "resizer_i3d", "resizer": "2D"}, {}, {"model.resizer": "not one of 2d, 3d"}),
     ({"name": "i3d", "mode": "32x112"}, {"frames": 16, "size": 56}, {"model.mode": "data.frames: 32.*data.size: 112"}),

@@ -56,7 +56,10 @@ def noise(*shape: int) -> Tensor:
 FIXTURES: list[Any] = [
     ("mobilenetv2_3d", {"num_classes": 600}, [1.01803, -1.70549, 1.12961, 0.618076], -16.3091, 47.2162),
     ("shufflenet_3d", {"num_classes": 600}, [-6194.29, 11193.1, 1708.8, -13777.8], 3597.52, 139794),
-    ("resnet3d", {"num_classes": 101, "depth": 18, "shortcut": "A"}, [0.920787, -2.98846, -2.43833, 1.03839], 27.0232, 56.0539),
+    pytest.param(
+        "resnet3d", {"num_classes": 101, "depth": 18, "shortcut": "A"}, [0.920787, -2.98846, -2.43833, 1.03839], 27.0232, 56.0539,
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         "resnet3d", {"num_classes": 101, "depth": 18, "shortcut": "B"}, [2.92863, -3.58952, 0.120173, 1.34272], 34.5391, 85.9148,
         marks=pytest.mark.slow,
@@ -148,7 +151,13 @@ CONV_GMACS: list[tuple[str, dict[str, Any], float, float]] = [  # and the last d
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "gmacs", "within"), CONV_GMACS)
+def _slow_if_many(row: tuple[str, dict[str, Any], float, float]) -> Any:
+    return (
+        pytest.param(*row, marks=pytest.mark.slow) if row[1].get("depth", 0) > 50 or row[1].get("width") in (0.45, 0.7, 1.5, 2.0) else row
+    )
+
+
+@pytest.mark.parametrize(("name", "options", "gmacs", "within"), [_slow_if_many(row) for row in CONV_GMACS])
 def test_costs_the_published_multiply_adds(name: str, options: dict[str, Any], gmacs: float, within: float) -> None:
     """The table counts convolutions; `counting.gmacs` also the linear layer of 600 classes."""
     model = of_600_classes(name, options)
@@ -167,7 +176,7 @@ def test_costs_the_published_multiply_adds(name: str, options: dict[str, Any], g
         ("squeezenet_3d", {}, 926.0),
         ("resnet3d", {"depth": 18, "shortcut": "A"}, 8323.2),
         ("resnet3d", {"depth": 50, "shortcut": "A"}, 9835.4),
-        ("resnext3d", {"depth": 101, "shortcut": "B"}, 9652.2),
+        pytest.param("resnext3d", {"depth": 101, "shortcut": "B"}, 9652.2, marks=pytest.mark.slow),
     ],
 )
 def test_published_operations_are_reproduced(name: str, options: dict[str, Any], mflops: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,11 +239,11 @@ def test_has_the_published_key_names(name: str, options: dict[str, Any], count: 
     assert set(some) <= keys
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 32, 32), (2, 3, 7, 45, 61), (1, 3, 24, 80, 64)])
+@pytest.mark.parametrize("shape", [(2, 3, 8, 32, 32), (1, 3, 7, 45, 61)])
 @pytest.mark.parametrize(("name", "options"), [*NETS, ("shufflenet_3d", {"width": 0.3, "groups": 8}), ("mobilenet_3d", {"width": 0.03})])
 def test_takes_clips_of_any_size(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
     """Also of odd sides and few frames, and at widths nobody published."""
-    if shape[0] == 1 or options.get("depth", 10) > 10:
+    if options.get("depth", 10) > 10:
         model = on_meta(name, 5, options).eval()
         assert model(torch.empty(shape, device="meta")).shape == (shape[0], 5)
     else:
@@ -298,9 +307,8 @@ def test_shufflenet_halves_as_published(shape: tuple[int, ...]) -> None:
     x = noise(2, 4, *shape)
     pool = nn.AvgPool3d((2, 3, 3), 2, (0, 1, 1))
     torch.testing.assert_close(Halve()(x), pool(x))
-    torch.testing.assert_close(
-        Halve()(x[:, :, :-1])[:, :, -1], 2 * pool(torch.cat([x[:, :, -2:-1], torch.zeros_like(x[:, :, :1])], 2))[:, :, 0]
-    )
+    alone = nn.AvgPool3d((1, 3, 3), 2, (0, 1, 1))(x[:, :, -2:-1])
+    torch.testing.assert_close(Halve()(x[:, :, :-1])[:, :, -1:], alone)
     assert Halve()(noise(1, 4, 1, 1, 1)).shape == (1, 4, 1, 1, 1)
 
 
