@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import models, signatures
-from trainer.data.normalise import PRESETS
+from trainer import models
 from trainer.errors import ConfFault
 from trainer.models import counting
 from trainer.models.layers import shuffle_channels
@@ -365,19 +364,6 @@ def test_starts_as_published() -> None:
 def test_wrong_options_are_refused(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfFault, match=said):
         models.create(name, num_classes=5, **options)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_published_weights_fit_what_they_say(name: str) -> None:
-    """Options build, the preset exists, names are unique; what is only on Google Drive has no address but says where it is."""
-    records = signatures.read()[name].published
-    assert records
-    assert len({record["name"] for record in records}) == len({record["file"] for record in records}) == len(records)
-    for record in records:
-        assert record["normalise"] in PRESETS
-        assert record["url"] == ""
-        assert "Google Drive" in record["note"]
-        assert of_600_classes(name, record["options"])
 
 
 @pytest.mark.slow
