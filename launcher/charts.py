@@ -10,7 +10,8 @@ from launcher.drawing import Box, Dot, Label, Point, Scene, Shape, Stroke
 from launcher.losses import LossRecord, best_val, epoch_losses, step_axis
 
 _LEFT, _RIGHT, _BOTTOM = 58, 22, 44  # px around the plotting area
-SCORES = ("f1_macro", "f1_micro", "f1_samples", "accuracy")
+# of videos with several labels, and of videos with one; the first of each is what checkpoints are compared by
+SCORES = (("f1_macro", "f1_micro", "f1_samples", "accuracy"), ("top1", "top5", "clip_top1", "mean_class_accuracy", "map"))
 _LARGEST, _LEAST = 1e100, 1e-100  # of what can be told apart in a drawing
 _CHARACTER = 0.56  # mean width of a character, in font sizes
 
@@ -77,20 +78,22 @@ def loss_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
 
 
 def score_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
-    """The scores of tested checkpoints over their epoch or step, the best f1_macro marked; None when no record has one."""
-    tested = [record for record in records if record.phase in ("test", "eval") and "f1_macro" in record.values]
+    """The scores of tested checkpoints over their epoch or step, the best f1_macro or top1 marked; None when no record has one."""
+    tested = [record for record in records if record.phase in ("test", "eval")]
+    names = next((names for names in SCORES if any(names[0] in record.values for record in tested)), SCORES[0])
+    tested = [record for record in tested if names[0] in record.values]
     by_step = bool(tested) and all(record.step is not None and record.epoch is None for record in tested)
     known = all(record.epoch is not None for record in tested)
     rows: dict[float, LossRecord] = {}
     for place, record in enumerate(tested):
         rows[float((record.step if by_step else record.epoch if known else place) or 0)] = record
-    series = [_score_series(name, index, rows) for index, name in enumerate(SCORES)]
-    macro = _finite(series[0].points)
-    if not macro:
+    series = [_score_series(name, index, rows) for index, name in enumerate(names)]
+    leading = _finite(series[0].points)
+    if not leading:
         return None
-    best = max(macro, key=lambda point: point[1])
+    best = max(leading, key=lambda point: point[1])
     unit = "step" if by_step else "epoch" if known else "line"
-    mark = Mark(point=best, text=f"best f1_macro {best[1]:.4f}, {unit} {best[0]:g}")
+    mark = Mark(point=best, text=f"best {names[0]} {best[1]:.4f}, {unit} {best[0]:g}")
     return line_chart(series, title=title, x_label=unit, y_label="score", marks=[mark])
 
 

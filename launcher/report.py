@@ -17,7 +17,9 @@ from launcher.losses import LossRecord, best_val, epoch_losses
 from launcher.report_data import ClassRow, RunData, is_number
 
 _TEMPLATE = "report.html.j2"
-_SCORE_COLUMNS = ("epoch", "step", "loss", *SCORES)
+_SCORES = tuple(name for names in SCORES for name in names)
+_SCORE_COLUMNS = ("epoch", "step", "loss", *_SCORES)
+_LEADING = tuple(names[0] for names in SCORES)
 _SORT = (
     "for(const head of document.querySelectorAll('table.sortable th')){head.tabIndex=0;head.onclick=()=>{"
     "const table=head.closest('table'),at=[...head.parentNode.children].indexOf(head),up=head.dataset.up!=='1';"
@@ -46,6 +48,7 @@ class RunView:
     summary: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
     charts: tuple[str, ...]
+    columns: tuple[str, ...]  # of scores and tests: those that one of their rows has
     scores: tuple[ScoreRow, ...]
     tests: tuple[ScoreRow, ...]
     provenance: tuple[tuple[str, str], ...]
@@ -68,7 +71,7 @@ def render(runs: Sequence[RunData], *, made: str) -> str:
     return environment.get_template(_TEMPLATE).render(
         views=views,
         together=_svg(_together(views)) if len(views) > 1 else (),
-        columns=[column.replace("_", " ") for column in _SCORE_COLUMNS],
+        compared=_compared(views),
         colours=css_colours(),
         script=_SORT,
         script_hash=base64.b64encode(hashlib.sha256(_SORT.encode()).digest()).decode(),
@@ -77,23 +80,34 @@ def render(runs: Sequence[RunData], *, made: str) -> str:
 
 
 def _together(views: Sequence[RunView]) -> list[Scene | None]:
-    """What compares the runs: their losses in one frame, and their best f1_macro."""
-    losses = compare_chart([(view.data.record.run, view.data.records) for view in views], title="Loss of all runs")
-    scored = [(view.data.record.run, dict(view.summary)["f1 macro"]) for view in views if "f1 macro" in dict(view.summary)]
-    bars = bar_chart([(run, float(score), score) for run, score in scored], title="F1 macro of all runs") if len(scored) > 1 else None
-    return [losses, bars]
+    """What compares the runs: their losses in one frame, and the score by which checkpoints of their kind are compared."""
+    scenes = [compare_chart([(view.data.record.run, view.data.records) for view in views], title="Loss of all runs")]
+    for name in (leading.replace("_", " ") for leading in _LEADING):
+        scored = [(view.data.record.run, dict(view.summary)[name]) for view in views if name in dict(view.summary)]
+        title = f"{name[0].upper()}{name[1:]} of all runs"
+        scenes.append(bar_chart([(run, float(score), score) for run, score in scored], title=title) if len(scored) > 1 else None)
+    return scenes
+
+
+def _compared(views: Sequence[RunView]) -> list[str]:
+    """The numbers of the table of runs: those that one of them has."""
+    known = {name for view in views for name, _ in view.summary}
+    return [name for name in ("epochs", "best val loss", *(score.replace("_", " ") for score in _SCORES)) if name in known]
 
 
 def _view(data: RunData) -> RunView:
     best = best_val(epoch_losses(data.records))
+    scores, tests = _score_rows(data), [ScoreRow(name=str(row.get("checkpoint", "")), cells=_cells(row)) for row in data.tests]
+    filled = [place for place in range(len(_SCORE_COLUMNS)) if any(row.cells[place] for row in (*scores, *tests))]
     return RunView(
         data=data,
         state=_state(data),
         summary=tuple(_summary(data, best.val if best else None)),
         facts=tuple(_facts(data)),
         charts=_svg([loss_chart(data.records, title="Loss"), _score_chart(data)]),
-        scores=tuple(_score_rows(data)),
-        tests=tuple(ScoreRow(name=str(row.get("checkpoint", "")), cells=_cells(row)) for row in data.tests),
+        columns=tuple(_SCORE_COLUMNS[place].replace("_", " ") for place in filled),
+        scores=tuple(_with(row, filled) for row in scores),
+        tests=tuple(_with(row, filled) for row in tests),
         provenance=tuple(_provenance(data)),
         packages=tuple(_packages(data)),
         confusion=tuple((row, _shares(row)) for row in data.classes),
@@ -110,9 +124,9 @@ def _summary(data: RunData, best_loss: float | None) -> list[tuple[str, str]]:
     """The few numbers at the top: (what, value)."""
     trained = [record for record in data.records if record.phase == "train"]
     epochs = max((record.epoch or 0 for record in trained), default=0)
-    scored = [data.scores, *sorted(data.tests, key=_macro, reverse=True), *_manifest_metrics(data), *_last_values(data)]
+    scored = [data.scores, *sorted(data.tests, key=_leading, reverse=True), *_manifest_metrics(data), *_last_values(data)]
     found = [("epochs", str(epochs) if epochs else ""), ("best val loss", "" if best_loss is None else f"{best_loss:.4f}")]
-    for key in SCORES:
+    for key in _SCORES:
         value = next((row[key] for row in scored if is_number(row.get(key))), None)
         found.append((key.replace("_", " "), "" if value is None else _text(value)))
     return [(name, value) for name, value in found if value]
@@ -128,7 +142,11 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
         ("commit", str(record.commit or data.provenance.get("commit") or "")),
         ("image", record.image),
         ("where", place),
-        *((key, str(data.scores[key])) for key in ("checkpoint", "split", "threshold", "clips") if key in data.scores),
+        *(
+            (key, str(data.scores[key]))
+            for key in ("checkpoint", "split", "threshold", "clips", "videos", "weights_from")
+            if key in data.scores
+        ),
         ("cause", "" if data.status.phase is Phase.GONE else data.status.cause),
     ]
     return [(name, value) for name, value in facts if value]
@@ -178,9 +196,12 @@ def _last_values(data: RunData) -> list[Mapping[str, Any]]:
     return [record.values for record in reversed(data.records) if record.phase in ("val", "test")]
 
 
-def _macro(row: Mapping[str, Any]) -> float:
-    value = row.get("f1_macro")
-    return float(value) if is_number(value) else -1.0
+def _leading(row: Mapping[str, Any]) -> float:
+    return next((float(row[name]) for name in _LEADING if is_number(row.get(name))), -1.0)
+
+
+def _with(row: ScoreRow, places: Sequence[int]) -> ScoreRow:
+    return ScoreRow(name=row.name, cells=tuple(row.cells[place] for place in places))
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

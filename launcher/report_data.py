@@ -20,13 +20,13 @@ TEXT_LIMIT = 64 * 2**20  # bytes of one text file; metrics.jsonl of 64,000 steps
 PICTURE_LIMIT = 4 * 2**20  # bytes of one picture
 PICTURES_LIMIT = 24 * 2**20  # bytes of all pictures of a run
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TABLE = "f1_by_class.png"  # the page has it as a table
+_TABLES = {"f1_by_class.png", "class_accuracy.png"}  # the page has them as tables
 _LOSSES = "loss.png"  # the page draws the curves itself, but for an eval, whose losses are of the run that trained
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One class of predictions/f1_by_class.csv."""
+    """One class of predictions/f1_by_class.csv, or of class_accuracy.csv where videos have one class each."""
 
     name: str
     train_count: int | None
@@ -38,6 +38,9 @@ class ClassRow:
     precision: float
     recall: float
     f1: float
+    accuracy: float | None = None
+    confused_with: str = ""  # the class that it was most often taken for
+    confused: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +85,14 @@ def gather(record: RunRecord, status: RunStatus, files: Files) -> RunData:
     tested = reader.json(str(paths.predictions / "test.json"))
     data.tests = _tests(tested)
     data.best_test = str(_mapping(tested).get("best", ""))
-    data.classes = _classes(reader.text(str(paths.predictions / "f1_by_class.csv")), data.notes)
+    for table in ("f1_by_class.csv", "class_accuracy.csv"):
+        data.classes = data.classes or _classes(reader.text(str(paths.predictions / table)), table, data.notes)
     data.manifest = _mapping(reader.json(str(paths.manifest)))
     data.provenance = _mapping(reader.json(str(paths.provenance)))
     data.done = _mapping(reader.json(str(paths.done)))
     data.conf = reader.text(str(paths.conf)) or record.conf_text
     trained = any(record.phase in ("train", "val") for record in data.records)
-    data.pictures = reader.pictures(paths.figures, without={_TABLE, _LOSSES} if trained else {_TABLE})
+    data.pictures = reader.pictures(paths.figures, without={*_TABLES, _LOSSES} if trained else _TABLES)
     return data
 
 
@@ -181,11 +185,11 @@ def _tests(value: Any) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-def _classes(text: str, notes: list[str]) -> list[ClassRow]:
+def _classes(text: str, name: str, notes: list[str]) -> list[ClassRow]:
     try:
         return [_class_row(row) for row in csv.DictReader(io.StringIO(text))]
     except (KeyError, ValueError, TypeError, OverflowError, csv.Error) as error:
-        notes.append(f"predictions/f1_by_class.csv cannot be read ({error}) and is left out")
+        notes.append(f"predictions/{name} cannot be read ({error}) and is left out")
         return []
 
 
@@ -202,6 +206,9 @@ def _class_row(row: Mapping[str, str]) -> ClassRow:
         precision=_share(row["precision"]),
         recall=_share(row["recall"]),
         f1=_share(row["f1"]),
+        accuracy=_share(row["accuracy"]) if "accuracy" in row else None,
+        confused_with=row.get("confused_with") or "",
+        confused=int(float(row.get("confused") or 0)),
     )
 
 

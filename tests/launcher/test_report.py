@@ -143,6 +143,45 @@ def test_several_runs_are_compared_in_one_table_and_frame(tmp_path: Path) -> Non
     assert page.tags.count("svg") == 6
 
 
+def test_videos_with_one_class_each_have_their_own_scores(tmp_path: Path) -> None:
+    """Top-1 instead of F1: in the curve, the tables and the tiles; what a class is taken for; only columns that have numbers."""
+    for number in (1, 2):
+        folder = tmp_path / f"t-eval-{number}"
+        (folder / "predictions").mkdir(parents=True)
+        lines = [{"phase": "val", "loss": 1 / epoch, "epoch": epoch, "step": epoch, "top1": epoch / 10, "map": 0.5} for epoch in (1, 2, 3)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "predictions/metrics.json").write_text(json.dumps({"top1": 0.61, "top5": 0.87, "clip_top1": 0.5, "videos": 6}))
+        rows = [
+            f"{COLUMNS},accuracy,confused_with,confused",
+            "riding,7,4,3,1,1,5,0.75,0.75,0.75,0.75,walking,1",
+            "walking,8,2,2,0,0,4,1,1,1,,",
+        ]
+        (folder / "predictions/class_accuracy.csv").write_text("\n".join(rows) + "\n")
+        png(folder, "class_accuracy.png")
+        png(folder, "confusion.png")
+    data = [
+        gather(
+            record_of(f"t-eval-{number}", tmp_path), RunStatus(run="t", phase=Phase.SUCCEEDED), LocalFiles(tmp_path / f"t-eval-{number}")
+        )
+        for number in (1, 2)
+    ]
+    page = Outline(render(data, made="today"))
+
+    for shown in (
+        "best top1 0.3000, epoch 3",
+        "0.6100",
+        "0.8700",
+        "Top1 of all runs",
+        "Accuracy by class",
+        "most often taken for",
+        "videos",
+    ):
+        assert shown in page.text, shown
+    for absent in ("F1 by class", "f1 macro"):
+        assert absent not in page.text, absent
+    assert page.tags.count("img") == 2  # the confusion of each run; class accuracy is a table
+
+
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     page = render([data_of(tmp_path, name=HOSTILE)], made="today")
     outline = Outline(page)
