@@ -50,12 +50,16 @@ def load(path: Path, overrides: Sequence[str], *, verb: str) -> Config:
 
 
 def check(config: Config, verb: str = "train") -> list[Fault]:
-    """Faults of value, in the order of the sections. `fuse` reads no dataset and no network, `infer` finds both in a checkpoint."""
+    """Faults of value, in the order of the sections.
+
+    `fuse` reads no dataset and no network, `infer` finds both in a checkpoint, and `prepare` needs no network, though a conf may have one.
+    """
     if verb == "fuse":
         return _fuse(config)
     if verb == "infer":
         return _infer(config) + _compute(config)
-    return _data(config) + check_model(config, None) + _train(config) + _evaluation(config) + _compute(config)
+    model = [] if verb == "prepare" and not config.model.name else check_model(config, None)
+    return _data(config) + model + _train(config) + _evaluation(config) + _compute(config)
 
 
 def defaults(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:

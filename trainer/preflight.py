@@ -15,14 +15,16 @@ from trainer import config as conf
 from trainer import optim
 from trainer.compute import Compute
 from trainer.config import Config
+from trainer.data import normalise
 from trainer.errors import ConfFault, DataError, Fault
 from trainer.evaluation import METRICS_OF
 from trainer.run_folder import RunFolder, readable_size
 
 # what a resumed run may change: where things are, how long it goes on, how it is computed and looked at
 FREE = (
-    *("data.root", "data.cache", "train.validate_every", "train.checkpoint_steps", "train.keep_weights", "train.log_every"),
-    *("test.", "eval.", "compute."),
+    *("data.root", "data.flow_root", "data.cache"),
+    *("train.validate_every", "train.checkpoint_steps", "train.keep_weights", "train.log_every"),
+    *("test.", "eval.", "fuse.", "infer.", "prepare.", "compute."),
 )
 LENGTH = ("train.epochs", "train.max_steps")  # free too, unless the schedule hangs on them
 INEXACT = tuple(f"compute.{key}" for key in ("device", "precision", "channels_last", "compile", "fused", "processes", "threads"))
@@ -81,7 +83,7 @@ def fit_workers(compute: Compute, config: Config, *, processes: int = 1, shm: Pa
     """
     if not compute.workers or not shm.is_dir():
         return compute
-    batch = max(compute.clips, 1) * config.data.frames * config.data.size**2 * 3
+    batch = max(compute.clips, 1) * config.data.frames * config.data.size**2 * normalise.channels(config.data)
     free = shutil.disk_usage(shm).free // processes
     fitting = int(free // (batch * PREFETCHED * 1.25))
     if fitting >= compute.workers:

@@ -6,22 +6,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import checkpoints, evaluation, lock, loop, losses, optim, preflight, provenance, randomness, signatures
+from trainer import checkpoints, done, evaluation, lock, loop, losses, optim, preflight, provenance, randomness, signatures
 from trainer import config as conf
 from trainer.checkpoints import Manifest, WeightsFile
 from trainer.compute import Compute, process_count
 from trainer.config import Config
 from trainer.data import normalise, sampling
+from trainer.data.all_datasets import open_dataset
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
@@ -29,6 +28,7 @@ from trainer.errors import DataError, TryAgain
 from trainer.loop import Meter, Position, Session
 from trainer.model_rules import model_options
 from trainer.models.weights import apply_freeze, create_for, load_init
+from trainer.models.weights import notes as weights_notes
 from trainer.prepare import ensure_cache
 from trainer.records import Recorder
 from trainer.run_folder import RunFolder, remove_temporary
@@ -107,7 +107,9 @@ def _open_session(
     if state is not None:
         model.load_state_dict(state["model"])
     elif config.model.init:
-        say(f"model.init: {load_init(model, config.model.init, head=config.model.init_head)}")
+        report = load_init(model, config.model.init, head=config.model.init_head, say=say)
+        for line in (f"model.init: {report}", *weights_notes(config, report)):
+            say(line)
     apply_freeze(model, config.model.freeze)
     compute.prepare(model)
     optimizer = optim.build(model, config.train, fused=compute.fused)
@@ -138,13 +140,16 @@ def _resume(run: Run, state: dict[str, Any] | None) -> None:
         _require_same_clips(run, state)
         run.position, run.best = Position(**state["position"]), dict(state["best"])
         run.meter = Meter(**state["meter"])
-        own = state["rng"][world.rank] if world.rank < len(state["rng"]) else None
-        if own is not None:
-            randomness.restore(own)
-        done = run.position.consumed == 0 or run.position.closed
+        before = len(state["rng"])
+        if world.rank < before:
+            randomness.restore(state["rng"][world.rank])
+        if before != world.size:
+            scaled = ", and lr is scaled for those now" if run.config.train.lr_scaling == "linear" else ""
+            run.recorder.say(f"note: {before} processes before, {world.size} now: no longer bit for bit as it would have gone on{scaled}")
+        validated = run.position.consumed == 0 or run.position.closed
         if main:
             run.folder.require_space(size)
-            run.recorder.cut_back(run.position.step, validated=done)
+            run.recorder.cut_back(run.position.step, validated=validated)
             run.manifest.save(run.folder)
         message = f"resumed at step {run.position.step} of {run.session.total_steps}, epoch {run.position.epoch}"
     run.recorder.say(message)
@@ -202,6 +207,7 @@ def _batches(run: Run, clips: ClipSet, *, shuffle: bool) -> Any:
         rank=world.rank,
         world=world.size,
         start=run.position.consumed if shuffle else 0,
+        size=run.config.train.epoch_size if shuffle else 0,
         workers=compute.workers,
         pin=compute.device.type == "cuda",
     )
@@ -209,8 +215,8 @@ def _batches(run: Run, clips: ClipSet, *, shuffle: bool) -> Any:
 
 def _log_step(run: Run, lr: float) -> None:
     mean, speeds = run.meter.take()
-    done = run.position.step - run.began_step
-    eta = (time.monotonic() - run.began) / done * (run.session.total_steps - run.position.step)
+    steps = run.position.step - run.began_step
+    eta = (time.monotonic() - run.began) / steps * (run.session.total_steps - run.position.step)
     run.recorder.record("train", mean, epoch=run.position.epoch, step=run.position.step, lr=lr, **speeds, eta=eta)
 
 
@@ -229,7 +235,7 @@ def _validate(run: Run) -> dict[str, float]:
             session.compute,
             inputs=session.inputs,
             loss=session.loss,
-            videos=getattr(run.validation, "video_of", None),
+            videos=run.validation.video_of,
             rank=session.world.rank,
             world=session.world.size,
             stop=lambda: run.stop.requested,
@@ -343,33 +349,6 @@ def _weights(run: Run, epoch: int, metrics: dict[str, float]) -> WeightsFile:
     }
 
 
-def _asked(config: Config) -> dict[str, int]:
-    return {"epochs": config.train.epochs, "max_steps": config.train.max_steps}
-
-
-def _done_before(config: Config, folder: RunFolder) -> bool:
-    """Whether the run was finished with the same length; one that was shorter goes on."""
-    try:
-        return bool(json.loads(folder.done.read_text())["asked"] == _asked(config))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _write_done(config: Config, folder: RunFolder) -> None:
-    manifest = Manifest.load(folder)
-    done = {
-        "verb": "train",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "exit_code": 0,
-        "asked": _asked(config),
-        "last": manifest.last,
-        "best": manifest.best,
-        "step": max((entry.step for entry in manifest.files.values()), default=0),
-    }
-    folder.write_text(folder.done, json.dumps(done, indent=1) + "\n")
-    print(f"finished: last {manifest.last}, best {manifest.best or 'unknown (no validation)'} in {folder.checkpoints}", flush=True)
-
-
 def run(config: Config, folder: RunFolder) -> None:
     """The verb. A finished run says so and does nothing; one with checkpoints is resumed; else it starts."""
 
@@ -378,7 +357,7 @@ def run(config: Config, folder: RunFolder) -> None:
 
     with Stop().listening(), lock.hold(folder, say=say) as held:
         preflight.require_same_conf(folder, config, say)
-        if _done_before(config, folder):
+        if done.before(config, folder):
             say(f"the run {folder.root.name} is already finished: {folder.done} says so")
             return
         folder.done.unlink(missing_ok=True)
@@ -388,5 +367,7 @@ def run(config: Config, folder: RunFolder) -> None:
         provenance.write(folder, config)
         cache = cache_folder(config, folder.root)
         ensure_cache(config, cache, say)
+        for note in open_dataset(config.data).notes:
+            say(f"note: {note}")
         launch(process_count(config.compute), train, config, folder, cache=cache, holder=held.holder)
-        _write_done(config, folder)
+        done.write(config, folder)

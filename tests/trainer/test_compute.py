@@ -11,6 +11,8 @@ from torch import nn
 from trainer import compute, preflight
 from trainer.compute import Compute
 from trainer.config import ComputeConf, Config
+from trainer.data.normalise import PRESETS
+from trainer.data.transforms import ModelInput
 from trainer.errors import ConfFault
 
 
@@ -75,6 +77,18 @@ def test_layout_and_precision_do_not_change_the_answer() -> None:
     answer = half.run(half.prepare(_net()), video)
     assert answer.dtype == torch.float32
     torch.testing.assert_close(answer, expected, atol=0.05, rtol=0.05)
+
+
+def test_a_2d_network_lies_as_images_do() -> None:
+    """Frames stacked on the channels, as ModelInput gives them: weights and input are channels_last, not channels_last_3d."""
+    decided = Compute.from_conf(ComputeConf(device="cpu", threads=torch.get_num_threads(), channels_last=True))
+    net = decided.prepare(nn.Conv2d(6, 8, 3))
+    assert net.weight.is_contiguous(memory_format=torch.channels_last)
+    images = ModelInput(PRESETS["minus_one_one"], images=True)(torch.zeros(2, 2, 8, 8, 3, dtype=torch.uint8))
+    laid_out = decided.lay_out(images)
+    assert laid_out.shape == (2, 6, 8, 8)
+    assert laid_out.is_contiguous(memory_format=torch.channels_last)
+    assert decided.run(net, images).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.slow

@@ -53,3 +53,9 @@ def test_every_key_of_a_recipe_at_once_is_no_fault() -> None:
         *("train.lr_of={logits: 10, Conv3d_1a_7x7: 0}", "train.bias_lr=2", "train.bias_decay=false", "train.clip_grad=40"),
         *("train.freeze_norm=true", "train.keep_weights=last:3"),
     )
+
+
+def test_only_prepare_needs_no_network() -> None:
+    config, _ = conf.parse({"data": {"root": "/data"}})
+    assert check(config, "prepare") == []
+    assert [fault.path for fault in check(config, "train")] == ["model.name"]

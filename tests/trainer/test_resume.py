@@ -146,9 +146,10 @@ def test_a_weights_file_has_all_that_inference_needs(whole: RunFolder) -> None:
     assert content["model"]["name"] == "i3d"
     assert content["model"]["mode"] == "16x16"
     assert len(content["classes"]) == 26
-    assert (content["frames"], content["size"], content["channel_order"], content["fps"]) == (16, 16, "rgb", 30.0)
-    assert content["normalisation"] == {"kind": "minus_one_one"}
-    assert content["metrics"].keys() == {"loss", "f1_macro", "f1_micro", "f1_samples", "accuracy"}
+    assert (content["frames"], content["size"], content["fps"], content["multi_label"]) == (16, 16, 30.0, True)
+    assert content["normalisation"] == {"mean": [127.5] * 3, "std": [127.5] * 3, "order": "rgb"}
+    assert content["data"]["frames"] == 16
+    assert content["metrics"].keys() == {"loss", "f1_macro", "f1_micro", "f1_samples", "accuracy", "map"}
 
 
 def test_a_finished_run_says_so_and_trains_no_more(bench: Bench, whole: RunFolder) -> None:
