@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainer import models
 
 MASK = 0xFFFFFFFF
 
@@ -54,6 +57,29 @@ def filled_input(shape: Sequence[int]) -> Tensor:
 def fill_rule() -> tuple[Callable[[nn.Module], nn.Module], Callable[[Sequence[int]], Tensor]]:
     """(fill a model, make an input of a shape)."""
     return fill, filled_input
+
+
+@pytest.fixture(scope="session")
+def gives() -> Callable[..., None]:
+    """gives(model, options, input shape, published): fail unless the filled network's output is the published one.
+
+    `published`: the first four outputs, their sum and their L2 norm. Each may be off by a thousandth of the norm's scale.
+    """
+
+    def check(name: str, options: dict[str, Any], shape: Sequence[int], published: tuple[list[float], float, float]) -> None:
+        first, total, norm = published
+        with torch.device("meta"):
+            model = models.create(name, **options)
+        with torch.no_grad():
+            out = fill(model.to_empty(device="cpu"))(filled_input(shape))  # so no time goes into an initialisation
+        assert out.shape == (shape[0], options["num_classes"])
+        values = out.flatten().double()
+        scale = norm / values.numel() ** 0.5  # of one value
+        torch.testing.assert_close(values[:4], torch.tensor(first, dtype=torch.float64), rtol=1e-4, atol=1e-3 * scale)
+        assert values.norm().item() == pytest.approx(norm, rel=1e-4)
+        assert values.sum().item() == pytest.approx(total, abs=1e-3 * norm)
+
+    return check
 
 
 @pytest.fixture(scope="session", autouse=True)
