@@ -185,7 +185,11 @@ def frame_count(folder: Path) -> int:
 
 def require_folder(folder: Path, key: str, hint: str = "") -> Path:
     """The folder, or DataError."""
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise DataError(f"cannot read the dataset's folder {folder}: {error.strerror}") from error
+    if not there:
         raise DataError(f"the dataset's folder {folder} is not there", hint=hint or f"{key} names it")
     return folder
 
@@ -232,7 +236,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
     """(line number from 1, line without the space around it) for each line that is not empty, with any line ends."""
-    return ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    return ((number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip())
 
 
 def csv_rows(text: str, source: str, *, needs: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -77,7 +77,7 @@ def test_the_fold_that_is_not_there_is_named(official: Path, tmp_path: Path) -> 
 
 
 def test_hmdb51_split_1_is_whole_and_its_classes_alphabetical(official: Path, tmp_path: Path, touch: Touch) -> None:
-    """3,570 and 1,530 clips; the list numbers climb_stairs before climb, published checkpoints do not; no recording is in both splits."""
+    """3,570 and 1,530 clips; the list numbers climb_stairs before climb, published checkpoints do not."""
     touch(tmp_path, *(f"wave/{name}" for name in ("winKen_wave_u_cm_np1_ba_bad_0.avi", "TrumanShow_wave_u_nm_np1_fr_med_0.avi")))
     dataset = hmdb51.open_dataset(DataConf(name="hmdb51", root=str(tmp_path), annotation=str(official)))
     train, test = dataset.clips("train"), dataset.clips("test")
@@ -86,6 +86,7 @@ def test_hmdb51_split_1_is_whole_and_its_classes_alphabetical(official: Path, tm
     assert dataset.classes[5:7] == ("climb", "climb_stairs")
     assert all(clip.path.parent.name == dataset.classes[clip.labels[0]] for clip in train + test)
     assert set(Counter(clip.labels for clip in train).values()) == {70}
+    # within a class, no recording is in both splits
     assert {clip.group for clip in train} & {clip.group for clip in test} == set()
     assert all(clip.group for clip in train)
 

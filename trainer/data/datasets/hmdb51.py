@@ -118,9 +118,12 @@ def _clip(name: str, label: int, folder: str, *, frames: int = 0) -> Listed:
 
 
 def _group(folder: str, name: str) -> str:
-    """The recording that a clip was cut from: its name without the annotation behind it, and without the class."""
+    """The class and the recording that a clip was cut from: its name without the annotation behind it.
+
+    One film gives clips of several classes; the official splits keep a film's clips together within a class only.
+    """
     head = META.sub("", name)
-    return head.removesuffix(f"_{folder}") if head != name else ""
+    return f"{folder}/{head}" if head != name else ""
 
 
 def _json(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Lists]:
@@ -138,4 +141,4 @@ def _list_of(place: Path, split: str, fold: int) -> Path:
 
 
 def _has(place: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in place.iterdir() if re.fullmatch(pattern, path.name))
+    return [Path(entry.path) for entry in files.entries(place) if re.fullmatch(pattern, entry.name)]

@@ -146,7 +146,7 @@ def _class_numbers(raw: Any, source: str) -> dict[str, int]:
 
 
 def _json_in(place: Path) -> Path | None:
-    found = sorted(path for path in place.iterdir() if re.fullmatch(FINAL, path.name))
+    found = [Path(entry.path) for entry in files.entries(place) if re.fullmatch(FINAL, entry.name)]
     if len(found) > 1 and found[-1].name != "finalannots.json":
         names = ", ".join(path.name for path in found)
         raise DataError(f"{place} holds {names}", hint="data.annotation names the one that is meant")

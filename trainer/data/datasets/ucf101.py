@@ -64,22 +64,25 @@ def read_official(place: Path, fold: int, classes: Sequence[str] = ()) -> tuple[
     names = tuple(classes) or files.class_names(files.read_text(class_list), str(class_list))
     train, test = (_list_file(place, split, fold) for split in ("train", "test"))
     return names, {
-        "train": parse_list(files.read_text(train), names, source=str(train)),
-        "test": parse_list(files.read_text(test), names, source=str(test)),
+        "train": parse_list(files.read_text(train), names, source=str(train), numbered=not classes),
+        "test": parse_list(files.read_text(test), names, source=str(test), numbered=not classes),
     }
 
 
-def parse_list(text: str, classes: Sequence[str], *, source: str) -> list[Listed]:
-    """Videos of an official list: "<Class>/<v>.avi", in training lists with the class's number from 1. Raises DataError."""
+def parse_list(text: str, classes: Sequence[str], *, source: str, numbered: bool = True) -> list[Listed]:
+    """Videos of an official list: "<Class>/<v>.avi", in training lists with the class's number from 1. Raises DataError.
+
+    `numbered`: the classes stand in classInd.txt's order, so that the numbers can be compared with it.
+    """
     index = files.ClassIndex(classes)
-    return [_parse_line(line, index, source=f"{source}, line {number}") for number, line in files.lines(text)]
+    return [_parse_line(line, index, source=f"{source}, line {line_number}", numbered=numbered) for line_number, line in files.lines(text)]
 
 
-def _parse_line(line: str, index: files.ClassIndex, *, source: str) -> Listed:
+def _parse_line(line: str, index: files.ClassIndex, *, source: str, numbered: bool) -> Listed:
     path, _, number = line.partition(" ")
     folder, name = files.inside(path, source)
     label = index(folder, source)
-    if number and number.strip() != str(label + 1):
+    if numbered and number and number.strip() != str(label + 1):
         hint = "classInd.txt and this list do not belong together"
         raise DataError(f"{source}: class {folder} has the number {number.strip()!r}, by the class names it is {label + 1}", hint=hint)
     return Listed(name=name, label=label, folder=folder, group=_group(folder, files.video_stem(name)))

@@ -76,7 +76,7 @@ def open_lists(conf: DataConf, place: Path, *, name: str, fps: float, classes: S
 def csv_files(place: Path, fold: int) -> dict[str, Path]:
     """Split -> its list. Raises DataError where two could be meant."""
     found: dict[str, Path] = {}
-    for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+    for path in [Path(entry.path) for entry in files.entries(place)] if place.is_dir() else [place]:
         match = re.fullmatch(FILE, path.name)
         if not match or (match["fold"] and int(match["fold"]) != fold):
             continue
