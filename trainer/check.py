@@ -16,6 +16,7 @@ from typing import Any
 from trainer import config as conf
 from trainer.config import Config
 from trainer.data import all_datasets
+from trainer.data.clip_rules import clip_faults
 from trainer.errors import ConfFault, Fault, did_you_mean
 from trainer.model_rules import check_model
 from trainer.signatures import read as read_signatures
@@ -87,7 +88,7 @@ def _data(config: Config) -> list[Fault]:
         faults.append(Fault(path="data.root", message="is missing", hint="the dataset's folder, for example ${data}/TinyVIRAT"))
     faults += _at_least({"data.frames": (data.frames, 1), "data.size": (data.size, 8)})
     faults += _between({"data.flip": (data.flip, 0, 1), "data.val_fraction": (data.val_fraction, 0, 0.5)})
-    return faults + _dataset(config)
+    return faults + clip_faults(data) + _dataset(config)
 
 
 def _dataset(config: Config) -> list[Fault]:
@@ -179,7 +180,7 @@ def _evaluation(config: Config) -> list[Fault]:
     faults = _between({"test.threshold": (config.test.threshold, 0, 1), "eval.threshold": (config.eval.threshold, 0, 1)})
     if not EPOCHS.fullmatch(config.test.epochs):
         faults.append(Fault(path="test.epochs", message=f'is "{config.test.epochs}"', hint='"all" or a list such as "3,10-20"'))
-    return faults
+    return faults + _at_least({"eval.labels": (config.eval.labels, 1), "eval.best_frames": (min(config.eval.best_frames, default=1), 1)})
 
 
 def _fuse(config: Config) -> list[Fault]:

@@ -75,7 +75,7 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
     def __init__(
         self, index: Index, entries: Sequence[Entry], source: FrameSource, data: DataConf, *, seed: int, training: bool, starts: Starts
     ) -> None:
-        """`entries` are the videos, all of them readable, and those of `source`."""
+        """`entries` are the videos of the split and of `source`, in the same order; those without a frame have no sample."""
         self.classes = index.classes
         self.multi_label = index.multi_label
         self.fps = index.fps
@@ -105,6 +105,14 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
         names = [self._videos.names[entry] for entry in entries]
         rows = zip(names, self._starts.tolist(), entries, strict=True)
         return [f"{name}@{start}" if several[entry] else name for name, start, entry in rows]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Videos without a sample, because nothing could be read or they are too short, and a class of each (the first; -1 = none)."""
+        entries = np.setdiff1d(np.arange(len(self._lengths)), self._entry_of).tolist()
+        classes = np.where(self._entry_targets.any(axis=1), self._entry_targets.argmax(axis=1), -1)
+        here = set(self.video_ids)
+        return {self._videos.ids[entry]: int(classes[entry]) for entry in entries if self._videos.ids[entry] not in here}
 
     @property
     def starts(self) -> Indices:

@@ -6,16 +6,15 @@ The crop comes first and the resize after it, so a frame is interpolated once: "
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from trainer.config import DataConf
 from trainer.data.decode import Frames
 from trainer.data.normalise import FLOW_ZERO
+from trainer.data.opencv import opencv
 
 CORNERS = ("center", "top_left", "top_right", "bottom_left", "bottom_right")
 RECTANGLE = (0.6, 1.0)  # share of each side, of crop: rectangle (VGG-16 of the two-stream system)
@@ -60,7 +59,7 @@ def cut(frames: Frames, box: Box, out: Frames) -> None:
     if part.shape == out.shape:
         np.copyto(out, part)
         return
-    cv2 = _opencv()
+    cv2 = opencv()
     for place, frame in enumerate(part):
         cv2.resize(frame, (out.shape[2], out.shape[1]), dst=out[place], interpolation=cv2.INTER_LINEAR)
 
@@ -132,12 +131,3 @@ def _at(height: int, width: int, side: int, position: str) -> Box:
     if position == "center":
         return Box(round((height - side) / 2), round((width - side) / 2), side, side)
     return Box(height - side if "bottom" in position else 0, width - side if "right" in position else 0, side, side)
-
-
-@functools.cache
-def _opencv() -> Any:
-    """OpenCV without threads of its own: there is a data worker for each core."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    return cv2

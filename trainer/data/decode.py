@@ -13,20 +13,24 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.data.kept import Kept
-from trainer.data.sampling import even_times, resample
+from trainer.data.opencv import opencv
+from trainer.data.sampling import Indices, even_times, resample
+from trainer.errors import DataError
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, C): RGB, or the channels of a flow image
 Decoder = Literal["torchcodec", "pyav"]
 
 CHUNK_BYTES = 32 << 20  # of full-size frames held at once
 CPP_PLACE = re.compile(r"^\w+, \S+\.cpp:\d+, ")  # torchcodec says first where in its own source it raised
+USUAL_RATE = 30.0  # frames a second of a file that does not say its own
 BAD_FILE = (RuntimeError, ValueError, IndexError, OSError)  # what torchcodec raises for files that it cannot read
 
 
@@ -97,6 +101,21 @@ def read_video(path: Path, kept: Kept, span: Span = WHOLE, *, decoder: Decoder |
     return video
 
 
+def read_at(path: Path, numbers: Indices, *, decoder: Decoder, seekable: bool) -> Frames:
+    """The frames (T, H, W, 3) with these ascending numbers of a video file, as they are: opened, sought, decoded, closed.
+
+    Not `seekable`: decoded from the beginning, in the decoder's order. Raises DataError that names the file.
+    """
+    try:
+        if decoder == "torchcodec" and video_decoder() == "torchcodec":
+            return np.asarray(_open_torchcodec(path).get_frames_at(numbers.tolist()).data.numpy(), np.uint8)
+        return _pyav_at(path, numbers, seekable=seekable)
+    except (*BAD_FILE, LookupError) as error:  # PyAV's errors are among them
+        numbers_text = f"frames {numbers[0]} to {numbers[-1]}"
+        hint = "the file changed or cannot be reached any more; look at it, and run `prepare` again"
+        raise DataError(f"cannot read {numbers_text} of {path}: {_first_line(error)}", hint=hint) from error
+
+
 def resize(frames: Frames, sides: tuple[int, int]) -> Frames:
     """Frames (T, H, W, C) as (T, *sides, C), sides in px (height, width); bilinear, without a filter against aliasing.
 
@@ -104,8 +123,7 @@ def resize(frames: Frames, sides: tuple[int, int]) -> Frames:
     """
     if frames.shape[1:3] == sides:
         return frames
-    import cv2
-
+    cv2 = opencv()
     out = np.empty((len(frames), *sides, frames.shape[3]), np.uint8)
     for place, frame in enumerate(frames):
         cv2.resize(frame, sides[::-1], dst=out[place], interpolation=cv2.INTER_LINEAR)
@@ -137,7 +155,7 @@ class _Reading:
         """What was read, resampled."""
         found, variable = len(self.times), is_variable(self.times)
         steps = np.diff(self.times)
-        length = self.times[-1] - self.times[0] if found > 1 else 0.0
+        length = max(self.times) - min(self.times) if found > 1 else 0.0
         rate = (found - 1) / length if length > 0 else fps
         times = np.sort(np.asarray(self.times)) if variable or rate <= 0 else even_times(found, rate)
         taken = resample(times, self.kept.fps) if self.kept.fps and found else np.arange(found)
@@ -211,7 +229,7 @@ def _pyav(path: Path, reading: _Reading) -> Video:
             for number, frame in enumerate(_pyav_frames(container, stream)):
                 if number >= span.first:
                     seconds = float((frame.pts or 0) * (stream.time_base or 0))
-                    reading.add(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)[None], [seconds])
+                    reading.add(_picture(frame)[None], [seconds])
                 if number + 1 >= span.stop:
                     break
     except (av.FFmpegError, *BAD_FILE) as error:
@@ -240,6 +258,91 @@ def _pyav_frames(container: Any, stream: Any) -> Iterator[Any]:
     except av.FFmpegError:
         yield from stream.codec_context.decode(None)
         raise
+
+
+class Damaged(Exception):
+    """A stream of frames ends before the file should; the text says why."""
+
+
+class Shown(NamedTuple):
+    """One frame of a stream."""
+
+    image: Frames  # (H, W, 3), in the video's own size
+    seconds: float  # since the first one; ascending
+
+
+def stream(path: Path) -> Iterator[Shown]:
+    """Every frame of a video file, one at a time. Raises Damaged where it can be read no further."""
+    last = -1.0
+    first: float | None = None
+    for image, seconds in _stream_pyav(path) if find_spec("av") else _stream_torchcodec(path):
+        first = seconds if first is None else first
+        last = max(seconds - first, last + 1e-3)  # some AVIs number their frames wrongly: time never goes back
+        yield Shown(image, last)
+
+
+def _stream_pyav(path: Path) -> Iterator[tuple[Frames, float]]:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise Damaged("it has no video stream")
+            source = container.streams.video[0]
+            source.codec_context.thread_count = 1
+            rate, base = float(source.average_rate or USUAL_RATE), float(source.time_base or 0)
+            for number, frame in enumerate(_pyav_frames(container, source)):
+                seconds = number / rate if frame.pts is None or not base else frame.pts * base
+                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), seconds
+    except (av.FFmpegError, *BAD_FILE) as error:
+        raise Damaged(_first_line(error)) from error
+
+
+def _stream_torchcodec(path: Path) -> Iterator[tuple[Frames, float]]:
+    try:
+        decoder = _open_torchcodec(path)
+    except BAD_FILE as error:
+        raise Damaged(_first_line(error)) from error
+    for batch in _torchcodec_batches(decoder, 0, int(decoder.metadata.num_frames or 0), 1):
+        if isinstance(batch, str):
+            raise Damaged(batch)
+        yield batch.data.numpy()[0], float(batch.pts_seconds[0])
+
+
+def _pyav_at(path: Path, numbers: Indices, *, seekable: bool) -> Frames:
+    """Raises OSError, ValueError or LookupError."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        if not seekable:
+            left, frames = set(numbers.tolist()), enumerate(_pyav_frames(container, stream))
+            pictures = {number: _picture(frame) for number, frame in islice(frames, int(numbers[-1]) + 1) if number in left}
+            return np.stack([pictures[number] for number in numbers.tolist()])
+        shown = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard)
+        wanted = [shown[number] for number in numbers.tolist()]
+        for start in (wanted[0], shown[0]):  # where frames are reordered, a key frame before `start` may be shown after it
+            container.seek(start, stream=stream)
+            pictures = _pyav_until(container, stream, wanted)
+            if len(pictures) == len(wanted):
+                return np.stack([pictures[time] for time in wanted])
+    raise LookupError("the frames are not where their time stamps say")
+
+
+def _picture(frame: Any) -> Frames:
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+def _pyav_until(container: Any, stream: Any, wanted: list[int]) -> dict[int, Frames]:
+    """Time stamp -> frame (H, W, 3), of those among `wanted` that come before the last of them is over."""
+    pictures, left = {}, set(wanted)
+    for frame in container.decode(stream):
+        if frame.pts in left:
+            pictures[frame.pts] = _picture(frame)
+        if frame.pts is not None and frame.pts >= wanted[-1]:
+            break
+    return pictures
 
 
 _READERS: dict[Decoder, Callable[[Path, _Reading], Video]] = {"torchcodec": _torchcodec, "pyav": _pyav}

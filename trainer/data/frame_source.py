@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
+from trainer.config import DataConf
+from trainer.data import decode, image_folder
 from trainer.data.cache import Bytes, Entry, Index, map_bytes
-from trainer.data.decode import Frames
-from trainer.data.sampling import Indices
+from trainer.data.decode import Decoder, Frames
+from trainer.data.kept import Kept
+from trainer.data.sampling import Indices, even_times, resample
 
 
 class FrameSource(Protocol):
@@ -47,3 +50,43 @@ class CacheSource:
         if self._mapped is None:
             self._mapped = map_bytes(self._path, self._size)
         return self._mapped
+
+
+class FileSource:
+    """The files themselves, each opened, decoded and closed every time; the index that `prepare` wrote says what is in them."""
+
+    def __init__(self, entries: Sequence[Entry], kept: Kept, base: Path) -> None:
+        """`base` is the folder of the dataset, which `Entry.file` is relative to."""
+        self._entries, self._kept, self._base = list(entries), kept, base
+
+    def read(self, place: int, wanted: Indices) -> Frames:
+        """Each frame of the file is decoded once, also where a clip repeats it."""
+        entry = self._entries[place]
+        numbers, inverse = np.unique(file_numbers(entry, self._kept)[wanted], return_inverse=True)
+        frames = self._decode(entry, numbers + entry.first)
+        return frames if np.array_equal(inverse, np.arange(len(wanted))) else frames[inverse]
+
+    def _decode(self, entry: Entry, numbers: Indices) -> Frames:
+        path, sides = self._base / entry.file, (entry.kept_height, entry.kept_width)
+        if entry.decoder == "jpg":
+            images = image_folder.read_at(path, numbers, first=entry.first, repair=bool(entry.repaired))
+            return np.concatenate([decode.resize(image[None, :, :, : entry.channels], sides) for image in images])
+        return decode.resize(decode.read_at(path, numbers, decoder=cast(Decoder, entry.decoder), seekable=entry.seekable), sides)
+
+
+def file_numbers(entry: Entry, kept: Kept) -> Indices:
+    """(entry.frames,) which frame of the clip's file, from its first on, each kept frame shows: resampled, the last one repeated."""
+    if not kept.fps:
+        taken = np.arange(entry.found, dtype=np.int64)
+    elif entry.taken:
+        taken = np.asarray(entry.taken, dtype=np.int64)
+    else:
+        taken = resample(even_times(entry.found, entry.source_fps), kept.fps)
+    return taken[np.minimum(np.arange(entry.frames), len(taken) - 1)]
+
+
+def open_source(cache: Path, index: Index, entries: Sequence[Entry], data: DataConf) -> FrameSource:
+    """What `data.source` says, for some entries of an index."""
+    if data.source == "cache":
+        return CacheSource(cache, index, entries)
+    return FileSource(entries, index.kept, Path(data.flow_root if data.stream == "flow" else data.root))

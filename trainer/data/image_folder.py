@@ -12,7 +12,9 @@ import numpy as np
 
 from trainer.data.decode import WHOLE, Frames, Span, Video, resize, unreadable
 from trainer.data.kept import Kept
+from trainer.data.opencv import opencv
 from trainer.data.sampling import Indices, even_times, resample
+from trainer.errors import DataError
 
 NAME = re.compile(r"(.*?)(\d{1,18})\.(?:jpe?g|png)", re.IGNORECASE | re.DOTALL)
 FROM_ZERO = re.compile(r"frame_(0|[1-9]\d*)\.jpe?g", re.IGNORECASE)  # TinyVIRAT's: numbers without leading zeros, from 0 on
@@ -59,6 +61,31 @@ def read_frames(folder: Path, kept: Kept, span: Span = WHOLE, *, fps: float = 0.
     )
 
 
+def read_at(folder: Path, numbers: Indices, *, first: int, repair: bool) -> list[Frames]:
+    """The frames (H, W, 3) with these numbers, counted from 0, of a clip that begins at frame `first`; as `read_frames` gives them.
+
+    Without `repair` all of them must be there. Raises DataError that names the file.
+    """
+    hint = "the folder changed or cannot be reached any more; look at it, and run `prepare` again"
+    try:
+        paths, _ = frame_paths(folder)
+    except OSError as error:
+        raise DataError(f"cannot read the frames in {folder}: {error.strerror or error}", hint=hint) from error
+    base = first_number(paths)
+    own = {number - base: path for number, path in paths.items() if number - base >= first}
+    places, files = np.asarray(list(own)), list(own.values())
+    frames = []
+    for number in numbers.tolist():
+        place = int(np.searchsorted(places, number, side="right")) - 1
+        order = [*range(place, -1, -1), *range(place + 1, len(files))] if repair else [place]
+        exact = repair or (place >= 0 and places[place] == number)
+        image = next((image for near in order if (image := read_image(files[near])) is not None), None) if exact else None
+        if image is None:
+            raise DataError(f"frame {number + base} in {folder} is missing or damaged", hint=hint)
+        frames.append(image)
+    return frames
+
+
 def frame_paths(folder: Path) -> tuple[dict[int, Path], str]:
     """Frame number -> file, ascending by number (frame_10 after frame_9), and what was left out.
 
@@ -78,13 +105,13 @@ def frame_paths(folder: Path) -> tuple[dict[int, Path], str]:
 
 def first_number(paths: dict[int, Path]) -> int:
     """0 or 1, the number of a folder's first frame: the lowest one tells, and TinyVIRAT's way of naming is from 0 on."""
-    return 0 if 0 in paths or any(FROM_ZERO.fullmatch(path.name) for path in paths.values()) else 1
+    lowest = min(paths)
+    return 0 if lowest == 0 or FROM_ZERO.fullmatch(paths[lowest].name) else 1
 
 
 def read_image(path: Path) -> Frames | None:
     """One frame (H, W, 3) RGB, or None when it is damaged. libjpeg fills up a truncated file with grey: its end mark must be there."""
-    import cv2
-
+    cv2 = opencv()
     try:
         data = path.read_bytes()
     except OSError:

@@ -69,7 +69,7 @@ def _parse(resize: str) -> tuple[Literal["exact", "short", "original"], tuple[in
     exact, short = EXACT.fullmatch(resize), SHORT.fullmatch(resize)
     match = exact or short
     if match is None:
-        raise ValueError(f'is "{resize}", not one of {RESIZE_HINT}')
+        raise ValueError(f'is "{resize}", which is no size of frames')
     sides = tuple(int(side) for side in match.groups())
     if not all(LEAST <= side <= MOST for side in sides):
         raise ValueError(f'is "{resize}", with a side not between {LEAST} and {MOST} px')

@@ -21,7 +21,7 @@ from trainer.config import Config, DataConf
 from trainer.data import sampling
 from trainer.data.cache import FORMAT, Index, read_index
 from trainer.data.clip_set import ClipSet, Key, Split, Starts
-from trainer.data.frame_source import CacheSource
+from trainer.data.frame_source import open_source
 from trainer.data.kept import Kept
 from trainer.data.sampling import Indices, order
 from trainer.data.splits import split_validation
@@ -59,9 +59,10 @@ def open_split(config: Config, split: Split, cache: Path, *, training: bool | No
     """
     data, training = config.data, split == "train" if training is None else training
     index, places = _members(config, split, cache)
-    entries = [index.entries[place] for place in places.tolist() if index.entries[place].frames]
+    entries = [index.entries[place] for place in places.tolist()]
     starts = Starts.of(data, split, training=training)
-    return ClipSet(index, entries, CacheSource(cache, index, entries), data, seed=config.train.seed, training=training, starts=starts)
+    source = open_source(cache, index, entries, data)
+    return ClipSet(index, entries, source, data, seed=config.train.seed, training=training, starts=starts)
 
 
 def refuse_broken(data: DataConf, index: Index, cache: Path) -> None:

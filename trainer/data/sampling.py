@@ -104,7 +104,8 @@ def resample(times: npt.NDArray[np.float64], fps: float) -> Indices:
     usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     count = max(round((float(times[-1] - times[0]) + usual) * fps), 1)
     moments = times[0] + (np.arange(count) + 0.5) / fps
-    return np.maximum(np.searchsorted(times, moments, side="right") - 1, 0).astype(np.int64)
+    shown: Indices = np.searchsorted(times, moments, side="right").astype(np.int64) - 1
+    return shown
 
 
 def permutation(n: int, *key: int) -> Indices:
@@ -123,7 +124,7 @@ def order(n: int, *, seed: int, epoch: int, shuffle: bool, size: int = 0) -> Ind
     if not shuffle:
         return np.arange(size, dtype=np.int64)
     rounds = [permutation(n, ORDER, seed, epoch, *([r] if r else [])) + n * r for r in range(-(-size // n))]
-    return np.concatenate(rounds)[:size]
+    return np.concatenate(rounds)[:size].astype(np.int64)
 
 
 def share(total: int, rank: int, world: int) -> slice:

@@ -17,7 +17,9 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from trainer.errors import DataError
 
 if TYPE_CHECKING:
     from trainer.data.loader import ClipSet, Key
@@ -31,7 +33,7 @@ def load(clips: ClipSet, keys: Sequence[list[Key]], *, workers: int, pin: bool) 
     """`clips.__getitems__(k)` for each k of `keys`, in their order, computed by `workers` processes ahead of time."""
     _start_server()
     loader = DataLoader(
-        clips,
+        _Telling(clips),
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=_as_it_is,
@@ -40,7 +42,23 @@ def load(clips: ClipSet, keys: Sequence[list[Key]], *, workers: int, pin: bool) 
         multiprocessing_context=multiprocessing.get_context("forkserver"),
         generator=torch.Generator(),  # its own: torch's global one belongs to the model, and must not depend on workers
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+class _Telling(Dataset[Tensors | DataError]):
+    """A file that broke is told as it is: torch would wrap the worker's error in its traceback."""
+
+    def __init__(self, clips: ClipSet) -> None:
+        self._clips = clips
+
+    def __getitems__(self, keys: list[Key]) -> Tensors | DataError:
+        try:
+            return self._clips.__getitems__(keys)
+        except DataError as error:
+            return error
 
 
 def _start_server() -> None:
