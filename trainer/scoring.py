@@ -75,9 +75,9 @@ class Scorer:
     @classmethod
     def open(cls, config: Config, world: World, folder: RunFolder, split: Any) -> Scorer:
         """Raises DataError when the split has no clip."""
-        plain = replace(config, data=replace(config.data, flip=0.0, start="first"))  # a train split is scored as it is, not augmented
         cache = cache_folder(config, folder.root)
-        clips = open_split(plain, split, cache)
+        plain = replace(config, data=replace(config.data, val_clips=0, val_step=0))  # those are for the validations during training
+        clips = open_split(plain, split, cache, training=False)  # a train split is scored as it is, not augmented
         if not len(clips):
             raise DataError(f'the split "{split}" has no clip', hint="see data.val_fraction, data.short and data.broken")
         share = -(-config.train.batch // world.size)
@@ -110,7 +110,7 @@ class Scorer:
         )  # fmt: skip
         loss = losses.BY_MULTI_LABEL[self.clips.multi_label]
         return predict(
-            model, share, self.compute, inputs=ModelInput.of(self.config), loss=loss, videos=getattr(self.clips, "video_of", None),
+            model, share, self.compute, inputs=ModelInput.of(self.config), loss=loss, videos=self.clips.video_of,
             rank=self.world.rank, world=self.world.size, stop=stop,
         )  # fmt: skip
 
@@ -124,7 +124,7 @@ class Scorer:
         multi_label, classes = self.clips.multi_label, len(self.clips.classes)
         scores = predictions.video_scores(self.config.eval.combine, multi_label=multi_label)
         actual = metrics.decide(predictions.video_targets, 0.5)
-        videos = [self._video_ids[place] for place in predictions.video_places.tolist()]
+        videos = [self.clips.video_ids[place] for place in predictions.video_places.tolist()]
         if multi_label:
             decided = metrics.decide(scores, threshold)
             return Outcome(self.clips.classes, videos, scores, decided, actual, metrics.confusion(decided, predictions.video_targets))
@@ -135,7 +135,7 @@ class Scorer:
     @property
     def missing(self) -> dict[str, int]:
         """Videos of the split that were left out, because nothing could be read or they are too short, with a class of theirs."""
-        return dict(getattr(self.clips, "left_out", {}))
+        return self.clips.left_out
 
     @property
     def train_counts(self) -> list[int] | None:
@@ -144,12 +144,8 @@ class Scorer:
             train = open_split(self.config, "train", self.cache)
         except DataError:
             return None
-        _, first = np.unique(getattr(train, "video_of", np.arange(len(train))), return_index=True)
+        _, first = np.unique(train.video_of, return_index=True)
         return [int(count) for count in train.targets[first].sum(axis=0)]
-
-    @property
-    def _video_ids(self) -> list[str]:
-        return list(getattr(self.clips, "video_ids", self.clips.ids))
 
 
 def accuracy_line(scores: Mapping[str, Any]) -> str:
