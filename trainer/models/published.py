@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -71,6 +72,14 @@ def usage(record: Record) -> str:
     return f"path of {record['file']}" if record.get("file") else "path of the file"
 
 
+def whose(path: str, record: Record) -> str:
+    """What is known of a file that does not fit: the options it was made with, or the model that it is published for."""
+    if record.get("options"):
+        return f"{record['name']} was made with {', '.join(f'{key}: {value}' for key, value in record['options'].items())}"
+    models = [model for model in signatures.read() if _known(model, file=PurePath(path).name)] if not record else []
+    return f"{PurePath(path).name} is published for {' and '.join(models)}" if models else ""
+
+
 def fields(record: Record) -> dict[str, Any]:
     """What a record says of its training, as one of our own checkpoints would."""
     preset = PRESETS.get(str(record.get("normalise")))
@@ -96,4 +105,9 @@ def _published(init: str, model: str, path: str) -> Source | Fault:
 
 
 def _known(model: str, **wanted: str) -> Record:
-    return next((record for record in records(model) if all(record.get(key) == value for key, value in wanted.items())), {})
+    """The record that says so; a record's file may be a pattern, where names end with a hash."""
+
+    def fits(record: Record, key: str, value: str) -> bool:
+        return bool(record.get(key)) and fnmatchcase(value, str(record[key]))
+
+    return next((record for record in records(model) if all(fits(record, key, value) for key, value in wanted.items())), {})

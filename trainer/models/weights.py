@@ -22,6 +22,7 @@ from trainer.models.registry import create
 
 Head = Literal["keep", "replace"]
 Adapt = Callable[[dict[str, Tensor]], dict[str, Tensor]]  # a network's adapt_checkpoint: public names -> its own
+SAME_OPTIONS = "were they made with the same model options?"
 COUNTER = "num_batches_tracked"  # BatchNorm's; checkpoints older than torch 0.4.1 have none
 SEQUENTIAL = {"transformer": "0.", "resizer": "1."}  # the first system saved spatial transformer and resizer as one nn.Sequential
 
@@ -166,10 +167,11 @@ def _plan(model: nn.Module, part: str, init: str, head: Head, *, say: Callable[[
         elif source is None:
             plan.missing.append(key)
         else:
-            _check_shape(key, source, target, path=path, in_head=_in_head(module, key))
             plan.pairs.append((target, source))
             plan.loaded.append(key)
     _require_fit(module, plan, unused, path, likely=_likely_part(model, part, tensors, path))
+    for key, (target, source) in zip(plan.loaded, plan.pairs, strict=True):
+        _check_shape(key, source, target, path=path, in_head=_in_head(module, key))
     return plan
 
 
@@ -180,9 +182,7 @@ def _require_fit(module: nn.Module, plan: _Plan, unused: Sequence[str], path: st
         message = f"the checkpoint {path} has no last layer"
         raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh one")])
     if lacking or unused:
-        options = ", ".join(f"{key}: {value}" for key, value in plan.record.get("options", {}).items())
-        hint = f"{plan.record['name']} was made with {options}" if options and not likely else likely
-        raise DataError(_misfit(path, lacking, unused), hint=hint or "were they made with the same model options?")
+        raise DataError(_misfit(path, lacking, unused), hint=likely or published.whose(path, plan.record) or SAME_OPTIONS)
 
 
 def _in_head(module: nn.Module, key: str) -> bool:
@@ -233,13 +233,13 @@ def _matched(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], path: s
 def _check_shape(key: str, source: Tensor, target: Tensor, *, path: str, in_head: bool) -> None:
     if source.shape == target.shape:
         return
-    if in_head:
-        message = f"the checkpoint {path} has {source.shape[0] if source.dim() else 0} classes, the model {target.shape[0]}"
+    if in_head and source.shape[1:] == target.shape[1:]:
+        message = f"the checkpoint {path} has {source.shape[0]} classes, the model {target.shape[0]}"
         raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh last layer")])
     shapes = f"{tuple(source.shape)} in the checkpoint {path}, {tuple(target.shape)} in the model"
     if source.dim() == target.dim() >= 4 and source.shape[0] == target.shape[0] and {source.shape[1], target.shape[1]} & {2, 3}:
         raise DataError(f"the checkpoint takes {source.shape[1]} channels, the model {target.shape[1]}: {key} is {shapes}")
-    raise DataError(f"{key} is {shapes}", hint="were they made with the same model options?")
+    raise DataError(f"{key} is {shapes}", hint=SAME_OPTIONS)
 
 
 def _misfit(path: str, lacking: Sequence[str], unused: Sequence[str]) -> str:
