@@ -44,9 +44,9 @@ def vmz(name: str, classes: int = 400, **options: Any) -> VideoResNet:
             "mc3", {"num_classes": 400}, SHORT, ([5.2206, -46.1194, -7.77103, -11.5887], -13.0875, 230.833), marks=pytest.mark.slow
         ),
         ("csn", {"num_classes": 101}, CLIP, ([-28527.2, 44763.5, -20181.9, 45527.1], 202369, 389401)),
-        (
+        pytest.param(
             "csn", {"num_classes": 400, "depth": 152, "pool1": True, **IR}, SHORT,
-            ([-2.01884e10, 1.30106e10, 5.40268e10, -2.45773e10], -6.83851e10, 8.60642e11),
+            ([-2.01884e10, 1.30106e10, 5.40268e10, -2.45773e10], -6.83851e10, 8.60642e11), marks=pytest.mark.slow,
         ),
         pytest.param(
             "r2plus1d", {"num_classes": 400}, SHORT, ([0.133369, -26.9398, -3.07637, -4.29586], -246.256, 210.263), marks=pytest.mark.slow
@@ -282,7 +282,9 @@ def test_the_other_midplanes_are_recognised(ours: str, theirs: str) -> None:
     assert f"model.midplanes: {theirs}" in caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "builder"), [("r2plus1d", "r2plus1d_18"), ("r3d", "r3d_18"), ("mc3", "mc3_18")])
+@pytest.mark.parametrize(
+    ("name", "builder"), [("r2plus1d", "r2plus1d_18"), pytest.param("r3d", "r3d_18", marks=pytest.mark.slow), ("mc3", "mc3_18")]
+)
 def test_torchvisions_weights_give_torchvisions_answers(name: str, builder: str) -> None:
     torch.manual_seed(1)
     theirs = getattr(torchvision.models.video, builder)(num_classes=7).eval()
