@@ -6,16 +6,16 @@ when clips cannot be read and `data.broken` does not say to leave them out.
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +24,21 @@ from trainer import config as conf
 from trainer import provenance
 from trainer.compute import cores
 from trainer.config import Config, DataConf
-from trainer.data import decode
+from trainer.data import decode, shards, stats, steps
 from trainer.data.all_datasets import open_dataset
 from trainer.data.cache import CacheWriter, Entry, Index, blank, describe, frames_of, map_bytes, read_index
-from trainer.data.dataset_base import Clip
+from trainer.data.dataset_base import Clip, Dataset
 from trainer.data.decode import Frames, Span, Video
 from trainer.data.image_folder import read_frames
 from trainer.data.kept import Kept
 from trainer.data.loader import cache_folder, refuse_broken
+from trainer.data.progress import Progress, Say
 from trainer.data.report import PrepareReport, make_report
+from trainer.data.shards import WHOLE, Share, locked
 from trainer.errors import CannotWrite, DataError
 from trainer.run_folder import RunFolder, readable_size, writing
 from trainer.stopping import Stop
 
-PROGRESS_SECONDS = 5.0
-WAIT_SECONDS = 1.0  # between looks at a cache that another process is writing
-
-Say = Callable[[str], None]
 Read = tuple[Entry, Frames | None]
 
 
@@ -71,16 +69,27 @@ def ensure_cache(config: Config, cache: Path, say: Say) -> PrepareReport:
 
 
 def build(config: Config, cache: Path, say: Say, *, recheck: bool) -> PrepareReport:
-    """Write what the cache lacks, and report. `recheck`: also read those files again that changed since they were read."""
+    """Write what the cache lacks, and report. `recheck`: also read those files again that changed since they were read.
+
+    What shards have read is taken from their parts.
+    """
     began = time.monotonic()
     dataset = open_dataset(config.data)
-    indices = {}
-    how = Reading.of(config.data, dataset.fps)
+    indices = {
+        job.split: _current(job, recheck=recheck) or _write(job, say=say, recheck=recheck)
+        for job in (_Job.of(config, dataset, split, cache) for split in dataset.splits)
+    }
+    return make_report(indices, cache, config.data, notes=dataset.notes, seconds=time.monotonic() - began)
+
+
+def build_part(config: Config, cache: Path, share: Share, say: Say) -> None:
+    """A shard's part of the cache, where the whole one is not there yet. Raises DataError, CannotWrite."""
+    dataset = open_dataset(config.data)
     for split in dataset.splits:
-        clips = dataset.clips(split)
-        job = _Job(cache, split, describe(dataset, clips, config.data), clips, how)
-        indices[split] = _current(job, recheck=recheck) or _write(job, say=say, recheck=recheck)
-    return make_report(indices, cache, config.data, seconds=time.monotonic() - began)
+        if _current(_Job.of(config, dataset, split, cache), recheck=True) is None:
+            job = _Job.of(config, dataset, split, cache, share)
+            if _current(job, recheck=True) is None:
+                _write(job, say=say, recheck=True)
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,13 @@ class _Job:
     wanted: Index
     clips: list[Clip]
     how: Reading
+    before: tuple[Path, ...]  # caches that may hold some of its clips already
+
+    @classmethod
+    def of(cls, config: Config, dataset: Dataset, split: str, cache: Path, share: Share = WHOLE) -> _Job:
+        clips = share.take(dataset.clips(split))
+        wanted, how = describe(dataset, clips, config.data), Reading.of(config.data, dataset.fps)
+        return cls(share.cache(cache), split, wanted, clips, how, (cache, *shards.parts(cache)))
 
 
 def _current(job: _Job, *, recheck: bool) -> Index | None:
@@ -113,26 +129,9 @@ def _write(job: _Job, *, say: Say, recheck: bool) -> Index:
         raise DataError(f"the cache {job.cache} holds {held}, not {wanted}", hint="give data.cache another folder, or remove this one")
     with writing(job.cache):
         job.cache.mkdir(parents=True, exist_ok=True)
-        with _lock(job.cache, say):
+        with locked(job.cache / ".lock", say):
             made = _current(job, recheck=recheck)  # by the process that had the lock before
             return made if made is not None else _fill(job, say)
-
-
-@contextmanager
-def _lock(cache: Path, say: Say) -> Iterator[None]:
-    """One writer at a time; the kernel frees the lock of a process that dies."""
-    with (cache / ".lock").open("a") as file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    say(f"prepare: another process is writing {cache}; waiting for it")
-                    told = True
-                time.sleep(WAIT_SECONDS)
-        yield
 
 
 def _fill(job: _Job, say: Say) -> Index:
@@ -145,8 +144,8 @@ def _fill(job: _Job, say: Say) -> Index:
         todo = job.clips[len(writer.done) :]
         if writer.done:
             say(f"prepare {job.split}: going on after {len(writer.done)} of {len(job.clips)} clips")
-        progress = _Progress(job.split, len(job.clips), len(writer.done), say)
-        for entry, frames in _read_all(todo, _Old(job.cache, job.split), job.how):
+        progress = Progress(job.split, len(job.clips), say, unit="clips", done=len(writer.done))
+        for entry, frames in _read_all(todo, _Old(job), job.how):
             writer.append(entry, frames)
             progress.step()
         return writer.finish()
@@ -181,22 +180,27 @@ def _read_all(clips: list[Clip], old: _Old, how: Reading) -> Iterator[Read]:
 
 
 class _Old:
-    """The cache that is being replaced: clips whose file did not change are copied from it, not decoded again."""
+    """The cache that is being replaced, and parts of shards: clips whose file did not change are copied, not decoded again."""
 
-    def __init__(self, cache: Path, split: str) -> None:
-        index = read_index(cache, split)
-        self._entries = {entry.id: entry for entry in index.entries} if index else {}
-        self._mapped = map_bytes(cache / index.data, index.bytes) if index and index.data else None
+    def __init__(self, job: _Job) -> None:
+        found = [(folder, index) for folder in job.before if (index := read_index(folder, job.split))]
+        self._held = {
+            entry.id: (entry, map_bytes(folder / index.data, index.bytes) if index.data else None)
+            for folder, index in found
+            if (index.dataset, index.kept) == (job.wanted.dataset, job.wanted.kept)
+            for entry in index.entries
+            if entry.frames
+        }
 
     def find(self, clip: Clip, source: str, *, counted: bool) -> Read | None:
         """The clip's entry and frames, if its file is the one that was read."""
-        entry = self._entries.get(clip.id)
-        if entry is None or (entry.source, entry.annotated, entry.first) != (source, clip.frames, clip.first) or not entry.frames:
+        entry, mapped = self._held.get(clip.id, (None, None))
+        if entry is None or (entry.source, entry.annotated, entry.first) != (source, clip.frames, clip.first):
             return None
         entry = replace(entry, labels=clip.labels, group=clip.group)
         if counted:
             return replace(entry, offset=0), None
-        return (entry, frames_of(self._mapped, entry)) if self._mapped is not None else None
+        return (entry, frames_of(mapped, entry)) if mapped is not None else None
 
 
 def _read(clip: Clip, old: _Old, how: Reading) -> Read:
@@ -280,24 +284,6 @@ def decode_threads() -> int:
     return min(cores(), 16)
 
 
-class _Progress:
-    """A line every few seconds."""
-
-    def __init__(self, split: str, clips: int, done: int, say: Say) -> None:
-        self._split, self._clips, self._done, self._say = split, clips, done, say
-        self._began = self._told = time.monotonic()
-        self._before = done
-
-    def step(self) -> None:
-        self._done += 1
-        now = time.monotonic()
-        if now - self._told >= PROGRESS_SECONDS:
-            rate = (self._done - self._before) / (now - self._began)
-            left = (self._clips - self._done) / rate
-            self._say(f"prepare {self._split}: {self._done} of {self._clips} clips, {rate:.0f} clips/s, {left:.0f} s left")
-            self._told = now
-
-
 def _refuse(config: Config, cache: Path, splits: list[str]) -> None:
     for split in splits:
         index = read_index(cache, split)
@@ -306,15 +292,63 @@ def _refuse(config: Config, cache: Path, splits: list[str]) -> None:
 
 
 def run(config: Config, folder: RunFolder) -> None:
-    """The verb: cache, `<run>/prepare.json`, a summary on stdout. Raises DataError when clips cannot be read, CannotWrite."""
+    """The verb: the steps that the conf asks for, the cache, `<run>/prepare.json`, a summary on stdout, DONE.json.
+
+    A shard that is not the last one to finish ends after its share. Raises DataError when videos cannot be read, CannotWrite.
+    """
+    share = Share.of(config.prepare, os.environ)
+    say = share.named(_say)
     folder.write_text(folder.conf, conf.dump(config))
     provenance.write(folder, config)
-    cache = cache_folder(config, folder.root)
     with Stop().listening():  # SIGTERM: what is written so far stays, and a retry goes on from there
-        report = build(config, cache, _say, recheck=True)
+        done = steps.first(config, folder, share, say)
+        if share.whole:
+            _finish(config, folder, done, say)
+        else:
+            _share(config, folder, share, say)
+
+
+def _share(config: Config, folder: RunFolder, share: Share, say: Say) -> None:
+    """One shard's work; the last one to finish does what the whole needs. What is broken is for that one to tell: the others go on."""
+    began = time.monotonic()
+    share.begin(folder)
+    steps.run(config, share, say)
+    build_part(config, cache_folder(config, folder.root), share, say)
+    share.finish(folder, time.monotonic() - began)
+    with locked(folder.root / ".prepare.lock", say):
+        missing = share.missing(folder)
+        if missing:
+            say(f"prepare: this share is done; waiting for nobody, shards {', '.join(map(str, missing))} are not done yet")
+        elif not folder.done.exists():
+            say("prepare: the last share is done; putting the whole together")
+            _finish(config, folder, [], say)
+
+
+def _finish(config: Config, folder: RunFolder, done: list[str], say: Say) -> None:
+    """Everything that is not there yet, the report, and the refusal of what is broken."""
+    cache = cache_folder(config, folder.root)
+    reports = steps.run(config, WHOLE, say)
+    report = build(config, cache, say, recheck=True)
+    measured = stats.of_training(cache) if config.prepare.stats else None
+    report = replace(report, done=done, steps=reports, stats=measured)
+    if (cache / shards.PARTS).exists():
+        shutil.rmtree(cache / shards.PARTS, ignore_errors=True)
     folder.write_text(folder.root / "prepare.json", json.dumps(report.to_json(), indent=1) + "\n")
     print("\n".join(report.summary()), flush=True)
+    refuse_unmade(config.data, report)
     _refuse(config, cache, list(report.splits))
+    facts = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "exit_code": 0, "cache": str(cache), "broken": report.broken}
+    folder.write_text(folder.done, json.dumps({"verb": "prepare", **facts}, indent=1) + "\n")
+
+
+def refuse_unmade(data: DataConf, report: PrepareReport) -> None:
+    """Raise DataError that names the videos of which a step could make nothing, unless `data.broken` says to leave them out."""
+    for name, step in report.steps.items():
+        if step.broken and data.broken == "fail":
+            named = "; ".join(f"{item['id']}: {item['problem']}" for item in step.broken[:10])
+            more = f" and {len(step.broken) - 10} more" if len(step.broken) > 10 else ""
+            hint = 'replace the files and run `prepare` again, or set data.broken: "exclude" to leave them out'
+            raise DataError(f"no {name} could be made of {len(step.broken)} of {step.videos} videos: {named}{more}", hint=hint)
 
 
 def _say(line: str) -> None:

@@ -28,6 +28,7 @@ from trainer.data.image_folder import read_frames
 from trainer.data.kept import Kept
 from trainer.data.loader import batches, cache_folder, open_split
 from trainer.data.report import PrepareReport
+from trainer.data.shards import locked
 from trainer.errors import CannotWrite, DataError
 from trainer.prepare import build, ensure_cache
 from trainer.run_folder import RunFolder
@@ -305,7 +306,7 @@ def test_two_processes_at_once_write_one_cache(made_set: Path, conf_of: ConfOf, 
     """The second waits, says so, and finds it done."""
     config = conf_of(made_set)
     said: list[str] = []
-    with prepare._lock(tmp_path, quiet):
+    with locked(tmp_path / ".lock", quiet):
         other = threading.Thread(target=ensure_cache, args=(config, tmp_path, said.append))
         other.start()
         while not said:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.config import DataConf
 from trainer.data.cache import Entry, Index
+from trainer.data.kept import Kept
+from trainer.data.outputs import StepReport
 from trainer.data.sampling import span_of
+from trainer.data.stats import Stats
 from trainer.run_folder import readable_size
 
 SHOWN = 5  # names of each kind in the summary; the JSON has all
@@ -33,6 +36,7 @@ class SplitReport:
     repaired: list[dict[str, str]]  # missing frames repeat the last good one
     short: list[dict[str, str]]  # fewer frames than a clip has
     variable_rate: list[dict[str, str]]
+    noted: list[dict[str, str]]  # nothing is wrong: resampled, other files in the folder
     longer: list[dict[str, str]]  # the file holds more frames than annotated; the rest is not used
     other_rate: list[dict[str, str]]  # not the dataset's frames per second
 
@@ -44,10 +48,15 @@ class PrepareReport:
     dataset: str
     root: str
     cache: str
+    kept: str  # how frames are kept, for people
     size: int  # px
     frames: int  # in a clip
     seconds: float
+    notes: list[str]  # of the dataset: splits that leak, lists that are not the official ones
     splits: dict[str, SplitReport]
+    done: list[str] = field(default_factory=list)  # sorting and annotating, line by line
+    steps: dict[str, StepReport] = field(default_factory=dict)  # videos, frames, flow
+    stats: Stats | None = None  # of the training frames
 
     @property
     def broken(self) -> list[str]:
@@ -60,14 +69,25 @@ class PrepareReport:
 
     def summary(self) -> list[str]:
         """Lines for people."""
-        return [line for name, split in self.splits.items() for line in _lines(name, split)] + [f"cache: {self.cache}"]
+        made = [line for name, step in self.steps.items() for line in _step_lines(name, step)]
+        told = [line for name, split in self.splits.items() for line in _lines(name, split)]
+        measured = ["of the training frames, for the data section of a conf:", *self.stats.snippet().splitlines()] if self.stats else []
+        return [*made, *told, *(f"note: {note}" for note in self.notes), *measured, f"cache: {self.cache}"]
 
 
-def make_report(indices: Mapping[str, Index], cache: Path, data: DataConf, *, seconds: float) -> PrepareReport:
+def make_report(indices: Mapping[str, Index], cache: Path, data: DataConf, *, notes: Sequence[str], seconds: float) -> PrepareReport:
     """The report of the caches of all splits."""
     splits = {name: _split_report(index, data) for name, index in indices.items()}
     return PrepareReport(
-        dataset=data.name, root=data.root, cache=str(cache), size=data.size, frames=data.frames, seconds=round(seconds, 1), splits=splits
+        dataset=data.name,
+        root=data.root,
+        cache=str(cache),
+        kept=str(Kept.of(data)),
+        size=data.size,
+        frames=data.frames,
+        seconds=round(seconds, 1),
+        notes=list(notes),
+        splits=splits,
     )
 
 
@@ -94,6 +114,7 @@ def _split_report(index: Index, data: DataConf) -> SplitReport:
         variable_rate=[
             _item(entry, "its frames come at uneven times; they are used one after the other") for entry in readable if entry.variable_rate
         ],
+        noted=[_item(entry, entry.note) for entry in readable if entry.note],
         longer=[_item(entry, f"{entry.longer} frames, {entry.annotated} annotated") for entry in readable if entry.longer],
         other_rate=[
             _item(entry, f"{entry.fps:g} fps, not {index.fps:g}")
@@ -119,10 +140,19 @@ def _lines(name: str, split: SplitReport) -> list[str]:
         "shorter than a clip": split.short,
         "with a variable frame rate": split.variable_rate,
         "longer than annotated": split.longer,
+        "to be noted": split.noted,
         "at another frame rate": split.other_rate,
     }
-    for kind, items in kinds.items():
-        if items:
-            more = f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-            lines.append(f"{name}: {len(items)} {kind}: " + "; ".join(f"{item['id']} ({item['problem']})" for item in items[:SHOWN]) + more)
-    return lines
+    return lines + [_named(name, kind, items) for kind, items in kinds.items() if items]
+
+
+def _step_lines(name: str, step: StepReport) -> list[str]:
+    there = step.videos - step.made - len(step.broken)
+    lines = [f"{name}: {step.made} made and {there} there before, of {step.videos} videos, {step.frames} frames: {step.folder}"]
+    kinds = {"cannot be made": step.broken, "made of damaged files": step.damaged}
+    return lines + [_named(name, kind, items) for kind, items in kinds.items() if items]
+
+
+def _named(name: str, kind: str, items: list[dict[str, str]]) -> str:
+    more = f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return f"{name}: {len(items)} {kind}: " + "; ".join(f"{item['id']} ({item['problem']})" for item in items[:SHOWN]) + more
