@@ -78,7 +78,7 @@ class ModelConf:
 
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # in the file: the other keys of `model:`
-    init: str | dict[str, str] = ""  # weights to start from: path, https://..., imagenet, published:NAME or torchvision:NAME; or {part: one of these}
+    init: str | dict[str, str] = ""  # weights to start from: path, https://..., imagenet, published:NAME, torchvision:NAME; or one a part
     init_head: Literal["keep", "replace"] = "keep"  # a checkpoint with other classes needs "replace": a fresh last layer
     freeze: tuple[str, ...] = ()  # parts whose weights and BatchNorm statistics stay as they are ("i3d" keeps its logits trainable)
 
