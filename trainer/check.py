@@ -17,8 +17,9 @@ from trainer import config as conf
 from trainer.config import Config
 from trainer.data import all_datasets
 from trainer.data.clip_rules import clip_faults
+from trainer.data.prepare_rules import prepare_faults
 from trainer.errors import ConfFault, Fault, did_you_mean
-from trainer.model_rules import check_model
+from trainer.model_rules import check_model, model_options
 from trainer.signatures import read as read_signatures
 
 EPOCHS = re.compile(r"all|\d+(-\d+)?(,\d+(-\d+)?)*")
@@ -60,7 +61,7 @@ def check(config: Config, verb: str = "train") -> list[Fault]:
     if verb == "infer":
         return _infer(config) + _compute(config)
     model = [] if verb == "prepare" and not config.model.name else check_model(config, None)
-    return _data(config) + model + _train(config) + _evaluation(config) + _compute(config)
+    return _data(config) + prepare_faults(config) + model + _train(config) + _evaluation(config) + _compute(config)
 
 
 def defaults(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
@@ -69,7 +70,9 @@ def defaults(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
     filled = dict(_leaves(conf.flat(config)))
     signature = read_signatures().get(config.model.name)
     if signature:
-        filled |= {f"model.{name}": option.default for name, option in signature.options.items() if f"model.{name}" not in filled}
+        decided = model_options(config, 0) | {"num_classes": None}  # frames, size and channels are the data's
+        options = {name: decided.get(name, option.default) for name, option in signature.options.items()}
+        filled |= {f"model.{name}": value for name, value in options.items() if f"model.{name}" not in filled}
     inside = tuple(f"{path}." for path in given)
     return {path: value for path, value in filled.items() if path not in given and not path.startswith(inside)}
 

@@ -16,7 +16,6 @@ from launcher.backends.local.backend import LocalBackend
 from launcher.commands import conf as conf_command
 from launcher.conf.resolve import Experiment
 from launcher.conf.schema import TRAINER_SECTIONS
-from launcher.lint import lint
 from launcher.plan import plan, read
 from launcher.profiles import load
 from launcher.render import TEMPLATES
@@ -25,29 +24,13 @@ from trainer import check as trainer_side
 from trainer import config, errors
 
 _PROJECT = Path(__file__).resolve().parents[2]
-CONFS = sorted(path for path in (_PROJECT / "conf").rglob("*.yaml") if path.parent.name not in ("base", "clusters"))
+_NAMES = ("quickstart", "tinyvirat/transformer_resizer", "two_stream/vgg_rgb", "efficient/mobilenetv2", "vmz/r2plus1d34_hmdb51_flow")
+CONFS = [_PROJECT / "conf" / f"{name}.yaml" for name in _NAMES]  # test_every_conf.py walks all of them
 
 
 def _read(path: Path, *sets: str, cluster: str = "nautilus") -> Experiment:
     profile = load(cluster)
     return read(path, profile=profile, backend=KubeBackend(profile), sets=sets)
-
-
-def test_there_are_confs() -> None:
-    """The walk below is not empty."""
-    assert {path.stem for path in CONFS} >= {"quickstart", "i3d", "resizer2d", "resizer3d", "stn_resizer", "transformer_resizer"}
-
-
-@pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
-def test_every_conf_resolves_checks_lints_and_renders(path: Path) -> None:
-    """On a cluster and on this machine; the trainer has no fault to find and the site no error."""
-    for cluster, backend in (("nautilus", KubeBackend(load("nautilus"))), ("local", LocalBackend())):
-        profile = load(cluster)
-        made = plan("train", path, profile=profile, backend=backend, sets=["job.code=image"])
-        verdict = check(made.experiment)
-        assert (verdict.faults, verdict.note) == ((), "")
-        assert [each for each in lint(made.experiment, profile) if each.severity == "error"] == []
-        assert made.manifests[0]["metadata"]["name"].startswith(f"{made.experiment.name}-train-")
 
 
 def test_the_launcher_hands_on_exactly_the_trainer_s_sections() -> None:
@@ -60,7 +43,7 @@ def test_what_conf_prints_is_a_flat_conf(path: Path, tmp_path: Path, capsys: pyt
     """`vidjobs conf X > flat.yaml` is what `python -m trainer check --conf flat.yaml` accepts, defaults filled in."""
     assert conf_command.run(path, cluster="nautilus") == 0
     (tmp_path / "flat.yaml").write_text(capsys.readouterr().out)
-    shown, sent = trainer_side.load(tmp_path / "flat.yaml", ()), trainer_side.load(_flat(path, tmp_path), ())
+    shown, sent = (trainer_side.load(file, (), verb="train") for file in (tmp_path / "flat.yaml", _flat(path, tmp_path)))
     assert shown.model.options.items() >= sent.model.options.items()
     assert dataclasses.replace(shown, model=dataclasses.replace(shown.model, options=sent.model.options)) == sent
 
@@ -90,7 +73,7 @@ def test_the_trainer_refuses_what_only_the_launcher_reads(tmp_path: Path) -> Non
     """`extends`, `${...}` and `job` in a flat conf."""
     (tmp_path / "x.yaml").write_text('extends: y.yaml\ndata: {root: "${data}"}\njob: {}\n')
     with pytest.raises(errors.ConfFault) as caught:
-        trainer_side.load(tmp_path / "x.yaml", ())
+        trainer_side.load(tmp_path / "x.yaml", (), verb="train")
     assert {fault.path for fault in caught.value.faults} >= {"extends", "data.root", "job"}
 
 
