@@ -328,6 +328,7 @@ def _finish(config: Config, folder: RunFolder, done: list[str], say: Say) -> Non
     """Everything that is not there yet, the report, and the refusal of what is broken."""
     cache = cache_folder(config, folder.root)
     reports = steps.run(config, WHOLE, say)
+    done = done + steps.last(config, say)
     report = build(config, cache, say, recheck=True)
     measured = stats.of_training(cache) if config.prepare.stats else None
     report = replace(report, done=done, steps=reports, stats=measured)

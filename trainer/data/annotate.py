@@ -1,7 +1,7 @@
 """Annotation files built from the official lists, as other systems read them: `prepare.annotate`.
 
 ucf101     ucf101_01.json ... beside the lists, for every split that has both of them (the 3D CNN systems)
-kinetics   <root>/hfiles/finalannots.json from the csvs and the frames that are there (the two-stream system)
+kinetics   hfiles/finalannots.json from the csvs and the frames that are there (the two-stream system): beside rgb-images/
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ def annotate(config: Config, say: Say) -> list[Path]:
     if config.data.name == "ucf101":
         return _ucf101(config.data, say)
     if config.data.name == "kinetics":
-        return [_kinetics(config.data, say)]
+        return [_kinetics(config, say)]
     raise DataError(f"{config.data.name} has no annotation file to build", hint="prepare.annotate knows ucf101 and kinetics")
+
+
+def needs_frames(config: Config) -> bool:
+    """Whether what `annotate` writes tells which frames are there, so that prepare.frames_to comes first."""
+    return config.data.name == "kinetics"
 
 
 def ucf101_json(annotations: Path, fold: int) -> dict[str, Any]:
@@ -107,15 +112,17 @@ def _ucf101(conf: DataConf, say: Say) -> list[Path]:
     return written
 
 
-def _kinetics(conf: DataConf, say: Say) -> Path:
+def _kinetics(config: Config, say: Say) -> Path:
+    conf = config.data
     place = files.annotation_place(conf, ("annotations", "annotation", "hfiles", ""), video_list.FILE)
     csvs = video_list.csv_files(place, 0)
     if not csvs:
         raise DataError(f"{place} holds no list of Kinetics", hint="*_train.csv and *_val.csv")
     root = Path(conf.root)
-    frames = root / "rgb-images"
-    content = kinetics_finalannots({split: csvs[split] for split in kinetics.SPLITS if split in csvs}, frames if frames.is_dir() else root)
-    path = write_json(root / "hfiles" / "finalannots.json", content)
+    frames = Path(config.prepare.frames_to) if config.prepare.frames_to else root / "rgb-images"
+    frames = frames if frames.is_dir() else root
+    content = kinetics_finalannots({split: csvs[split] for split in kinetics.SPLITS if split in csvs}, frames)
+    path = write_json((frames.parent if frames.name == "rgb-images" else frames) / "hfiles" / "finalannots.json", content)
     there = sum(video["isthere"] for video in content["database"].values())
     say(f"annotate: {path} names {len(content['database'])} videos of {len(content['classes'])} classes, {there} of them are there")
     return path

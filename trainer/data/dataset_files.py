@@ -21,7 +21,6 @@ from trainer.data.dataset_base import Clip
 from trainer.errors import DataError, did_you_mean
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".gif")
-CONTAINERS = ("UCF-101", "rgb-images")  # folders that downloads put between a dataset's folder and its videos
 FRAME_COUNT = "n_frames"  # file in a folder of images that says how many there are
 NAMED = 10  # clips named in a message
 
@@ -52,6 +51,7 @@ class Listed:
     name: str  # file name, or the folder's; with or without a video's suffix
     label: int
     folder: str = ""  # the class folder it lies in; "" = none
+    alias: str = ""  # another name it may lie under
     frames: int = 0  # images, as the list says; 0 = it does not
     group: str = ""
 
@@ -96,7 +96,8 @@ class Shelf:
         return clips
 
     def _clip(self, entry: Listed, *, counts: bool) -> Clip:
-        path = self.find(entry.folder, entry.name)
+        alias = self.get(entry.folder, entry.alias) if entry.alias and not self.get(entry.folder, entry.name) else None
+        path = alias or self.find(entry.folder, entry.name)
         frames = frame_count(path) or (entry.frames if counts else 0) if self.images else 0
         return Clip(id=entry.id, path=path, labels=(entry.label,), frames=frames, group=entry.group)
 
@@ -106,7 +107,7 @@ def is_images(conf: DataConf) -> bool:
     return conf.layout == "frames" or conf.stream == "flow"
 
 
-def shelf(conf: DataConf, folders: Iterable[str], *, below: Sequence[str] = CONTAINERS) -> Shelf:
+def shelf(conf: DataConf, folders: Iterable[str], *, below: Sequence[str] = ()) -> Shelf:
     """What lies under data.root (stream: flow: data.flow_root), in its class `folders` and beside them.
 
     Of the folders `below` it, those that are there are searched, else the root itself.
@@ -164,17 +165,6 @@ def video_stem(name: str) -> str:
     return name[: -len(suffix)] if suffix.lower() in VIDEO_SUFFIXES else name
 
 
-def image_folder(conf: DataConf, path: Path, under: Path) -> Path:
-    """Where a clip's images (frames, flow) belong below `under`, so that they are found there: as its video below data.root."""
-    try:
-        relative = path.absolute().relative_to(Path(conf.root).absolute())
-    except ValueError:
-        relative = Path(*path.parts[-2:])  # a list may name videos elsewhere
-    if relative.parts and relative.parts[0] in CONTAINERS:
-        relative = Path(*relative.parts[1:])
-    return under / relative.with_name(video_stem(relative.name))
-
-
 def frame_count(folder: Path) -> int:
     """What the folder's file n_frames says; 0 = nothing that can be read, so the images are to be counted."""
     try:
@@ -194,18 +184,22 @@ def require_folder(folder: Path, key: str, hint: str = "") -> Path:
     return folder
 
 
-def annotation_place(conf: DataConf, usual: Sequence[str], holds: str) -> Path:
-    """data.annotation, or the first of the `usual` places that is there and holds a file like the pattern `holds`. Raises DataError."""
+def annotation_place(conf: DataConf, usual: Sequence[str], *holds: str) -> Path:
+    """data.annotation, or the first of the `usual` places with a file like the first pattern of `holds`, else like the next.
+
+    Raises DataError.
+    """
     if conf.annotation:
         place = Path(conf.annotation)
         if not place.exists():
             raise DataError(f"the annotation {place} is not there", hint="data.annotation names it")
         return place
     places = [require_folder(Path(conf.root), "data.root") / name for name in usual]
-    pattern = re.compile(holds)
-    for place in places:
-        if place.is_dir() and any(pattern.fullmatch(entry.name) for entry in entries(place)):
-            return place
+    there = [(place, [entry.name for entry in entries(place)]) for place in places if place.is_dir()]
+    for pattern in holds:
+        for place, names in there:
+            if any(re.fullmatch(pattern, name) for name in names):
+                return place
     looked = ", ".join(str(place) for place in places)
     raise DataError(f"no annotation was found in {looked}", hint="data.annotation names the file, or the folder of the lists")
 

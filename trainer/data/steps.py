@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.config import Config
 from trainer.data import flow, outputs
 from trainer.data.all_datasets import open_dataset
-from trainer.data.annotate import annotate
+from trainer.data.annotate import annotate, needs_frames
 from trainer.data.extract import Extract, folder_name
 from trainer.data.flow import Flow
 from trainer.data.organise import organise
@@ -31,11 +31,16 @@ def first(config: Config, folder: RunFolder, share: Share, say: Say) -> list[str
         marker = folder.root / "shards" / "first.json"
         if conf.organise and (share.whole or not marker.exists()):
             done += organise(config, say).summary()
-        if conf.annotate and (share.whole or not marker.exists()):
+        if conf.annotate and not needs_frames(config) and (share.whole or not marker.exists()):
             done += [f"annotate: {path}" for path in annotate(config, say)]
         if done and not share.whole:
             folder.write_text(marker, "{}\n")
     return done
+
+
+def last(config: Config, say: Say) -> list[str]:
+    """Annotate what tells which frames are there, now that they are. Returns what was done."""
+    return [f"annotate: {path}" for path in annotate(config, say)] if config.prepare.annotate and needs_frames(config) else []
 
 
 def run(config: Config, share: Share, say: Say) -> dict[str, StepReport]:

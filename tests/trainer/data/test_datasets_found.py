@@ -13,7 +13,6 @@ from trainer.config import Config, DataConf
 from trainer.data import all_datasets
 from trainer.data.all_datasets import open_dataset
 from trainer.data.dataset_base import Clip, Dataset
-from trainer.data.dataset_files import image_folder
 from trainer.errors import DataError
 
 Write = Callable[..., None]
@@ -268,12 +267,3 @@ def test_folders_without_videos_are_refused(tmp_path: Path, write: Write, files:
     write(files)
     with pytest.raises(DataError, match="no class folders"):
         open_dataset(DataConf(name="folders", root=str(tmp_path)))
-
-
-def test_images_of_a_video_lie_where_they_are_looked_for(tmp_path: Path) -> None:
-    """`prepare` writes frames and flow by the same rule, whichever layout the videos have."""
-    conf, under = DataConf(name="ucf101", root=str(tmp_path)), Path("/flow")
-    assert image_folder(conf, tmp_path / "UCF-101" / "Archery" / "v_1.avi", under) == under / "Archery" / "v_1"
-    assert image_folder(conf, tmp_path / "Archery" / "v_1.avi", under) == under / "Archery" / "v_1"
-    assert image_folder(conf, tmp_path / "rgb-images" / "a.b-c", under) == under / "a.b-c"
-    assert image_folder(conf, Path("/elsewhere/hmdb/wave/x.y.avi"), under) == under / "wave" / "x.y"

@@ -71,6 +71,23 @@ def test_annotate_builds_kinetics_from_the_csvs_and_the_frames_that_are_there(tm
     assert [(clip.id, clip.frames) for split in ("train", "test") for clip in dataset.clips(split)] == [("aaa", 9), ("ccc", 12)]
 
 
+def test_kinetics_is_annotated_where_its_frames_were_put(tmp_path: Path, video: Video) -> None:
+    """Beside rgb-images/, as the two-stream confs read it; the videos' own folder keeps its lists, and both layouts read theirs."""
+    video("k400/kinetics_train.csv", "label,youtube_id,time_start,time_end\nair drumming,-a_,1,11\n")
+    video("k400/train/air_drumming/-a_000001_000011.mp4", "")
+    video("k400/train/air_drumming/-a__000001_000011.mp4", "")
+    for number in range(9):
+        video(f"kinetics/rgb-images/-a_/{number:05}.jpg", "")
+    config = _config(tmp_path / "k400", "kinetics", annotate=True, frames_to=str(tmp_path / "kinetics" / "rgb-images"))
+    assert annotate(config, print) == [tmp_path / "kinetics" / "hfiles" / "finalannots.json"]
+    (clip,) = open_dataset(config.data).clips("train")
+    assert clip.path == tmp_path / "k400/train/air_drumming/-a__000001_000011.mp4"
+    frames = DataConf(name="kinetics", root=str(tmp_path / "kinetics"), layout="frames")
+    assert [clip.path.name for clip in open_dataset(frames).clips("train")] == ["-a_"]
+    (listed,) = open_dataset(DataConf(**{**frames.__dict__, "annotation": str(tmp_path / "k400")})).clips("train")
+    assert (listed.id, listed.path.name) == ("-a__000001_000011", "-a_")
+
+
 def test_annotate_refuses_what_it_cannot_build(tmp_path: Path) -> None:
     """By `check`, before anything starts, and by itself."""
     config = _config(tmp_path, "tinyvirat", annotate=True, organise="/flat")

@@ -30,6 +30,7 @@ SPLITS = ("train", "val", "test")
 PLACES = ("hfiles", "annotations", "annotation", "")
 FRAMES_FPS = 16.0  # at which the two-stream system extracts frames
 FINAL = r"finalannots\.json|Annots_\d+\.json"
+FORMS = {"frames": FINAL, "videos": video_list.FILE}  # which annotation belongs to a layout, where both are there
 SEGMENT = re.compile(r"_\d{6}_\d{6}$")
 FOLDERS_OF = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 TEST_IS_VAL = "the test videos have no labels: split test is the validation split, as the field evaluates on it"
@@ -39,9 +40,9 @@ Lists = dict[str, list[Listed]]
 
 def open_dataset(conf: DataConf) -> ListedDataset:
     """Kinetics at `conf.root`. Raises DataError that names file, video and fault."""
-    place = files.annotation_place(conf, PLACES, rf"{FINAL}|{video_list.FILE}")
+    place = files.annotation_place(conf, PLACES, FORMS[conf.layout], rf"{FINAL}|{video_list.FILE}")
     names = files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
-    classes, listed, notes = read_annotation(place, names)
+    classes, listed, notes = read_annotation(place, names, layout=conf.layout)
     if not listed.get("test") and listed.get("val"):
         listed["test"] = listed["val"]
         notes = (*notes, TEST_IS_VAL)
@@ -51,16 +52,16 @@ def open_dataset(conf: DataConf) -> ListedDataset:
     source = "val" if listed.get("test") is listed.get("val") else "test"
 
     def read(split: str) -> list[Clip]:
-        below = (*files.CONTAINERS, *FOLDERS_OF[source if split == "test" else split])
+        below = (*(["rgb-images"] if files.is_images(conf) else []), *FOLDERS_OF[source if split == "test" else split])
         return files.shelf(conf, classes, below=below).clips(listed[split], source=str(place), counts=conf.stream == "rgb")
 
     fps = FRAMES_FPS if conf.layout == "frames" else 0.0
     return ListedDataset(name="Kinetics", classes=classes, splits=splits, read=read, fps=fps, notes=notes)
 
 
-def read_annotation(place: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Lists, tuple[str, ...]]:
+def read_annotation(place: Path, names: Sequence[str], *, layout: str) -> tuple[tuple[str, ...], Lists, tuple[str, ...]]:
     """(classes, split -> videos, notes) of whichever annotation lies there. `names` win over its order of classes. Raises DataError."""
-    path = _json_in(place) if place.is_dir() else place
+    path = _json_in(place, layout) if place.is_dir() else place
     if path is None or path.suffix != ".json":
         paths = video_list.csv_files(place, 0)
         if not paths:
@@ -90,7 +91,7 @@ def parse_csvs(texts: Mapping[str, tuple[str, str]], names: Sequence[str]) -> tu
 def _csv_video(row: Mapping[str, str], index: files.ClassIndex, where: str) -> Listed:
     video = files.plain_name(row["youtube_id"], where)
     name = f"{video}_{_seconds(row['time_start'], where):06d}_{_seconds(row['time_end'], where):06d}.mp4"
-    return Listed(name=name, label=index(row["label"], where), folder=files.plain_name(row["label"], where), group=video)
+    return Listed(name=name, label=index(row["label"], where), folder=files.plain_name(row["label"], where), alias=video, group=video)
 
 
 def _seconds(text: str, where: str) -> int:
@@ -145,7 +146,9 @@ def _class_numbers(raw: Any, source: str) -> dict[str, int]:
     return numbers
 
 
-def _json_in(place: Path) -> Path | None:
+def _json_in(place: Path, layout: str) -> Path | None:
+    if layout == "videos" and video_list.csv_files(place, 0):
+        return None
     found = [Path(entry.path) for entry in files.entries(place) if re.fullmatch(FINAL, entry.name)]
     if len(found) > 1 and found[-1].name != "finalannots.json":
         names = ", ".join(path.name for path in found)

@@ -14,6 +14,7 @@ from typing import Any
 from trainer.config import DataConf
 from trainer.data import dataset_files as files
 from trainer.data.dataset_base import Clip
+from trainer.data.extract import folder_name
 from trainer.errors import DataError, did_you_mean
 
 SPLITS = ("train", "test")
@@ -42,7 +43,7 @@ class TinyVirat:
 
     def _flow(self, clip: Clip) -> Clip:
         """Its folder of flow images, which may hold one fewer than the video has frames."""
-        folder = files.image_folder(self.conf, clip.path, Path(self.conf.flow_root))
+        folder = Path(self.conf.flow_root) / folder_name(clip.path, Path(self.conf.root), "")
         return replace(clip, path=folder, frames=files.frame_count(folder))
 
 

@@ -40,7 +40,9 @@ def open_dataset(conf: DataConf) -> ListedDataset:
         name="UCF101",
         classes=classes,
         splits=("train", "test"),
-        read=lambda split: files.shelf(conf, classes).clips(listed[split], source=str(place), counts=conf.stream == "rgb"),
+        read=lambda split: files.shelf(conf, classes, below=("UCF-101",)).clips(
+            listed[split], source=str(place), counts=conf.stream == "rgb"
+        ),
         fps=FPS,
         notes=files.count_note(f"UCF101 split {conf.fold}", counts, OFFICIAL.get(conf.fold, {})),
     )
