@@ -96,7 +96,8 @@ def answers_json(
 
 def truth_json(classes: Sequence[str], labels: Mapping[str, int], subset: str = SUBSET) -> dict[str, Any]:
     """`labels`: video -> its class."""
-    database = {video: {"subset": subset, "annotations": {"label": classes[label]}} for video, label in labels.items()}
+    names = {video: classes[label] for video, label in labels.items()}  # twice: the two-stream system reads it beside `annotations`
+    database = {video: {"subset": subset, "label": name, "annotations": {"label": name}} for video, name in names.items()}
     return {"labels": list(classes), "database": database}
 
 

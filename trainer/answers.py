@@ -5,7 +5,6 @@ video_scores.npy (V, C), videos.json (their ids, row by row), classes.json, val.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainer import activitynet, ranking
 from trainer.errors import DataError
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, atomic
 
 SCORES, VIDEOS, CLASSES = "video_scores.npy", "videos.json", "classes.json"
 ANSWERS, TRUTH, METRICS = "val.json", "ground_truth.json", "metrics.json"
@@ -67,7 +66,7 @@ class Answers:
     def write(self, folder: RunFolder, labels: int) -> None:
         """The files; `labels`: classes a video in val.json. Raises CannotWrite."""
         place = folder.predictions
-        save_array(folder, place / SCORES, self.scores)
+        save_array(place / SCORES, self.scores)
         for name, names in ((VIDEOS, self.videos), (CLASSES, self.classes)):
             folder.write_text(place / name, json.dumps(names, indent=0) + "\n")
         for name, content in ((ANSWERS, self.answers_json(self.scores, labels)), (TRUTH, self._truth_json())):
@@ -90,8 +89,7 @@ class Answers:
         return activitynet.truth_json(self.classes, known)
 
 
-def save_array(folder: RunFolder, path: Path, array: NDArray[Any]) -> None:
-    """An .npy file, whole or not at all. Raises CannotWrite."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    folder.write_bytes(path, buffer.getvalue())
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """An .npy file, whole or not at all, without a second copy of the array in memory. Raises CannotWrite."""
+    with atomic(path) as sink:
+        np.lib.format.write_array(sink, array, allow_pickle=False)

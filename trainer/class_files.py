@@ -23,7 +23,7 @@ def write(folder: RunFolder, classes: Sequence[str], confusion: NDArray[np.int64
     Raises CannotWrite.
     """
     place = folder.predictions
-    save_array(folder, place / "confusion.npy", confusion)
+    save_array(place / "confusion.npy", confusion)
     folder.write_text(place / CLASSES, json.dumps(list(classes), indent=0) + "\n")
     if confusion.ndim == 3:
         folder.write_text(place / "f1_by_class.csv", f1_table(classes, confusion, train_counts))

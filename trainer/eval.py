@@ -101,7 +101,7 @@ def _write_arrays(folder: RunFolder, scorer: Scorer, predictions: Predictions, o
         "predictions": outcome.decided, "actuals": outcome.actual, "video_scores": outcome.scores,
     }  # fmt: skip
     for name, array in arrays.items():
-        save_array(folder, place / f"{name}.npy", array)
+        save_array(place / f"{name}.npy", array)
     ids = [scorer.clips.ids[index] for index in predictions.indices.tolist()]
     for name, names in (("clips", ids), ("videos", outcome.videos)):
         folder.write_text(place / f"{name}.json", json.dumps(names, indent=0) + "\n")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, multilabel_confusion_matrix
 
 Floats = NDArray[np.floating[Any]] | NDArray[np.int64]
 Ints = NDArray[np.int64]
@@ -22,6 +21,8 @@ def multi_label(probabilities: Floats, targets: Floats, threshold: float = 0.5) 
 
     Both are (N, C). An F1 without anything to find and anything found is 0. Raises ValueError without clips.
     """
+    from sklearn.metrics import accuracy_score, f1_score
+
     predicted, actual = _pair(probabilities, targets, threshold)
     scores = {f"f1_{average}": f1_score(actual, predicted, average=average, zero_division=0) for average in ("macro", "micro", "samples")}
     return {key: float(value) for key, value in scores.items()} | {"accuracy": float(accuracy_score(actual, predicted))}
@@ -29,6 +30,8 @@ def multi_label(probabilities: Floats, targets: Floats, threshold: float = 0.5) 
 
 def confusion(probabilities: Floats, targets: Floats, threshold: float = 0.5) -> Ints:
     """(C, 2, 2): for each class [[true negatives, false positives], [false negatives, true positives]]."""
+    from sklearn.metrics import multilabel_confusion_matrix
+
     predicted, actual = _pair(probabilities, targets, threshold)
     counts: Ints = multilabel_confusion_matrix(actual, predicted).astype(np.int64)
     return counts[: targets.shape[1]]

@@ -50,14 +50,23 @@ def class_accuracy(hits_N: NDArray[np.bool_], labels_N: Ints, classes: int) -> t
 
 
 def mean_average_precision(scores_NC: Floats, targets_NC: Floats) -> float:
-    """Mean over the classes that occur of scikit-learn's average precision (not interpolated); 0 when none occurs."""
-    from sklearn.metrics import average_precision_score
-
-    actual = targets_NC >= 0.5
-    finite = np.where(np.isnan(scores_NC), -1.0, scores_NC)
-    present = np.flatnonzero(actual.any(axis=0))
-    areas = [float(average_precision_score(actual[:, place], finite[:, place])) for place in present]
+    """Mean of `average_precision` over the classes that occur; 0 when none does."""
+    actual, finite = targets_NC >= 0.5, np.where(np.isnan(scores_NC), -1.0, scores_NC)
+    present = np.flatnonzero(actual.any(axis=0)).tolist()
+    areas = [average_precision(finite[:, place], actual[:, place]) for place in present]
     return float(np.mean(areas)) if areas else 0.0
+
+
+def average_precision(scores_N: Floats, actual_N: NDArray[np.bool_]) -> float:
+    """Sum over the thresholds of precision times what recall gains there, not interpolated: scikit-learn's average_precision_score.
+
+    Its five checks of each column cost 13 ms a class, this 2: with 400 classes that is felt in every validation.
+    """
+    falling = np.argsort(-scores_N, kind="stable")
+    hits, ordered = np.cumsum(actual_N[falling]), scores_N[falling]
+    thresholds = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # equal scores are one threshold
+    gained = np.diff(hits[thresholds], prepend=0) / hits[-1]
+    return float((gained * hits[thresholds] / (thresholds + 1)).sum())
 
 
 def one_label(videos_VC: Floats, targets_VC: Floats) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from torch import nn
@@ -102,6 +102,7 @@ def test_a_video_is_judged_by_all_its_clips() -> None:
     )  # fmt: skip
 
 
+@settings(max_examples=20)
 @given(st.data(), st.integers(1, 9), st.integers(1, 4))
 def test_several_labels_are_scored_by_video_too(data: st.DataObject, clips: int, classes: int) -> None:
     """With one clip a video nothing is different; with several the mean of their probabilities decides."""
