@@ -13,10 +13,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from launcher import completing, output
-from launcher.errors import UserError, VidjobsError, did_you_mean
+from launcher.cli_options import VERBS as VERBS
+from launcher.cli_options import BackendName, Cluster, Conf, Json, MaybeRun, Name, Run, Sets, Shards, Source, Verb
+from launcher.errors import UserError, VidjobsError
 from launcher.version import VERSION
 
-VERBS = ("prepare", "train", "test", "eval", "fuse", "infer")  # each is `python -m trainer VERB`
 INTERRUPTED = 130
 BUG = 3
 
@@ -38,34 +39,6 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         output.result(f"vidjobs {VERSION}")
         raise typer.Exit
-
-
-def _verb(value: str) -> str:
-    if value not in VERBS:
-        raise UserError(f'no verb is called "{value}"', hint=did_you_mean(value, VERBS) or f"known: {', '.join(VERBS)}")
-    return value
-
-
-Verb = Annotated[str, typer.Argument(callback=_verb, metavar="VERB", help=" | ".join(VERBS), autocompletion=lambda: list(VERBS))]
-Conf = Annotated[Path, typer.Argument(metavar="CONF", help="the experiment's conf file")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's name or a unique start of it", autocompletion=completing.runs)]
-MaybeRun = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN]",
-        help="a run's name or a unique start of it; the newest of this directory if left out",
-        autocompletion=completing.runs,
-    ),
-]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="a.b=v", help="a value that wins over the conf; may be repeated")]
-Source = Annotated[str | None, typer.Option("--from", metavar="RUN[@best|@last|@N]", help="start from a checkpoint of this run")]
-Cluster = Annotated[
-    str | None, typer.Option("--cluster", metavar="NAME", help="cluster profile (`vidjobs clusters`)", autocompletion=completing.clusters)
-]
-BackendName = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="kube or local, instead of the profile's")]
-Name = Annotated[str | None, typer.Option("--name", metavar="N", help="instead of the conf's name")]
-Shards = Annotated[int | None, typer.Option("--shards", min=1, metavar="N", help="of prepare: N pods share the videos")]
-Json = Annotated[bool, typer.Option("--json", help="for programs: a stable schema on stdout")]
 
 
 @app.callback()
