@@ -147,12 +147,16 @@ def _against_data(config: Config, signature: Signature, values: Mapping[str, Any
 def _fixed_clip(config: Config, signature: Signature) -> list[Fault]:
     if not signature.clip:
         return []
-    frames, size = map(int, signature.clip.split("x"))
+    least = signature.clip.endswith("+")
+    frames, size = map(int, signature.clip.removesuffix("+").split("x"))
     wanted = {"frames": (config.data.frames, frames), "size": (config.data.size, size)}
     if signature.images:
         del wanted["frames"]
-    hint = f"{signature.name} takes clips of {signature.clip}"
-    return [Fault(path=f"data.{key}", message=f"is {have}, not {need}", hint=hint) for key, (have, need) in wanted.items() if have != need]
+    what = f"frames of {size}x{size} pixels" if signature.images else f"clips of {frames}x{size}"
+    hint = f"{signature.name} takes {what}{' and more' if least else ''}"
+    bad = {key: pair for key, pair in wanted.items() if (pair[0] < pair[1] if least else pair[0] != pair[1])}
+    said = "less than" if least else "not"
+    return [Fault(path=f"data.{key}", message=f"is {have}, {said} {need}", hint=hint) for key, (have, need) in bad.items()]
 
 
 def _mode(config: Config, mode: str, *, resized: bool) -> list[Fault]:

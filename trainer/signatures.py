@@ -37,7 +37,7 @@ class Signature:
     options: dict[str, Option]
     parts: tuple[str, ...]
     module: str  # "i3d" for trainer/models/i3d.py
-    clip: str = ""  # "16x112" where the network takes clips of exactly so many frames and pixels
+    clip: str = ""  # "16x112" where the network takes clips of exactly so many frames and pixels, "1x75+" of so many and more
     published: tuple[dict[str, Any], ...] = ()  # weights that can be had, as the module's PUBLISHED says
 
     @property

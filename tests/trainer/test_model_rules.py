@@ -26,6 +26,10 @@ GOOD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"name": "resizer_i3d", "num_classes": 26, "frames": 32, "size": 112}, {}),
     ({"name": "resnet3d", "depth": 18}, {"frames": 8, "size": 32}),
     ({"name": "shufflenetv2_3d", "width": 2}, {}),
+    ({"name": "c3d"}, {"frames": 16, "size": 112}),
+    ({"name": "vgg16"}, {"frames": 5, "size": 300}),
+    ({"name": "inception_v3"}, {"frames": 5, "size": 75}),
+    ({"name": "r2plus1d", "depth": 34, "bn_eps": None}, {"frames": 32, "size": 112}),
 ]
 
 
@@ -42,6 +46,10 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = [
     ({"name": "resizer2d"}, {}, {"model.name": "maps video to video.*resizer_i3d"}),
     ({"name": "i3d", "mod": "32x112"}, {}, {"model.mod": 'did you mean "mode"'}),
     ({"name": "resnet3d"}, {}, {"model.depth": "resnet3d needs depth.*10, 18, 34"}),
+    ({"name": "c3d"}, {"frames": 32, "size": 112}, {"data.frames": "is 32, not 16.*c3d takes clips of 16x112"}),
+    ({"name": "vgg16"}, {"frames": 5, "size": 224}, {"data.size": "is 224, not 300.*vgg16 takes frames of 300x300 pixels"}),
+    ({"name": "inception_v3"}, {"frames": 5, "size": 64}, {"data.size": "is 64, less than 75.*75x75 pixels and more"}),
+    ({"name": "r2plus1d", "depth": 20}, {}, {"model.depth": "not one of 10, 16, 18"}),
     ({"name": "shufflenetv2_3d", "width": 0.75}, {}, {"model.width": "not one of 0.25, 0.5, 1.0"}),
     ({"name": "i3d", "dropout": "much"}, {}, {"model.dropout": "not a number"}),
     ({"name": "resizer_i3d", "resizer": "2D"}, {}, {"model.resizer": "not one of 2d, 3d"}),

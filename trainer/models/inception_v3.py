@@ -224,7 +224,7 @@ def _check_size(images_BCHW: Tensor) -> None:
         raise ValueError(f"Inception v3 takes frames of {LEAST_SIZE} x {LEAST_SIZE} pixels and more, not {height} x {width}")
 
 
-@register_model
+@register_model(clip="1x75+")
 def inception_v3(num_classes: int, *, seq_len: int = 1, dropout: float = 0.6, in_channels: int = 3) -> nn.Module:
     """Inception v3, 2D: a frame or a stack of frames to classes
 

@@ -24,7 +24,8 @@ def register_model(*, parts: tuple[str, ...] = ..., clip: str = ...) -> Callable
 def register_model(builder: Builder | None = None, *, parts: tuple[str, ...] = (), clip: str = "") -> Any:  # noqa: ARG001
     """Make a function that builds a network known under its own name.
 
-    `parts`: its submodules that `init` and `freeze` may name. `clip`: "<frames>x<side>" where it takes clips of that size only.
+    `parts`: its submodules that `init` and `freeze` may name. `clip`: "<frames>x<side>" where it takes clips of that size only,
+    "<frames>x<side>+" where of that and more; of a 2D network only the side counts.
     `signatures` reads all of it from the source, so it is written as literals. Raises ValueError for a second model of a name.
     """
 
