@@ -1,0 +1,239 @@
+"""`infer`: every kind of input, the checkpoint's own preprocessing, and what is refused. Real recordings, real processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer import asking, infer, models, overlay
+from trainer.config import INFERENCE, Config, DataConf, InferConf, ModelConf
+from trainer.data.decode import Shown
+from trainer.data.normalise import PRESETS
+from trainer.errors import ConfFault, DataError
+from trainer.infer_inputs import Input, expand, open_frames, resampled
+from trainer.run_folder import RunFolder
+from trainer.windows import colours, windows
+
+CLASSES = ("run", "jump", "sit", "wave")
+DATA = DataConf(resize="short:40", frames=16, size=32, test_crop="center", short="loop")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small I3D as `train` writes it, one class a video."""
+    torch.manual_seed(3)
+    options: dict[str, Any] = {"num_classes": len(CLASSES), "mode": "16x32"}
+    model = models.create("i3d", **options, bn_momentum=0.9)
+    with torch.no_grad():
+        model(100 * torch.randn(4, 3, 16, 32, 32))  # statistics of its inputs, so that its answers are not all the same
+    content = {
+        "format": 1, "model": {"name": "i3d", **options}, "classes": list(CLASSES), "multi_label": False,
+        "data": {key: getattr(DATA, key) for key in INFERENCE}, "frames": 16, "size": 32, "fps": 30.0,
+        "normalisation": PRESETS["c3d_bgr"].to_json(), "epoch": 1, "step": 1, "metrics": {},
+        "state_dict": model.state_dict(),
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("weights") / "epoch-000001.pt"
+    torch.save(content, path)
+    return path
+
+
+def _conf(checkpoint: Path, *inputs: str, **settings: Any) -> Config:
+    return Config(model=ModelConf(init=str(checkpoint)), infer=InferConf(input=inputs, **{"overlay": False, "top": 2, **settings}))
+
+
+def _rows(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
+    lines = (folder.predictions / "infer.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+@pytest.mark.slow
+def test_every_real_recording_is_answered_from_its_first_frame_to_its_last(shared: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """MP4, AVI and GIF; rates of 6 to 30; 1920x1080; each with a labelled video of as many frames, with even sides."""
+    folder = RunFolder(tmp_path / "run")
+    infer.run(_conf(checkpoint, str(shared / "real" / "videos"), overlay=True), folder)
+    recordings = sorted((shared / "real" / "videos").iterdir())
+    whole = {row["input"]: row for row in _rows(folder, "video")}
+    assert set(whole) == {str(path) for path in recordings}
+    assert not _rows(folder, "error")
+    for path in recordings:
+        shown = [row for row in _rows(folder, "window") if row["input"] == str(path)]
+        frames = _frames(path)
+        assert shown[0]["start"] == 0
+        assert shown[-1]["start"] + shown[-1]["frames"] == len(frames), path.name
+        assert all(len(row["top"]) == 2 and row["top"][0]["score"] >= row["top"][1]["score"] for row in shown)
+        labelled = _frames(folder.predictions / whole[str(path)]["labelled"])
+        assert len(labelled) == len(frames), path.name
+        assert not labelled[0].shape[0] % 2
+        assert max(labelled[0].shape) <= overlay.LONG_SIDE
+
+
+def test_a_video_gets_the_answers_of_its_clips_by_hand(shared: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Cut, fed and scored here without `infer`: short side 40, centre 32, BGR minus C3D's mean; softmax, mean over windows."""
+    cv2 = pytest.importorskip("cv2")
+    path = shared / "real" / "videos" / "part_0.mp4"
+    folder = RunFolder(tmp_path / "run")
+    infer.run(_conf(checkpoint, str(path), step=10), folder)
+    rows = _rows(folder, "window")
+    assert [(row["start"], row["frames"]) for row in rows] == [(0, 16), (10, 16), (16, 16)]  # the last one ends with the video
+    small = [cv2.resize(frame, (53, 40), interpolation=cv2.INTER_LINEAR)[4:36, 10:42] for frame in _frames(path)]
+    model = models.create("i3d", num_classes=len(CLASSES), mode="16x32").eval()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    clips = np.stack([np.stack(small[row["start"] : row["start"] + 16]) for row in rows])[..., ::-1].astype(np.float32) - (90, 98, 102)
+    with torch.no_grad():
+        scores = model(torch.from_numpy(np.ascontiguousarray(clips.transpose(0, 4, 1, 2, 3), dtype=np.float32))).softmax(dim=1).numpy()
+    for row, expected in zip(rows, scores, strict=True):
+        assert [item["label"] for item in row["top"]] == [CLASSES[place] for place in np.argsort(-expected)[:2]]
+        assert row["top"][0]["score"] == pytest.approx(float(expected.max()), abs=2e-3)
+    (whole,) = _rows(folder, "video")
+    assert whole["top"][0]["score"] == pytest.approx(float(scores.mean(axis=0).max()), abs=2e-3)
+    assert json.loads(folder.done.read_text())["verb"] == "infer"
+
+
+@pytest.mark.slow
+def test_frames_on_stdin_get_the_answers_of_the_file_they_come_from(shared: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """`ffmpeg -i a.mp4 -f rawvideo -pix_fmt rgb24 - | python -m trainer infer ... infer.input=[-]`, through real processes."""
+    path = shared / "real" / "videos" / "part_0.mp4"
+    raw = np.stack(_frames(path)).tobytes()
+    conf = tmp_path / "conf.yaml"
+    conf.write_text(f"model: {{init: {checkpoint}}}\ninfer: {{input: ['-'], stdin_size: 340x256, overlay: false, top: 2}}\n")
+    command = [sys.executable, "-m", "trainer", "infer", "--conf", str(conf), "--run", str(tmp_path / "piped")]
+    done = subprocess.run(command, input=raw, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"stdin 0.0-0.5 s: " in done.stdout
+    infer.run(_conf(checkpoint, str(path)), RunFolder(tmp_path / "read"))
+    piped, read = (_rows(RunFolder(tmp_path / name), "window") for name in ("piped", "read"))
+    assert len(piped) == len(read) == 2
+    for mine, other in zip(piped, read, strict=True):
+        assert [item["label"] for item in mine["top"]] == [item["label"] for item in other["top"]]
+        assert mine["top"][0]["score"] == pytest.approx(other["top"][0]["score"], abs=1e-4)
+
+
+def test_a_damaged_video_is_named_and_the_others_are_answered(shared: Path, checkpoint: Path, tmp_path: Path) -> None:
+    whole = shared / "real" / "videos" / "demo.mp4"
+    (tmp_path / "in").mkdir()
+    shutil.copy(whole, tmp_path / "in" / "b.mp4")
+    (tmp_path / "in" / "a.mp4").write_bytes(b"not a video at all")
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(DataError, match=r"1 of 2 inputs could not be read to their end: .*a\.mp4"):
+        infer.run(_conf(checkpoint, str(tmp_path / "in"), max_windows=2), folder)
+    assert [Path(row["input"]).name for row in _rows(folder, "error")] == ["a.mp4"]
+    assert [row["windows"] for row in _rows(folder, "video")] == [2]
+
+
+def test_a_random_last_layer_is_not_asked(checkpoint: Path, tmp_path: Path) -> None:
+    """A trunk of other classes, whose head is replaced, would answer noise."""
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\nc")
+    public = tmp_path / "rgb.pt"
+    torch.save(torch.load(checkpoint, weights_only=True)["state_dict"], public)
+    data = replace(DATA, classes=str(names), normalise="minus_one_one")
+    config = Config(data=data, model=ModelConf(name="i3d", options={"mode": "16x32"}, init=str(public), init_head="replace"))
+    with pytest.raises(ConfFault, match="random weights"):
+        asking.open_checkpoint(config)
+    allowed = asking.open_checkpoint(replace(config, infer=InferConf(allow_random_head=True)))
+    assert allowed.classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("nowhere.mp4", "'nowhere.mp4' is not there"), (".", "'.' is a folder without a video in it"), ("*.nothing", "is not there")],
+)
+def test_an_input_that_is_nothing_is_named(given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfFault, match=said):
+        expand([given])
+
+
+def test_folders_and_globs_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.mp4", "a.avi", "notes.txt", "deep/c.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert [Path(each.name).name for each in expand([str(tmp_path)])] == ["a.avi", "b.mp4", "c.gif"]
+    assert [each.name for each in expand(["**/*.gif", "b.mp4", "0", "-"])] == ["deep/c.gif", "b.mp4", "webcam 0", "stdin"]
+    assert infer.film_names(expand(["b.mp4", "deep/c.gif"])) == ["b-labelled.mp4", "c-labelled.mp4"]
+    assert infer.film_names([Input("x/a.mp4", "file"), Input("y/a.avi", "file")]) == ["a-labelled.mp4", "a-2-labelled.mp4"]
+
+
+def test_a_webcam_that_is_not_there_says_so() -> None:
+    with pytest.raises(DataError, match="webcam 97 cannot be opened"):
+        next(open_frames(Input("webcam 97", "webcam"), InferConf(), fps=0))
+
+
+def test_half_a_frame_on_stdin_is_a_wrong_size() -> None:
+    frames = open_frames(Input("stdin", "stdin"), InferConf(stdin_size="4x2"), fps=0, stdin=io.BytesIO(bytes(24 + 5)))
+    assert next(frames).image.shape == (2, 4, 3)
+    with pytest.raises(DataError, match="stdin ended 5 bytes into frame 1"):
+        next(frames)
+
+
+def test_without_a_display_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(ConfFault, match="there is no display"):
+        overlay.require_display()
+
+
+@given(frames=st.integers(1, 60), length=st.integers(1, 12), stride=st.integers(1, 3), step=st.integers(1, 40))
+def test_windows_show_every_frame_once_and_the_last_one_ends_with_the_video(frames: int, length: int, stride: int, step: int) -> None:
+    data = DataConf(frames=length, stride=stride, size=8, resize="8x8")
+    blank = np.zeros((8, 8, 3), np.uint8)
+    stream = iter([Shown(np.full_like(blank, number), float(number)) for number in range(frames)])
+    found = list(windows(colours(stream), data, step=step, shrink=lambda image: image))
+    span = (length - 1) * stride + 1
+    assert [seconds for window in found for _, seconds in window.fresh] == [float(number) for number in range(frames)]
+    assert found[-1].start + found[-1].frames == frames
+    for window in found:
+        assert window.frames == min(span, frames)
+        assert (window.since, window.until) == (window.start, window.start + window.frames - 1)
+        assert window.clip.shape == (length, 8, 8, 3)
+        assert window.clip[:, 0, 0, 0].tolist() == [min(window.start + k * stride, frames - 1) for k in range(length)]
+
+
+@given(rate=st.sampled_from([6.0, 15.0, 29.97, 60.0]), wanted=st.sampled_from([5.0, 15.0, 30.0]), count=st.integers(2, 80))
+def test_resampling_keeps_the_duration_and_never_goes_back(rate: float, wanted: float, count: int) -> None:
+    blank = np.zeros((1, 1, 3), np.uint8)
+    found = list(resampled(iter([Shown(blank + number, number / rate) for number in range(count)]), wanted))
+    assert abs(len(found) / wanted - count / rate) <= 1 / wanted
+    numbers = [int(shown.image[0, 0, 0]) for shown in found]
+    assert numbers == sorted(numbers)
+    assert [shown.seconds for shown in found] == pytest.approx([k / wanted for k in range(len(found))])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "names"),
+    [
+        ("a.txt", "one\ntwo\n", ("one", "two")),
+        ("classInd.txt", "1 ApplyEyeMakeup\n2 Apply Lipstick\n", ("ApplyEyeMakeup", "Apply Lipstick")),
+        ("a.json", '["x", "y"]', ("x", "y")),
+        ("a.json", '{"1": "y", "0": "x"}', ("x", "y")),
+        ("a.json", '{"y": 2, "x": 1}', ("x", "y")),
+    ],
+)
+def test_class_names_are_read_in_every_form_they_are_found_in(name: str, text: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert asking.read_labels(tmp_path / name) == names
+
+
+def test_class_names_with_a_gap_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"0": "x", "2": "y"}')
+    with pytest.raises(DataError, match="without a gap"):
+        asking.read_labels(tmp_path / "a.json")
+
+
+def _frames(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

@@ -1,0 +1,158 @@
+"""A trained network that can be asked about videos: its weights, its classes, and how it wants frames fed.
+
+One of our own checkpoints says all of that itself, so what it is asked is prepared exactly as it was trained. A published file
+says nothing beside its tensors: the network, the clips and the class names are then the conf's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from trainer import signatures
+from trainer.checkpoints import FORMAT, require_as_written
+from trainer.compute import Compute
+from trainer.config import INFERENCE, Config, DataConf
+from trainer.data import normalise
+from trainer.data.decode import Frames
+from trainer.data.sampling import span_of
+from trainer.data.transforms import ModelInput
+from trainer.errors import ConfFault, DataError, Fault, did_you_mean
+from trainer.model_rules import check_model
+from trainer.models.registry import create
+from trainer.models.weights import create_for, load_init, read_tensors
+from trainer.scoring import require_init
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A network in evaluation mode, on its device."""
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    multi_label: bool
+    data: DataConf  # how frames become its clips
+    inputs: ModelInput
+    compute: Compute
+
+    @property
+    def span(self) -> int:
+        """Frames of video that one clip reaches over."""
+        return span_of(self.data.frames, self.data.stride)
+
+    def answer(self, clips: Sequence[Frames]) -> NDArray[np.float32]:
+        """Scores of clips (T, size, size, C): sigmoid of each class, or their softmax with one class a video. (N, C)"""
+        video = self.inputs(self.compute.place(torch.from_numpy(np.stack(clips))))
+        with torch.no_grad():
+            logits = self.compute.run(self.model, video).float().cpu()
+        return (logits.sigmoid() if self.multi_label else logits.softmax(dim=1)).numpy()
+
+
+def open_checkpoint(config: Config) -> Asked:
+    """The network of `model.init`.
+
+    Raises ConfFault for a last layer that was never trained (unless infer.allow_random_head), and DataError for a file that
+    cannot be read or used.
+    """
+    init = config.model.init
+    fields = _own_fields(init) if isinstance(init, str) else {}
+    model, classes, report = _of_own(fields, str(init)) if fields else _of_published(config)
+    if not report.head_trained and not config.infer.allow_random_head:
+        message = "leaves the last layer with random weights: its answers would be noise"
+        hint = "fine-tune first and take that run's checkpoint; infer.allow_random_head: true answers all the same"
+        raise ConfFault([Fault(path="model.init_head", message=message, hint=hint)])
+    data = replace(config.data, **{key: value for key, value in dict(fields.get("data", {})).items() if key in INFERENCE})
+    signature = signatures.read()[fields["model"]["name"] if fields else config.model.name]
+    feed = normalise.of_checkpoint(fields) if fields else normalise.of_conf(config.data)
+    compute = Compute.from_conf(config.compute)
+    return Asked(
+        model=compute.prepare(model.eval()),
+        classes=classes,
+        multi_label=bool(fields.get("multi_label", False)),
+        data=data,
+        inputs=ModelInput(feed, signature.images),
+        compute=compute,
+    )
+
+
+def _own_fields(init: str) -> dict[str, Any]:
+    """What one of our own checkpoints says beside its tensors, {} for any other file. Raises DataError."""
+    if not Path(init).exists():
+        return {}  # a name that `load_init` knows, or complains about
+    require_as_written(Path(init))
+    fields = read_tensors(init)[1]
+    if fields.get("format") != FORMAT or "model" not in fields:
+        return {}
+    if "data" not in fields:
+        hint = "it is from vidjobs 0.1; one more epoch of training writes a new one"
+        raise DataError(f"the checkpoint {init} does not say how clips are cut for it", hint=hint)
+    return fields
+
+
+def _of_own(fields: Mapping[str, Any], init: str) -> tuple[nn.Module, tuple[str, ...], Any]:
+    options = dict(fields["model"])
+    model = create(options.pop("name"), **options)
+    return model, tuple(fields["classes"]), load_init(model, init, head="keep")
+
+
+def _of_published(config: Config) -> tuple[nn.Module, tuple[str, ...], Any]:
+    if not config.model.name:
+        hint = "the conf that it fits, as in `vidjobs models`"
+        raise ConfFault([Fault(path="model.name", message="is missing, and the checkpoint does not say which network it is", hint=hint)])
+    if not config.data.classes:
+        hint = "data.classes: a file of class names in index order (text, or a JSON list or {index: name})"
+        raise ConfFault([Fault(path="data.classes", message="is missing, and the checkpoint does not name its classes", hint=hint)])
+    require_init(config, signatures.read()[config.model.name].parts)
+    classes = read_labels(Path(config.data.classes))
+    faults = check_model(config, len(classes))
+    if faults:
+        raise ConfFault(faults)
+    model = create_for(config, classes)
+    return model, classes, load_init(model, config.model.init, head=config.model.init_head)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names in index order: lines ("name" or "<number> name"), a JSON list, {index: name} or {name: index}. Raises DataError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        names = _from_json(json.loads(text)) if path.suffix == ".json" else _from_lines(text.splitlines())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        raise DataError(f"cannot read the class names in {path}: {error}", hint=hint) from error
+    if not names:
+        raise DataError(f"{path} names no class")
+    return names
+
+
+def _from_json(content: Any) -> tuple[str, ...]:
+    if isinstance(content, list):
+        return tuple(map(str, content))
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not a list or a mapping")
+    by_index = {int(key): str(name) for key, name in content.items()} if _whole(content) else {int(i): str(n) for n, i in content.items()}
+    first = min(by_index, default=0)
+    if first not in (0, 1) or set(by_index) != set(range(first, first + len(by_index))):
+        raise ValueError("its indices are not 0, 1, 2, ... without a gap")
+    return tuple(by_index[index] for index in sorted(by_index))
+
+
+def _whole(content: Mapping[str, Any]) -> bool:
+    return all(str(key).isdecimal() for key in content)
+
+
+def _from_lines(lines: Sequence[str]) -> tuple[str, ...]:
+    """ "12 Fencing" is Fencing where every line is numbered in order."""
+    words = [line.strip() for line in lines if line.strip()]
+    numbers = [word.partition(" ")[0] for word in words]
+    first = int(numbers[0]) if numbers and numbers[0].isdecimal() else 0
+    if all(" " in word for word in words) and numbers == [str(first + place) for place in range(len(words))]:
+        return tuple(word.partition(" ")[2].strip() for word in words)
+    return tuple(words)

@@ -1,0 +1,155 @@
+"""What `infer` looks at: files, folders, globs, a webcam, raw frames on stdin; each a stream of frames with their times.
+
+Frames come one by one, so a film of any length or a webcam needs no more memory than a clip.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from trainer.config import InferConf
+from trainer.data import decode
+from trainer.data.decode import Shown
+from trainer.errors import ConfFault, DataError, Fault
+
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv"})
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing to look at."""
+
+    name: str  # as the user would call it: the path, "webcam 0", "stdin"
+    kind: Literal["file", "webcam", "stdin"]
+
+    @property
+    def live(self) -> bool:
+        """Frames come as they happen: each window is answered at once."""
+        return self.kind != "file"
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of files about it."""
+        return Path(self.name).stem if self.kind == "file" else self.name.replace(" ", "-")
+
+
+def expand(patterns: Sequence[str]) -> list[Input]:
+    """The inputs that `infer.input` names, files of a folder or glob by name. Raises ConfFault for those that name nothing."""
+    found: list[Input] = []
+    faults = []
+    for place, pattern in enumerate(patterns):
+        inputs = _expand_one(pattern)
+        if not inputs:
+            what = "is a folder without a video in it" if Path(pattern).is_dir() else "is not there"
+            hint = f"a video, a folder of videos ({', '.join(sorted(VIDEOS))}), a glob, a webcam's number, or -"
+            faults.append(Fault(path=f"infer.input[{place}]", message=f"{pattern!r} {what}", hint=hint))
+        found += inputs
+    if faults:
+        raise ConfFault(faults)
+    return list(dict.fromkeys(found))
+
+
+def _expand_one(pattern: str) -> list[Input]:
+    path = Path(pattern)
+    if pattern == "-":
+        return [Input("stdin", "stdin")]
+    if path.is_file():
+        return [Input(pattern, "file")]
+    if path.is_dir():
+        return [Input(str(each), "file") for each in sorted(path.rglob("*")) if each.suffix.lower() in VIDEOS and each.is_file()]
+    if pattern.isdecimal():
+        return [Input(f"webcam {int(pattern)}", "webcam")]
+    return [Input(str(each), "file") for each in _matches(pattern)]
+
+
+def _matches(pattern: str) -> list[Path]:
+    """The files that a glob names; ** goes into folders."""
+    anchor = Path(path.anchor) if (path := Path(pattern)).is_absolute() else Path()
+    parts = path.relative_to(path.anchor) if path.is_absolute() else path
+    return sorted(each for each in anchor.glob(str(parts)) if each.is_file()) if parts.parts else []
+
+
+def open_frames(source: Input, conf: InferConf, *, fps: float, stdin: BinaryIO | None = None) -> Iterator[Shown]:
+    """The stream of an input. `fps` > 0: resampled to so many frames a second by time stamps, else every frame as it comes.
+
+    Raises DataError when nothing can be read; damage further on ends the stream with the frames before it, and a DataError.
+    """
+    if source.kind == "file":
+        frames = _file(source.name)
+    elif source.kind == "webcam":
+        frames = _webcam(int(source.name.removeprefix("webcam ")))
+    else:
+        width, height = map(int, conf.stdin_size.split("x"))
+        frames = _raw(stdin or sys.stdin.buffer, width=width, height=height, fps=conf.stdin_fps)
+    return resampled(frames, fps) if fps > 0 else frames
+
+
+def resampled(frames: Iterator[Shown], fps: float) -> Iterator[Shown]:
+    """Frame k is what is shown at (k + 1/2) / fps, as in the cache (sampling.resample); the last frame lasts as long as the one before."""
+    held: Shown | None = None
+    step, count = 1 / fps, 0
+    for frame in frames:
+        while held is not None and (count + 0.5) / fps < frame.seconds:
+            yield held._replace(seconds=count / fps)
+            count += 1
+        step = frame.seconds - held.seconds if held is not None else step
+        held = frame
+    while held is not None and (count + 0.5) / fps < held.seconds + step:
+        yield held._replace(seconds=count / fps)
+        count += 1
+
+
+def _file(path: str) -> Iterator[Shown]:
+    count = 0
+    try:
+        for shown in decode.stream(Path(path)):
+            yield shown
+            count += 1
+    except decode.Damaged as error:
+        after = f" after frame {count - 1}" if count else ""
+        raise DataError(f"cannot read {path}{after}: {error}") from error
+    if not count:
+        raise DataError(f"{path} holds no frame")
+
+
+def _webcam(number: int) -> Iterator[Shown]:
+    import time
+
+    import cv2
+
+    camera = cv2.VideoCapture(number)
+    try:
+        if not camera.isOpened():
+            raise DataError(
+                f"webcam {number} cannot be opened", hint="`ls /dev/video*` shows which there are; in a container it must be passed in"
+            )
+        began = time.monotonic()
+        while True:
+            there, image = camera.read()
+            if not there:
+                return
+            yield Shown(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), time.monotonic() - began)
+    finally:
+        camera.release()
+
+
+def _raw(source: BinaryIO, *, width: int, height: int, fps: float) -> Iterator[Shown]:
+    """RGB24 frames, one after the other, as `ffmpeg -f rawvideo -pix_fmt rgb24 -` writes them."""
+    size, count = width * height * 3, 0
+    while True:
+        data = source.read(size)
+        if not data:
+            break
+        if len(data) < size:
+            why = f"stdin ended {len(data)} bytes into frame {count}, which has {size} bytes at {width}x{height}"
+            raise DataError(why, hint="infer.stdin_size must be the size of the frames, and they must be rgb24")
+        yield Shown(np.frombuffer(data, np.uint8).reshape(height, width, 3), count / fps)
+        count += 1
+    if not count:
+        raise DataError("stdin held no frame")

@@ -1,0 +1,133 @@
+"""The answers of `infer` drawn on the frames: a labelled video, and a live window where there is a display."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from trainer.data.decode import Frames
+from trainer.errors import CannotWrite, ConfFault, Fault
+
+LONG_SIDE = 640  # px: frames wait for their window's answer, so they are kept small
+MILLISECONDS = Fraction(1, 1000)
+Answer = Sequence[tuple[str, float]]  # (class, score), best first
+
+
+def shrink(image: Frames) -> Frames:
+    """A frame (H, W, 3) of even sides, at most LONG_SIDE px long."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = min(LONG_SIDE / max(height, width), 1.0)
+    sides = [max(round(side * scale) // 2 * 2, 2) for side in (width, height)]
+    if sides == [width, height]:
+        return image
+    return np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def draw(image: Frames, answer: Answer) -> Frames:
+    """A copy with one line a class in its upper left: white on a dark ground, a bar as long as its score."""
+    import cv2
+
+    shown = image.copy()
+    height, width = shown.shape[:2]
+    line = max(height // 14, 9)
+    scale = line / 24
+    rows = answer[: max(height // (2 * line), 1)]
+    cover = shown[: line * len(rows) + 2]
+    cover[:] = cover // 3
+    for row, (name, score) in enumerate(rows):
+        top = row * line
+        cv2.rectangle(shown, (0, top + line - 2), (round(width * min(max(score, 0.0), 1.0)), top + line), (80, 200, 120), -1)
+        text = f"{score:.2f} {name}"
+        cv2.putText(shown, text, (3, top + line - 4), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return shown
+
+
+class Film:
+    """A labelled video in the making: written under a temporary name, named when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+        self._container: Any = None
+        self._stream: Any = None
+        self._last = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, image: Frames, seconds: float) -> None:
+        """The next frame (H, W, 3), shown from `seconds` on. Raises CannotWrite."""
+        import av
+
+        try:
+            if self._container is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._container = av.open(str(self._part), "w", format="mp4")
+                self._stream = self._container.add_stream("libx264", rate=1000, options={"preset": "veryfast", "crf": "23", "bf": "0"})
+                self._stream.height, self._stream.width = image.shape[:2]
+                self._stream.pix_fmt, self._stream.time_base = "yuv420p", MILLISECONDS
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            self._last = max(round(seconds * 1000), self._last + 1)
+            frame.pts, frame.time_base = self._last, MILLISECONDS
+            self._container.mux(self._stream.encode(frame))
+        except (av.FFmpegError, OSError) as error:
+            raise CannotWrite(f"cannot write {self._path}: {error}", hint="infer.overlay: false leaves the video out") from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._container is None:
+            return
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        self._part.replace(self._path)
+
+
+class Window:
+    """A live window: frames are handed to ffplay, which is part of ffmpeg."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._player: subprocess.Popen[bytes] | None = None
+
+    def show(self, image: Frames) -> bool:
+        """One frame (H, W, 3); False once the user has closed the window."""
+        if self._player is None:
+            height, width = image.shape[:2]
+            form = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-fflags", "nobuffer"]
+            command = ["ffplay", "-loglevel", "quiet", "-window_title", self._title, *form, "-i", "-"]
+            self._player = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert self._player.stdin is not None
+        try:
+            self._player.stdin.write(np.ascontiguousarray(image).tobytes())
+            self._player.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End it."""
+        if self._player is not None:
+            self._player.kill()
+            self._player.wait()
+
+
+def require_display() -> None:
+    """Raise ConfFault where no window can be opened, with the reason."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        why = "there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set)"
+    elif not shutil.which("ffplay"):
+        why = "ffplay is not installed (it comes with ffmpeg)"
+    else:
+        return
+    raise ConfFault(
+        [Fault(path="infer.window", message=f"cannot be opened: {why}", hint="infer.overlay: true writes a labelled video instead")]
+    )
