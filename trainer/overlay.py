@@ -40,15 +40,15 @@ def draw(image: Frames, answer: Answer) -> Frames:
     shown = image.copy()
     height, width = shown.shape[:2]
     line = max(height // 14, 9)
-    scale = line / 24
+    scale = line / 28
     rows = answer[: max(height // (2 * line), 1)]
-    cover = shown[: line * len(rows) + 2]
+    cover = shown[: line * len(rows) + 1]
     cover[:] = cover // 3
     for row, (name, score) in enumerate(rows):
         top = row * line
         cv2.rectangle(shown, (0, top + line - 2), (round(width * min(max(score, 0.0), 1.0)), top + line), (80, 200, 120), -1)
         text = f"{score:.2f} {name}"
-        cv2.putText(shown, text, (3, top + line - 4), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(shown, text, (3, top + line - 5), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return shown
 
 
@@ -96,28 +96,28 @@ class Window:
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._player: subprocess.Popen[bytes] | None = None
+        self.player: subprocess.Popen[bytes] | None = None
 
     def show(self, image: Frames) -> bool:
         """One frame (H, W, 3); False once the user has closed the window."""
-        if self._player is None:
+        if self.player is None:
             height, width = image.shape[:2]
             form = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-fflags", "nobuffer"]
             command = ["ffplay", "-loglevel", "quiet", "-window_title", self._title, *form, "-i", "-"]
-            self._player = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        assert self._player.stdin is not None
+            self.player = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert self.player.stdin is not None
         try:
-            self._player.stdin.write(np.ascontiguousarray(image).tobytes())
-            self._player.stdin.flush()
+            self.player.stdin.write(np.ascontiguousarray(image).tobytes())
+            self.player.stdin.flush()
         except BrokenPipeError:
             return False
         return True
 
     def close(self) -> None:
         """End it."""
-        if self._player is not None:
-            self._player.kill()
-            self._player.wait()
+        if self.player is not None:
+            self.player.kill()
+            self.player.wait()
 
 
 def require_display() -> None:

@@ -187,6 +187,23 @@ def test_without_a_display_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) 
         overlay.require_display()
 
 
+@pytest.mark.skipif(not shutil.which("ffplay"), reason="ffplay is not installed")
+def test_a_live_window_takes_frames_until_the_user_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real ffplay, drawing nowhere."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("DISPLAY", ":0")
+    overlay.require_display()
+    window = overlay.Window("a clip")
+    try:
+        assert window.show(np.zeros((64, 64, 3), np.uint8))
+        assert window.player is not None
+        window.player.kill()  # as closing it does
+        window.player.wait()
+        assert not window.show(np.zeros((64, 64, 3), np.uint8))
+    finally:
+        window.close()
+
+
 @given(frames=st.integers(1, 60), length=st.integers(1, 12), stride=st.integers(1, 3), step=st.integers(1, 40))
 def test_windows_show_every_frame_once_and_the_last_one_ends_with_the_video(frames: int, length: int, stride: int, step: int) -> None:
     data = DataConf(frames=length, stride=stride, size=8, resize="8x8")
