@@ -44,11 +44,11 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     folder = RunFolder(runs / "trained")
     torch.manual_seed(0)
-    model = models.create("i3d", num_classes=len(CLASSES), mode="16x16").eval()
+    model = models.create("mobilenetv2_3d", num_classes=len(CLASSES), width=0.2).eval()
     for epoch in (1, 2):
-        torch.nn.init.normal_(model.get_parameter("logits.conv3d.weight"), std=2.0)
+        torch.nn.init.normal_(model.get_parameter("classifier.1.weight"), std=2.0)
         content = {
-            "format": 1, "model": {"name": "i3d", "mode": "16x16", "num_classes": len(CLASSES)}, "classes": CLASSES, "frames": 16,
+            "format": 1, "model": {"name": "mobilenetv2_3d", "width": 0.2, "num_classes": len(CLASSES)}, "classes": CLASSES, "frames": 16,
             "size": 16, "normalisation": PRESETS["minus_one_one"].to_json(), "fps": 0.0, "epoch": epoch, "step": 7 * epoch,
             "metrics": {}, "state_dict": model.state_dict(),
         }  # fmt: skip
@@ -61,7 +61,7 @@ def conf(data: Path, runs: Path, **evaluation: Any) -> Config:
         "data": {
             "name": "folders", "root": str(data), "frames": 16, "size": 16, "test_start": "every", "test_step": STEP, "broken": "exclude",
         },
-        "model": {"name": "i3d", "mode": "16x16", "init": str(RunFolder(runs / "trained").weights(2))}, "train": {"batch": 4},
+        "model": {"name": "mobilenetv2_3d", "width": 0.2, "init": str(RunFolder(runs / "trained").weights(2))}, "train": {"batch": 4},
         "test": {"checkpoints": str(runs / "trained")}, "eval": {"samples": [], **evaluation},
         "compute": {"workers": 0, "threads": 1, "device": "cpu", "processes": 1},
     }  # fmt: skip
