@@ -118,6 +118,11 @@ class Window:
         if self.player is not None:
             self.player.kill()
             self.player.wait()
+            assert self.player.stdin is not None
+            try:
+                self.player.stdin.close()
+            except BrokenPipeError:
+                pass  # what it did not draw any more
 
 
 def require_display() -> None:
