@@ -11,7 +11,7 @@ help:
 	@echo "make test      install, then the default tests (under 3 minutes)"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff, mypy --strict, import rules"
-	@echo "make docs      write conf/KEYS.md, every key of a conf, from the dataclasses"
+	@echo "make docs      write conf/KEYS.md (every key of a conf), conf/MODELS.md (every network) and the README's table of networks"
 	@echo "make bench     measure, as ratios against named peers"
 	@echo "make image     build the container image with buildah or docker"
 
@@ -51,8 +51,9 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs:
-	$(PYTHON) tests/contract/conf_keys.py
+docs: $(VENV)/.installed
+	$(BIN)/python tests/contract/conf_keys.py
+	$(BIN)/python tests/contract/model_table.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -s -m bench tests/bench/bench_*.py

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Self
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -81,13 +82,18 @@ def to_video(images_NCHW: Tensor, frames: int, *, legacy: bool) -> Tensor:
     return images_NCHW.reshape(-1, frames, channels, height, width).transpose(1, 2)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast in here. The meta device, on which networks are only counted, has none and says so by an error."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def warp(images_NCHW: Tensor, theta_N23: Tensor) -> Tensor:
     """Each image seen through its affine transform: bilinear, zeros outside, corners not aligned."""
     if len(images_NCHW) != len(theta_N23):
         counts = f"{len(theta_N23)} transforms for {len(images_NCHW)} frames"
         raise ValueError(f"{counts}: a clip must have as many frames as the resizer gives")
     # in float32: a grid in bfloat16 has 8 bits for a position, less than a pixel of 112
-    with torch.autocast(images_NCHW.device.type, enabled=False):
+    with full_precision(images_NCHW.device):
         images = images_NCHW.float()
         grid = F.affine_grid(theta_N23.float(), list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False).to(images_NCHW.dtype)
@@ -148,7 +154,7 @@ class ExactSequential(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = next(self.parameters())
-        with torch.autocast(weight.device.type, enabled=False):
+        with full_precision(weight.device):
             out: Tensor = super().forward(x.to(weight.dtype))  # type: ignore[no-untyped-call]
         return out
 
