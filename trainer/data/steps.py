@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from trainer.config import Config
 from trainer.data import flow, outputs
 from trainer.data.all_datasets import open_dataset
 from trainer.data.annotate import annotate, needs_frames
+from trainer.data.dataset_files import video_stem
 from trainer.data.extract import Extract, folder_name
 from trainer.data.flow import Flow
 from trainer.data.organise import organise
@@ -48,7 +50,8 @@ def run(config: Config, share: Share, say: Say) -> dict[str, StepReport]:
     conf, reports = config.prepare, dict[str, StepReport]()
     if not (conf.videos_to or conf.frames_to or conf.flow_to):
         return reports
-    videos = share.take(_videos(config))
+    every = _videos(config)
+    videos, places = share.take(every), folders(config, [path for _, path in every])
     root = Path(config.data.root)
     for target in (conf.videos_to, conf.frames_to):
         if target and share.shard == 0:
@@ -59,30 +62,33 @@ def run(config: Config, share: Share, say: Say) -> dict[str, StepReport]:
         reports["videos"] = outputs.run(Reencode(conf), tasks, out, say)
     if conf.frames_to:
         out = Path(conf.frames_to)
-        tasks = [Task(id=name, source=path, target=out / _folder(path, config)) for name, path in videos]
+        tasks = [Task(id=name, source=path, target=out / places[path]) for name, path in videos]
         reports["frames"] = outputs.run(Extract(conf), tasks, out, say)
     if conf.flow_to:
-        reports["flow"] = _flow(config, videos, reports.get("frames"), say)
+        reports["flow"] = _flow(config, [(name, path, places[path]) for name, path in videos], reports.get("frames"), say)
     return reports
 
 
-def _flow(config: Config, videos: list[tuple[str, Path]], frames: StepReport | None, say: Say) -> StepReport:
+def _flow(config: Config, videos: list[tuple[str, Path, Path]], frames: StepReport | None, say: Say) -> StepReport:
     """Of the frames that were just extracted, so that both have the same numbers; else of what the dataset has."""
     conf, out = config.prepare, Path(config.prepare.flow_to)
     step = Flow(conf)
     flow.claim(out, step.settings)
     lost = {item["id"] for item in frames.broken} if frames else set()
     tasks = []
-    for name, path in videos:
-        place = _folder(path, config)
+    for name, path, place in videos:
         source = Path(conf.frames_to) / place if frames else path
         tasks += [Task(id=name, source=source, target=out / place)] if name not in lost else []
     return outputs.run(step, tasks, out, say)
 
 
-def _folder(video: Path, config: Config) -> Path:
+def folders(config: Config, videos: list[Path]) -> dict[Path, Path]:
+    """Video -> its folder below frames_to and flow_to. Of two clips of one YouTube video each keeps its seconds in the name."""
     rule = "kinetics" if config.data.name == "kinetics" else config.prepare.frames_rule
-    return folder_name(video, Path(config.data.root), rule)
+    root = Path(config.data.root)
+    places = {video: folder_name(video, root, rule) for video in videos}
+    often = Counter(places.values())
+    return {video: place if often[place] == 1 else place.with_name(video_stem(video.name)) for video, place in places.items()}
 
 
 def _videos(config: Config) -> list[tuple[str, Path]]:

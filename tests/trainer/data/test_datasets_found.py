@@ -267,3 +267,9 @@ def test_folders_without_videos_are_refused(tmp_path: Path, write: Write, files:
     write(files)
     with pytest.raises(DataError, match="no class folders"):
         open_dataset(DataConf(name="folders", root=str(tmp_path)))
+
+
+def test_folders_too_few_to_hold_a_validation_split_have_none(tmp_path: Path, write: Write) -> None:
+    """Then it is carved out of training, as for any dataset without one."""
+    write({f"A/{number}.mp4": "" for number in range(2)})
+    assert open_dataset(DataConf(name="folders", root=str(tmp_path))).splits == ("train", "test")

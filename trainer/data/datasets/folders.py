@@ -61,7 +61,7 @@ def open_dataset(conf: DataConf) -> ListedDataset:
     return ListedDataset(
         name="the folders",
         classes=classes,
-        splits=tuple(split for split in SPLITS if split in found),
+        splits=tuple(split for split in SPLITS if any(found.get(split, {}).values())),
         read=lambda split: [clip for name, paths in found[split].items() for clip in _clips(name, paths, index, images=images)],
         notes=notes,
     )
