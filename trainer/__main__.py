@@ -1,4 +1,4 @@
-"""`python -m trainer VERB --conf F --run DIR [a.b=v]...`: parse, check the conf, run one verb, end with its exit code.
+"""`python -m trainer VERB --conf F --run DIR [--trials FILE] [a.b=v]...`: parse, check the conf, run one verb, end with its exit code.
 
 Each verb is the module of its name with `run(config, folder)`; it is imported only when chosen, so that `check`
 and `models` need no torch.
@@ -11,12 +11,13 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from trainer import check, ending, models_list
-from trainer.errors import ConfFault, Fault
+from trainer import check, ending, models_list, trials
+from trainer.errors import CannotWrite, ConfFault, Fault
 from trainer.run_folder import RunFolder
 
 VERBS = {
@@ -46,17 +47,22 @@ def main(argv: Sequence[str]) -> int:
     # with passive waiting to 19), and on a quota it burns the quota. Before torch is imported, since libgomp reads it once.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     folder = RunFolder(arguments.run) if "run" in arguments else None
+    changes: Mapping[str, Any] = {}
     try:
         if arguments.verb == "models":
             return models_list.run(arguments.name, as_json=arguments.json)
         if folder is None:
-            return check.run(arguments.conf, arguments.overrides, verb=arguments.for_verb, as_json=arguments.json)
+            return check.run(arguments.conf, arguments.overrides, verb=arguments.for_verb, as_json=arguments.json, trials=arguments.trials)
+        if arguments.trials is not None:
+            trial = trials.choose(arguments.trials, arguments.index, os.environ)
+            folder, changes = folder.of_trial(trial.number), trial.changes
+            trials.begin(trial, folder)
         os.environ.setdefault("TORCH_HOME", str(folder.weights_cache))  # torch.hub's, which models/download.py keeps, too
-        config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb)
+        config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb, changes=changes)
         importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the top: every ending gets its exit code and its message
         return _end(error, folder)
-    ending.write(ending.message("done", 0, "", folder.manifest))
+    _tell_ending(ending.message("done", 0, "", folder.manifest), folder)
     return 0
 
 
@@ -70,8 +76,16 @@ def _end(error: BaseException, folder: RunFolder | None) -> int:
     print(report, file=sys.stderr, flush=True)
     if folder is not None:
         _log(folder, report)
-        ending.write(ending.message(cause, code, text, folder.manifest))
+        _tell_ending(ending.message(cause, code, text, folder.manifest), folder)
     return code
+
+
+def _tell_ending(message: dict[str, Any], folder: RunFolder) -> None:
+    """To Kubernetes, and of a trial to the folder that outlives its pod."""
+    ending.write(message if folder.trial is None else message | {"trial": folder.trial})
+    if folder.trial is not None:
+        with suppress(CannotWrite):  # the exit code still says it
+            trials.end(message, folder)
 
 
 def _log(folder: RunFolder, report: str) -> None:
@@ -89,10 +103,13 @@ def _parser() -> Parser:
         verb = verbs.add_parser(name, help=summary, description=summary)
         verb.add_argument("--conf", type=Path, required=True, metavar="FILE", help="flat conf (`vidjobs conf` prints one)")
         verb.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
+        verb.add_argument("--trials", type=Path, metavar="FILE", help="a sweep's trials: run the one that --index names, in DIR/trials/N")
+        verb.add_argument("--index", type=int, metavar="N", help="which trial; JOB_COMPLETION_INDEX if left out")
         verb.add_argument("overrides", nargs="*", metavar="a.b=v", help="settings that win over the conf")
     verb = verbs.add_parser("check", help="every fault of a conf, without torch")
     verb.add_argument("--conf", type=Path, required=True, metavar="FILE")
     verb.add_argument("--verb", choices=list(VERBS), default="train", dest="for_verb", help="what the conf is for; train if left out")
+    verb.add_argument("--trials", type=Path, metavar="FILE", help="check what each of a sweep's trials makes of the conf")
     verb.add_argument("--json", action="store_true", help="faults and defaults for programs")
     verb.add_argument("overrides", nargs="*", metavar="a.b=v")
     verb = verbs.add_parser("models", help="the networks, their options and published weights")

@@ -1,11 +1,13 @@
 """`check`: every fault of a flat conf, and the defaults it filled in, in a moment and without torch.
 
 The launcher runs it as a process before it submits, so that a typing error costs no GPU; every other verb runs
-it first too. `--json` prints {"faults": [{path, message, hint}], "defaults": {key path: value}}.
+it first too. `--json` prints {"faults": [{path, message, hint}], "defaults": {key path: value}}; with `--trials` a fault also
+names the trials that have it.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from trainer.data.prepare_rules import prepare_faults
 from trainer.errors import ConfFault, Fault, did_you_mean
 from trainer.model_rules import check_model, model_options
 from trainer.signatures import read as read_signatures
+from trainer.trials import Trials
 
 EPOCHS = re.compile(r"all|\d+(-\d+)?(,\d+(-\d+)?)*")
 STDIN_SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")
@@ -28,8 +31,10 @@ ANNOTATED, ORGANISED = ("ucf101", "kinetics"), ("ucf101", "folders")  # datasets
 KEEP_WEIGHTS = re.compile(r"all|best|last:[1-9]\d*")
 
 
-def run(path: Path, overrides: Sequence[str], *, verb: str, as_json: bool) -> int:
-    """Print what is wrong with the conf for this verb; 0 when nothing is, else 64."""
+def run(path: Path, overrides: Sequence[str], *, verb: str, as_json: bool, trials: Path | None = None) -> int:
+    """Print what is wrong with the conf for this verb, or with what the trials make of it; 0 when nothing is, else 64."""
+    if trials is not None:
+        return _run_trials(path, overrides, Trials.read(trials), verb=verb, as_json=as_json)
     raw, faults = conf.read(path, overrides)
     config, more = conf.parse(raw)
     faults = faults + more + check(config, verb)
@@ -41,9 +46,27 @@ def run(path: Path, overrides: Sequence[str], *, verb: str, as_json: bool) -> in
     return ConfFault.exit_code if faults else 0
 
 
-def load(path: Path, overrides: Sequence[str], *, verb: str) -> Config:
-    """The conf of the verb that is about to run. Raises ConfFault with every fault of form and of value."""
-    raw, faults = conf.read(path, overrides)
+def _run_trials(path: Path, overrides: Sequence[str], trials: Trials, *, verb: str, as_json: bool) -> int:
+    raw, base = conf.read(path, overrides)
+    found: dict[Fault, list[int]] = {fault: list(range(len(trials))) for fault in base}
+    for number in range(len(trials)):
+        changed = copy.deepcopy(raw)
+        faults = [fault for key, value in trials.trial(number).changes.items() for fault in conf.put(changed, key, value)]
+        config, more = conf.parse(changed)
+        for fault in dict.fromkeys(faults + more + check(config, verb)):
+            found.setdefault(fault, []).append(number)
+    if as_json:
+        rows = [{"path": each.path, "message": each.message, "hint": each.hint, "trials": numbers} for each, numbers in found.items()]
+        print(json.dumps({"faults": rows, "defaults": defaults(raw, conf.parse(raw)[0])}))
+    else:
+        lines = [f"trial {', '.join(map(str, numbers))}: {fault}" for fault, numbers in found.items()]
+        print("\n".join(lines) or f"{path}: no fault found in {len(trials)} trials")
+    return ConfFault.exit_code if found else 0
+
+
+def load(path: Path, overrides: Sequence[str], *, verb: str, changes: Mapping[str, Any] | None = None) -> Config:
+    """The conf of the verb that is about to run, with a trial's changes. Raises ConfFault with every fault of form and of value."""
+    raw, faults = conf.read(path, overrides, changes)
     config, more = conf.parse(raw)
     faults = faults + more + check(config, verb)
     if faults:

@@ -11,6 +11,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -225,8 +226,11 @@ class Config:
     compute: ComputeConf = field(default_factory=ComputeConf)
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[Fault]]:
-    """The conf file's mapping with `a.b=v` applied, and the overrides that could not be. Raises ConfFault for an unreadable file."""
+def read(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[Fault]]:
+    """The conf file's mapping with `changes` (key path -> value) and then `a.b=v` applied, and what of these could not be.
+
+    Raises ConfFault for an unreadable file.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -235,7 +239,21 @@ def read(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], lis
         raw = {}
     if not isinstance(raw, dict):
         raise ConfFault([Fault(path="", message=f"the conf {path} is a {type(raw).__name__}, not a mapping of sections")])
-    return raw, [fault for override in overrides for fault in _apply(raw, override)]
+    faults = [fault for key, value in (changes or {}).items() for fault in put(raw, key, value)]
+    return raw, faults + [fault for override in overrides for fault in _apply(raw, override)]
+
+
+def put(raw: dict[str, Any], path: str, value: Any) -> list[Fault]:
+    """Set one key of a conf's mapping in place; faults where it cannot be."""
+    *above, last = path.split(".")
+    node = raw
+    for key in above:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            return [Fault(path=path, message=f"{key} is {child!r}, not a mapping")]
+        node = child
+    node[last] = value
+    return []
 
 
 def parse(raw: Mapping[str, Any]) -> tuple[Config, list[Fault]]:
@@ -249,7 +267,7 @@ def parse(raw: Mapping[str, Any]) -> tuple[Config, list[Fault]]:
         elif not isinstance(section, dict):
             faults.append(Fault(path=name, message=f"is {section!r}, not a mapping"))
         else:
-            kind = typing.get_type_hints(Config)[name]
+            kind = _hints(Config)[name]
             values[name], more = _section(kind, _fold_options(section) if kind is ModelConf else section, name)
             faults += more
     return Config(**values), faults
@@ -269,6 +287,13 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(flat(config), sort_keys=False)
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Field -> type. Kept: a sweep's trials are all parsed in one process."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
 def _fold_options(section: Mapping[str, Any]) -> dict[str, Any]:
     own = {f.name for f in dataclasses.fields(ModelConf)} - {"options"}
     folded = {key: value for key, value in section.items() if key in own}
@@ -277,7 +302,7 @@ def _fold_options(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _section(kind: type, raw: Mapping[str, Any], prefix: str) -> tuple[Any, list[Fault]]:
-    hints = {f.name: typing.get_type_hints(kind)[f.name] for f in dataclasses.fields(kind)}
+    hints = _hints(kind)
     values, faults = {}, []
     for key, value in raw.items():
         path = f"{prefix}.{key}"
@@ -293,21 +318,13 @@ def _section(kind: type, raw: Mapping[str, Any], prefix: str) -> tuple[Any, list
 
 def _apply(raw: dict[str, Any], override: str) -> list[Fault]:
     path, separator, text = override.partition("=")
-    keys = path.split(".")
-    if not separator or not all(keys):
+    if not separator or not all(path.split(".")):
         return [Fault(path=path, message=f"{override!r} is not of the form section.key=value")]
     try:
         value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
         return [Fault(path=path, message=f"cannot read the value {text!r}: {error}")]
-    node = raw
-    for key in keys[:-1]:
-        child = node.setdefault(key, {})
-        if not isinstance(child, dict):
-            return [Fault(path=path, message=f"{key} is {child!r}, not a mapping")]
-        node = child
-    node[keys[-1]] = value
-    return []
+    return put(raw, path, value)
 
 
 def _unknown(key: str, prefix: str, known: list[str]) -> Fault:

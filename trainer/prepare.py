@@ -313,7 +313,7 @@ def _share(config: Config, folder: RunFolder, share: Share, say: Say) -> None:
     began = time.monotonic()
     share.begin(folder)
     steps.run(config, share, say)
-    build_part(config, cache_folder(config, folder.root), share, say)
+    build_part(config, cache_folder(config, folder.whole), share, say)
     share.finish(folder, time.monotonic() - began)
     with locked(folder.root / ".prepare.lock", say):
         missing = share.missing(folder)
@@ -326,7 +326,7 @@ def _share(config: Config, folder: RunFolder, share: Share, say: Say) -> None:
 
 def _finish(config: Config, folder: RunFolder, done: list[str], say: Say) -> None:
     """Everything that is not there yet, the report, and the refusal of what is broken."""
-    cache = cache_folder(config, folder.root)
+    cache = cache_folder(config, folder.whole)
     reports = steps.run(config, WHOLE, say)
     done = done + steps.last(config, say)
     report = build(config, cache, say, recheck=True)

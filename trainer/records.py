@@ -44,6 +44,7 @@ class Recorder:
         """Tell one record. `eta` is in seconds. Raises CannotWrite when the volume is full."""
         if not self._enabled:
             return
+        values |= {} if self._folder.trial is None else {"trial": self._folder.trial}
         print(line := format_line(phase, loss, epoch=epoch, step=step, **values), flush=True)
         now = datetime.now(UTC)
         entry = {"phase": phase, "loss": loss, "epoch": epoch, "step": step, **values, "time": now.isoformat(timespec="milliseconds")}
@@ -98,7 +99,7 @@ class Recorder:
         step = int(entry.get("step") or entry["epoch"])
         with writing(self._folder.tensorboard):
             for key, value in entry.items():
-                if isinstance(value, (int, float)) and key not in ("step", "epoch", "eta"):
+                if isinstance(value, (int, float)) and key not in ("step", "epoch", "eta", "trial"):
                     events.add_scalar(f"{entry['phase']}/{key}", float(value), step, walltime=time)
 
     def _rebuild_events(self, entries: list[dict[str, Any]]) -> None:

@@ -27,10 +27,24 @@ class RunFolder:
     """`<runs>/<run>`; the launcher's RunPaths names the same files."""
 
     root: Path
+    trial: int | None = None  # which trial of a sweep it is: a run of its own inside the sweep's
+
+    def of_trial(self, number: int) -> RunFolder:
+        """`<runs>/<run>/trials/0007`"""
+        return RunFolder(self.root / "trials" / f"{number:04d}", trial=number)
+
+    @property
+    def whole(self) -> Path:
+        """The run's own folder; of a trial the sweep's, so that trials share what runs share."""
+        return self.root if self.trial is None else self.root.parents[1]
 
     @property
     def runs(self) -> Path:
-        return self.root.parent
+        return self.whole.parent
+
+    @property
+    def trial_file(self) -> Path:
+        return self.root / "trial.json"
 
     @property
     def weights_cache(self) -> Path:

@@ -36,7 +36,7 @@ def begin(config: Config, folder: RunFolder, say: Callable[[str], None]) -> None
     if not _of_training(folder):
         folder.write_text(folder.conf, conf.dump(config))
         provenance.write(folder, config)
-    ensure_cache(config, cache_folder(config, folder.root), say)
+    ensure_cache(config, cache_folder(config, folder.whole), say)
 
 
 def finish(folder: RunFolder, verb: str, facts: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Scorer:
     @classmethod
     def open(cls, config: Config, world: World, folder: RunFolder, split: Any) -> Scorer:
         """Raises DataError when the split has no clip."""
-        cache = cache_folder(config, folder.root)
+        cache = cache_folder(config, folder.whole)
         plain = replace(config, data=replace(config.data, val_clips=0, val_step=0))  # those are for the validations during training
         clips = open_split(plain, split, cache, training=False)  # a train split is scored as it is, not augmented
         if not len(clips):

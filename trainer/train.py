@@ -365,7 +365,7 @@ def run(config: Config, folder: RunFolder) -> None:
             remove_temporary(place)
         folder.write_text(folder.conf, conf.dump(config))
         provenance.write(folder, config)
-        cache = cache_folder(config, folder.root)
+        cache = cache_folder(config, folder.whole)
         ensure_cache(config, cache, say)
         for note in open_dataset(config.data).notes:
             say(f"note: {note}")
