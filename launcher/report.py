@@ -143,10 +143,11 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
         ("image", record.image),
         ("where", place),
         *(
-            (key, str(data.scores[key]))
+            (key.replace("_", " "), str(data.scores[key]))
             for key in ("checkpoint", "split", "threshold", "clips", "videos", "weights_from")
             if key in data.scores
         ),
+        ("not scored", _count_of(data.scores.get("missing"))),
         ("cause", "" if data.status.phase is Phase.GONE else data.status.cause),
     ]
     return [(name, value) for name, value in facts if value]
@@ -157,7 +158,10 @@ def _score_rows(data: RunData) -> list[ScoreRow]:
     rows: list[ScoreRow] = []
     if data.scores:
         checkpoint = str(data.scores.get("checkpoint", "")).rsplit("/", 1)[-1]
-        rows.append(ScoreRow(name=f"evaluation of {checkpoint}" if checkpoint else "evaluation", cells=_cells(data.scores)))
+        streams = _streams(data)
+        what = " + ".join(name for name, _ in streams) or (f"evaluation of {checkpoint}" if checkpoint else "evaluation")
+        rows += [ScoreRow(name=name, cells=_cells(scores)) for name, scores in streams]
+        rows.append(ScoreRow(name=what, cells=_cells(data.scores)))
     for name, metrics in zip(("best", "last"), _manifest_metrics(data), strict=False):
         if metrics:
             rows.append(ScoreRow(name=f"{name} checkpoint, {data.manifest.get(name, '')}", cells=_cells(metrics)))
@@ -169,6 +173,12 @@ def _score_rows(data: RunData) -> list[ScoreRow]:
     if vals:
         rows.append(ScoreRow(name="last validation", cells=_cells({"loss": vals[-1].loss, **vals[-1].values})))
     return rows
+
+
+def _streams(data: RunData) -> list[tuple[str, Mapping[str, Any]]]:
+    """What `fuse` put together: (name, its own scores)."""
+    streams = data.scores.get("streams")
+    return [(name, scores) for name, scores in streams.items() if isinstance(scores, Mapping)] if isinstance(streams, Mapping) else []
 
 
 def _manifest_metrics(data: RunData) -> list[dict[str, Any]]:
@@ -206,6 +216,11 @@ def _with(row: ScoreRow, places: Sequence[int]) -> ScoreRow:
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(_text(row[column]) if is_number(row.get(column)) else "" for column in _SCORE_COLUMNS)
+
+
+def _count_of(names: object) -> str:
+    """ "3 videos", "" for none."""
+    return f"{len(names)} videos" if isinstance(names, list) and names else ""
 
 
 def _text(value: object) -> str:

@@ -182,6 +182,26 @@ def test_videos_with_one_class_each_have_their_own_scores(tmp_path: Path) -> Non
     assert page.tags.count("img") == 2  # the confusion of each run; class accuracy is a table
 
 
+def test_a_fusion_stands_below_its_streams(tmp_path: Path) -> None:
+    """Their scores beside its own; what was not scored is told."""
+    folder = tmp_path / "t-fuse-aaaaaa" / "predictions"
+    folder.mkdir(parents=True)
+    scores = {
+        "top1": 0.75,
+        "missing": ["a", "b"],
+        "weights_from": "given",
+        "streams": {"rgb": {"top1": 0.7}, "flow": {"top1": 0.6}, "x": 1},
+    }
+    (folder / "metrics.json").write_text(json.dumps(scores))
+    files = LocalFiles(folder.parent)
+    data = gather(record_of("t-fuse-aaaaaa", tmp_path, "fuse"), RunStatus(run="t", phase=Phase.SUCCEEDED), files)
+    page = Outline(render([data], made="today"))
+
+    assert re.search(r"rgb\s*0\.7000\s*flow\s*0\.6000\s*rgb \+ flow\s*0\.7500", page.text)
+    assert re.search(r"not scored\s*2 videos", page.text)
+    assert re.search(r"weights from\s*given", page.text)
+
+
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     page = render([data_of(tmp_path, name=HOSTILE)], made="today")
     outline = Outline(page)
