@@ -161,3 +161,26 @@ def test_torchvision_weights_are_found_by_name(server: Server, tmp_path: Path) -
         local_path("torchvision:Inception_V3_Weights.IMAGENET1K_V1", "inception_v3")
     with pytest.raises(ConfFault, match=r"no weights 'Inception_V3_Weights.IMAGENET1K_V2'.*did you mean"):
         local_path("torchvision:Inception_V3_Weights.IMAGENET1K_V2", "inception_v3")
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_an_address(server: Server, made_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetched into the folder of all runs, once; the log says from where, what was loaded, and what the conf feeds otherwise."""
+    monkeypatch.delenv("TORCH_HOME")
+    weights = models.create("i3d", num_classes=5, mode="16x16").state_dict()
+    torch.save(weights, server.folder / "rgb_charades.pt")
+    conf = tmp_path / "conf.yaml"
+    conf.write_text(
+        f"data: {{root: {made_set}, frames: 16, size: 16, normalise: imagenet}}\n"
+        f"model: {{name: i3d, mode: 16x16, init: '{server.url('ranges', 'rgb_charades.pt')}', init_head: replace}}\n"
+        "train: {epochs: 1, max_steps: 1, batch: 4}\ncompute: {device: cpu, processes: 1, workers: 0}\n"
+    )
+    for run in ("one", "two"):
+        command = [sys.executable, "-m", "trainer", "train", "--conf", str(conf), "--run", str(tmp_path / "runs" / run)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        assert done.returncode == 0, done.stderr
+        assert "head replaced by a fresh one (logits.conv3d.weight, logits.conv3d.bias)" in done.stdout
+        assert "note: the published charades-rgb: was trained with rgb frames, mean 127.5" in done.stdout
+        assert (f"fetching {server.url('ranges', 'rgb_charades.pt')}" in done.stdout) == (run == "one")
+    assert len(server.asked()) == 1
+    assert len(list((tmp_path / "runs" / ".cache" / "weights").rglob("rgb_charades.pt"))) == 1
