@@ -71,15 +71,16 @@ class Shelf:
 
     def get(self, folder: str, name: str) -> Path | None:
         """Where the video lies: in its class folder or beside it, with the suffix named or another."""
-        stem = video_stem(name)
-        for candidate in (f"{folder}/{name}", f"{folder}/{stem}", f"/{name}", f"/{stem}"):
-            if path := self.found.get(_key(candidate)):
-                return path
-        return None
+        name, folder, stem = _key(name), _key(folder), _key(video_stem(name))
+        candidates = (f"{folder}/{name}", f"{folder}/{stem}", f"/{name}", f"/{stem}")
+        return next((self.found[candidate] for candidate in candidates if candidate in self.found), None)
 
     def find(self, folder: str, name: str) -> Path:
         """As `get`; for a video that is missing, where it should be."""
-        return self.get(folder, name) or self.base / folder / (video_stem(name) if self.images else name)
+        return self.get(folder, name) or self._expected(folder, name)
+
+    def _expected(self, folder: str, name: str) -> Path:
+        return self.base / folder / (video_stem(name) if self.images else name)
 
     def clips(self, listed: Sequence[Listed], *, source: str, counts: bool = True) -> list[Clip]:
         """The listed videos as clips. Raises DataError when none of them is there: then it is the wrong folder.
@@ -96,8 +97,8 @@ class Shelf:
         return clips
 
     def _clip(self, entry: Listed, *, counts: bool) -> Clip:
-        alias = self.get(entry.folder, entry.alias) if entry.alias and not self.get(entry.folder, entry.name) else None
-        path = alias or self.find(entry.folder, entry.name)
+        path = self.get(entry.folder, entry.name) or (self.get(entry.folder, entry.alias) if entry.alias else None)
+        path = path or self._expected(entry.folder, entry.name)
         frames = frame_count(path) or (entry.frames if counts else 0) if self.images else 0
         return Clip(id=entry.id, path=path, labels=(entry.label,), frames=frames, group=entry.group)
 

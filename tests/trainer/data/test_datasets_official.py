@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from trainer.config import DataConf
-from trainer.data import annotate
+from trainer.config import Config, DataConf
+from trainer.data import annotate, steps
 from trainer.data.dataset_files import class_names
 from trainer.data.datasets import hmdb51, jester, kinetics, ucf101
 from trainer.errors import DataError
@@ -49,16 +48,14 @@ def test_ucf101_split_1_is_whole(official: Path, tmp_path: Path, touch: Touch) -
     assert all(dataset.classes[clip.labels[0]].lower() == clip.id.split("_")[1].lower() for clip in train + test)
 
 
-def test_ucf101_s_json_says_the_same_as_its_lists(official: Path, tmp_path: Path, touch: Touch) -> None:
-    """The 3D CNN systems' annotation: the same clips in the same order, its "validation" is the test split."""
-    touch(tmp_path, "Archery/v_Archery_g08_c01.avi", "Archery/v_Archery_g01_c01.avi")
-    conf = DataConf(name="ucf101", root=str(tmp_path), annotation=str(official))
-    lists = ucf101.open_dataset(conf)
-    database = ucf101.open_dataset(replace(conf, annotation=str(official / "ucf101_01.json")))
-    assert lists.classes == database.classes
+def test_ucf101_s_json_says_the_same_as_its_lists(official: Path) -> None:
+    """The 3D CNN systems' annotation: the same videos in the same order, its "validation" is the test split."""
+    classes, lists = ucf101.read_lists(official, 1)
+    json_classes, database = ucf101.read_lists(official / "ucf101_01.json", 1)
+    assert classes == json_classes
     for split in ("train", "test"):
-        assert [(clip.id, clip.labels, clip.group) for clip in lists.clips(split)] == [
-            (clip.id, clip.labels, clip.group) for clip in database.clips(split)
+        assert [(each.id, each.label, each.group) for each in lists[split]] == [
+            (each.id, each.label, each.group) for each in database[split]
         ]
 
 
@@ -101,15 +98,19 @@ def test_hmdb51_takes_the_order_of_classes_that_the_conf_names(official: Path, t
 def test_kinetics_600_validation_is_whole(official: Path, tmp_path: Path, touch: Touch) -> None:
     """29,093 clips of 600 classes with spaces and parentheses; a list of test videos has no labels, so test is val."""
     touch(tmp_path, "abseiling/yq_M1PMw2hY_000038_000048.mp4")
-    dataset = kinetics.open_dataset(DataConf(name="kinetics", root=str(tmp_path), annotation=str(official / "kinetics-600_val.csv")))
+    conf = DataConf(name="kinetics", root=str(tmp_path), annotation=str(official / "kinetics-600_val.csv"))
+    dataset = kinetics.open_dataset(conf)
     clips = dataset.clips("val")
     assert (len(clips), len(dataset.classes), dataset.splits) == (29093, 600, ("val", "test"))
     assert clips[0].path == tmp_path / "abseiling" / "yq_M1PMw2hY_000038_000048.mp4"
     assert (clips[0].id, clips[0].group) == ("yq_M1PMw2hY_000038_000048", "yq_M1PMw2hY")
-    assert dataset.clips("test") == clips
     assert dataset.notes == (kinetics.TEST_IS_VAL,)
     assert len({clip.id for clip in clips}) == 29093
     assert len({clip.group for clip in clips}) == 29088
+    # frames go to folders named for the id; the five videos of which there are two clips keep the seconds
+    folders = steps.folders(Config(data=conf), [clip.path for clip in clips])
+    assert len(set(folders.values())) == 29093
+    assert sum(len(folder.name) > 11 for folder in folders.values()) == 10
 
 
 def test_class_lists_are_read_as_published(official: Path) -> None:

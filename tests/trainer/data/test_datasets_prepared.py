@@ -12,10 +12,8 @@ import pytest
 
 from trainer.check import check
 from trainer.config import Config, DataConf, PrepareConf
-from trainer.data import steps
 from trainer.data.all_datasets import open_dataset
 from trainer.data.annotate import annotate
-from trainer.data.datasets.kinetics import parse_csvs
 from trainer.data.organise import organise, place, plan
 from trainer.errors import CannotWrite, DataError
 
@@ -156,13 +154,3 @@ def test_names_that_tell_no_class_or_lead_elsewhere_are_strangers() -> None:
     placed, strangers = plan(names)
     assert placed == {"v_A_g01_c01.mp4": "A"}
     assert strangers == tuple(names[1:5])
-
-
-def test_two_clips_of_one_youtube_video_get_folders_of_their_own(shared: Path) -> None:
-    """Kinetics-600's validation list has five such; everything else lies under its id alone."""
-    conf = DataConf(name="kinetics", root="/k", annotation=str(shared / "real" / "annotations" / "kinetics-600_val.csv"))
-    text = Path(conf.annotation).read_text()
-    _, listed = parse_csvs({"val": (conf.annotation, text)}, ())
-    folders = steps.folders(Config(data=conf), [Path("/k") / entry.folder / entry.name for entry in listed["val"]])
-    assert len(set(folders.values())) == 29093
-    assert sum(len(folder.name) > 11 for folder in folders.values()) == 10
