@@ -191,3 +191,23 @@ def test_two_processes_train_stop_and_go_on(bench: Bench) -> None:
     pair, broken = bench.folder("pair"), bench.folder("pair-broken")
     assert _told(pair) == _told(broken)
     assert _same(_content(pair.weights(1)), _content(broken.weights(1)))
+
+
+def test_a_recipe_of_groups_and_drawn_epochs_goes_on_bit_for_bit(bench: Bench) -> None:
+    """More clips in an epoch than the split has, rates and decay by name, a warm-up, cut gradients, BatchNorm as it is."""
+    overrides = (
+        *("train.epochs=1", "train.epoch_size=40", "train.optimizer=sgd", "train.weight_decay=0.01", "train.warmup_epochs=0.5"),
+        *("train.lr_of={logits: 10}", "train.bias_lr=2", "train.bias_decay=false", "train.clip_grad=1", "train.freeze_norm=true"),
+    )
+    code, output = bench.run("drawn", *overrides)
+    assert code == 0, output
+    assert "5 steps" in output
+    code, output = bench.interrupt("drawn-broken", *overrides, at="step=3 ", with_signal=signal.SIGTERM)
+    assert code == 75, output
+    code, output = bench.run("drawn-broken", *overrides)
+    assert code == 0, output
+    assert "resumed at step" in output
+    drawn, broken = bench.folder("drawn"), bench.folder("drawn-broken")
+    assert _told(drawn) == _told(broken)
+    for name in ("epoch-000001.pt", "state-000001.pt"):
+        assert _same(_content(drawn.checkpoints / name), _content(broken.checkpoints / name)), name
