@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,7 +26,11 @@ def run(name: str = "", *, as_json: bool = False) -> int:
     if as_json:
         print(json.dumps([as_row(model) for model in models]))
     else:
-        print("\n".join(line for model in models for line in _lines(model, whole=bool(name))))
+        text = "\n".join(line for model in models for line in _lines(model, whole=bool(name)))
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # `| head` has seen enough; Python would complain again when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -69,10 +75,11 @@ def _option(name: str, option: Option) -> str:
 def _record(record: Mapping[str, Any]) -> Iterator[str]:
     """A published file: what it is, what it was fed, how good it is, and what to write in the conf."""
     yield str(record["name"])
-    fed = [f"{record[key]} {unit}" for key, unit in (("frames", "frames"), ("size", "px"), ("fps", "frames a second")) if record.get(key)]
+    units = {"frames": "frame" if record.get("frames") == 1 else "frames", "size": "px", "fps": "frames a second"}
+    fed = [f"{record[key]} {unit}" for key, unit in units.items() if record.get(key)]
     facts = {
         "file": record.get("file"),
-        "from": record.get("url") or record.get("torchvision") or "no fixed address: fetch it by hand",
+        "from": record.get("url") or _torchvision(record) or "no fixed address: fetch it by hand",
         "size": f"{record['bytes']} bytes" if record.get("bytes") else "",
         "classes": record.get("classes"),
         "options": ", ".join(f"{key}: {value}" for key, value in record.get("options", {}).items()),
@@ -84,3 +91,7 @@ def _record(record: Mapping[str, Any]) -> Iterator[str]:
     for key, value in facts.items():
         if value:
             yield f"    {key:8} {value}"
+
+
+def _torchvision(record: Mapping[str, Any]) -> str:
+    return f"torchvision, {record['torchvision']}" if record.get("torchvision") else ""

@@ -124,6 +124,9 @@ def test_a_blob_too_many_or_too_few_is_named(tmp_path: Path) -> None:
     path, _ = vmz_file(tmp_path / "a.pkl", {**names, "comp_9_conv_1_w": "fc.weight"}, shapes(network))
     with pytest.raises(DataError, match=r"has comp_9_conv_1_w, which the model does not"):
         load_init(network, path)
+    path, _ = vmz_file(tmp_path / "c.pkl", {**names, "last_out_L9_w": "fc.weight"}, shapes(network))
+    with pytest.raises(DataError, match=r"holds fc\.weight twice, as last_out_L3_w and as last_out_L9_w"):
+        load_init(network, path)
     del names["comp_2_spatbn_2_riv"]
     path, _ = vmz_file(tmp_path / "b.pkl", names, shapes(network))
     with pytest.raises(DataError, match=r"lacks layer3\.0\.conv2\.1\.running_var"):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.models.layers import Part, Triple, check_input
+from trainer.models.layers import Part, Triple, check_input, renamed
 from trainer.models.registry import register_model
 
 torch.fx.wrap("check_input")
@@ -113,7 +113,7 @@ class C3D(_Clips):
 
     def adapt_checkpoint(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sports-1M's `features.N`, `classifier.N`, and VMZ's Caffe2 blobs, under our names; `conv1` to `fc8` stay."""
-        return {_own_name(key): tensor for key, tensor in tensors.items()}
+        return renamed(tensors, _own_name)
 
 
 def _own_name(key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainer.errors import DataError
 
 Triple = tuple[int, int, int]
 
@@ -121,6 +123,18 @@ def initialise_convs(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv3d) and not module.weight.is_meta:  # whose normal_ does nothing but load the compiler, for seconds
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    """A checkpoint's tensors under other names. Raises DataError for two that get one name."""
+    found: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
+    for key, tensor in tensors.items():
+        name = rename(key)
+        if name in found:
+            raise DataError(f"the checkpoint holds {name} twice, as {sources[name]} and as {key}")
+        found[name], sources[name] = tensor, key
+    return found
 
 
 def identity_affine(inputs: int) -> nn.Linear:

@@ -69,7 +69,7 @@ def usage(record: Record) -> str:
         return "imagenet"
     if record.get("torchvision") or record.get("url"):
         return f"published:{record['name']}"
-    return f"path of {record['file']}" if record.get("file") else "path of the file"
+    return f"${{runs}}/models/{record.get('file') or 'FILE'}"  # or wherever it was put
 
 
 def whose(path: str, record: Record) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import DataError
-from trainer.models.layers import Part, Triple, check_input
+from trainer.models.layers import Part, Triple, check_input, renamed
 
 torch.fx.wrap("check_input")
 
@@ -210,7 +210,7 @@ class VideoResNet(Part):
         """
         if any(re.fullmatch(r"conv1_w|comp_\d+_conv_1(_middle)?_w", key) for key in tensors):
             names = dict(blob_names(self))
-            tensors = {names.get(re.sub(r"^last_out_L\d+", "last_out", blob), blob): tensor for blob, tensor in tensors.items()}
+            tensors = renamed(tensors, lambda blob: names.get(re.sub(r"^last_out_L\d+", "last_out", blob), blob))
         self._check_middles(tensors)
         return tensors
 
