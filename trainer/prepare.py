@@ -305,10 +305,10 @@ def run(config: Config, folder: RunFolder) -> None:
         if share.whole:
             _finish(config, folder, done, say)
         else:
-            _share(config, folder, share, say)
+            _share(config, folder, share, done, say=say)
 
 
-def _share(config: Config, folder: RunFolder, share: Share, say: Say) -> None:
+def _share(config: Config, folder: RunFolder, share: Share, done: list[str], *, say: Say) -> None:
     """One shard's work; the last one to finish does what the whole needs. What is broken is for that one to tell: the others go on."""
     began = time.monotonic()
     share.begin(folder)
@@ -318,10 +318,10 @@ def _share(config: Config, folder: RunFolder, share: Share, say: Say) -> None:
     with locked(folder.root / ".prepare.lock", say):
         missing = share.missing(folder)
         if missing:
-            say(f"prepare: this share is done; waiting for nobody, shards {', '.join(map(str, missing))} are not done yet")
+            say(f"prepare: this share is done; still at work or to come: shards {', '.join(map(str, missing))}")
         elif not folder.done.exists():
             say("prepare: the last share is done; putting the whole together")
-            _finish(config, folder, [], say)
+            _finish(config, folder, done, say)
 
 
 def _finish(config: Config, folder: RunFolder, done: list[str], say: Say) -> None:

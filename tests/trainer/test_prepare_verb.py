@@ -108,6 +108,21 @@ def test_what_was_made_is_read_as_a_dataset(class_folders: Path, tmp_path: Path,
     assert clips.__getitems__([(0, 0)])[0].shape[-1] == (2 if layout == "flow" else 3)
 
 
+@pytest.mark.slow
+def test_tinyvirat_is_read_from_its_frames_alone(made_set: Path, tmp_path: Path) -> None:
+    """Frames lie where TinyVIRAT has them, the annotation beside them; the tubes are not needed any more."""
+    config = config_of(made_set, data={"name": "tinyvirat"}, frames_to=str(tmp_path / "frames"), short_side=32)
+    run(config, tmp_path / "runs" / "made")
+    moved = config_of(tmp_path / "frames", data={"name": "tinyvirat"})
+    report = run(moved, tmp_path / "runs" / "read")
+    splits = report["splits"]
+    assert isinstance(splits, dict)
+    assert {name: (split["cached"], split["decoders"]) for name, split in splits.items()} == {
+        "train": (16, {"jpg": 16}),
+        "test": (8, {"jpg": 8}),
+    }
+
+
 def shard(config: Config, folder: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One shard, as its pod runs it."""
     monkeypatch.setenv("JOB_COMPLETION_INDEX", str(number))

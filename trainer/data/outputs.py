@@ -144,6 +144,8 @@ def _do(step: Step, task: Task) -> _Outcome:
         return _Outcome(task=task, source=source, made=held)
     if not source:
         return _Outcome(task=task, source=source, fault="No such file or directory")
+    if not os.access(task.source, os.R_OK):
+        return _Outcome(task=task, source=source, fault="Permission denied")
     place = task.target.with_name(f".{task.target.name}.{os.getpid()}.part")
     with writing(task.target):
         task.target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -27,16 +28,18 @@ LISTS = (".txt", ".json", ".csv")  # annotations, which go where the videos go
 
 
 def first(config: Config, folder: RunFolder, share: Share, say: Say) -> list[str]:
-    """Sort and annotate, which cannot be shared: one shard does it, and the others wait. Returns what was done."""
-    conf, done = config.prepare, []
+    """Sort and annotate, which cannot be shared: one shard does it, and the others wait. Returns what was done, by whichever."""
+    conf, done = config.prepare, list[str]()
+    marker = folder.root / "shards" / "first.json"
     with locked(folder.root / ".prepare.lock", say):
-        marker = folder.root / "shards" / "first.json"
-        if conf.organise and (share.whole or not marker.exists()):
+        if not share.whole and marker.exists():
+            return [str(line) for line in json.loads(marker.read_text())]
+        if conf.organise:
             done += organise(config, say).summary()
-        if conf.annotate and not needs_frames(config) and (share.whole or not marker.exists()):
+        if conf.annotate and not needs_frames(config):
             done += [f"annotate: {path}" for path in annotate(config, say)]
-        if done and not share.whole:
-            folder.write_text(marker, "{}\n")
+        if not share.whole:
+            folder.write_text(marker, json.dumps(done, indent=1) + "\n")
     return done
 
 
@@ -62,7 +65,7 @@ def run(config: Config, share: Share, say: Say) -> dict[str, StepReport]:
         reports["videos"] = outputs.run(Reencode(conf), tasks, out, say)
     if conf.frames_to:
         out = Path(conf.frames_to)
-        tasks = [Task(id=name, source=path, target=out / places[path]) for name, path in videos]
+        tasks = [Task(id=name, source=path, target=out / _frames(places[path], config)) for name, path in videos]
         reports["frames"] = outputs.run(Extract(conf), tasks, out, say)
     if conf.flow_to:
         reports["flow"] = _flow(config, [(name, path, places[path]) for name, path in videos], reports.get("frames"), say)
@@ -77,7 +80,7 @@ def _flow(config: Config, videos: list[tuple[str, Path, Path]], frames: StepRepo
     lost = {item["id"] for item in frames.broken} if frames else set()
     tasks = []
     for name, path, place in videos:
-        source = Path(conf.frames_to) / place if frames else path
+        source = Path(conf.frames_to) / _frames(place, config) if frames else path
         tasks += [Task(id=name, source=source, target=out / place)] if name not in lost else []
     return outputs.run(step, tasks, out, say)
 
@@ -89,6 +92,11 @@ def folders(config: Config, videos: list[Path]) -> dict[Path, Path]:
     places = {video: folder_name(video, root, rule) for video in videos}
     often = Counter(places.values())
     return {video: place if often[place] == 1 else place.with_name(video_stem(video.name)) for video, place in places.items()}
+
+
+def _frames(place: Path, config: Config) -> Path:
+    """Where the dataset looks for a video's frames: TinyVIRAT's have a name that tells them from its tubes."""
+    return place.with_name(f"{place.name}_frames") if config.data.name == "tinyvirat" else place
 
 
 def _videos(config: Config) -> list[tuple[str, Path]]:
