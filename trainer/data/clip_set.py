@@ -159,6 +159,7 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
                 sample=number,
                 random_start=start == DRAWN,
                 flip=data.flip if self._training else 0.0,
+                crop=self._training and data.crop != "none",
             )
             start = drawn.start if start == DRAWN else start
         wanted = sampling.clip_indices(total, data.frames, start, stride=data.stride, loop=data.short == "loop")

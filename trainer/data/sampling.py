@@ -25,7 +25,7 @@ class Draw:
 
     start: int  # first frame of the clip
     flip: bool
-    crop: tuple[float, ...] = (0.0,) * CROP_WORDS  # uniform in [0, 1), one for each choice of a crop
+    crop: tuple[float, ...] = ()  # uniform in [0, 1), one for each choice of a crop
 
 
 def span_of(frames: int, stride: int) -> int:
@@ -42,10 +42,12 @@ def clip_indices(total: int, frames: int, start: int = 0, *, stride: int = 1, lo
     """
     if total < 1 or frames < 1 or stride < 1 or start < 0:
         raise ValueError(f"{total = }, {frames = }, {start = }, {stride = }: a clip needs frames, and starts at one")
-    offsets = np.arange(frames, dtype=np.int64) * stride
+    indices = np.arange(start, start + frames * stride, stride, dtype=np.int64)
+    if indices[-1] < total:
+        return indices
     if loop and start < total:
-        return start + offsets % (total - start)
-    return np.minimum(start + offsets, total - 1)
+        return start + (indices - start) % (total - start)
+    return np.minimum(indices, total - 1)
 
 
 def last_start(total: int, span: int) -> int:
@@ -79,15 +81,15 @@ def every_start(total: int, span: int, step: int) -> Indices:
     return np.arange(0, last + 1, step or span, dtype=np.int64)
 
 
-def draw(total: int, span: int, *, seed: int, epoch: int, sample: int, random_start: bool, flip: float) -> Draw:
-    """What chance decides about one sample of one epoch: its start, uniform over all whole clips; its mirroring; its crop.
+def draw(total: int, span: int, *, seed: int, epoch: int, sample: int, random_start: bool, flip: float, crop: bool = False) -> Draw:
+    """What chance decides about one sample of one epoch: its start, uniform over all whole clips; its mirroring; with `crop`, its crop.
 
     `flip` is the probability of mirroring. The words come in a fixed order, new ones at the end, so that runs go on as they began.
     """
-    words = np.random.SeedSequence((SAMPLE, seed, epoch, sample)).generate_state(2 + CROP_WORDS, np.uint64)
-    uniform = [min(float(word) / WORD, BELOW_ONE) for word in words]
+    words = np.random.SeedSequence((SAMPLE, seed, epoch, sample)).generate_state(2 + CROP_WORDS * crop, np.uint64)
+    chance = tuple(min(float(word) / WORD, BELOW_ONE) for word in words[2:])
     start = int(float(words[0]) / WORD * (last_start(total, span) + 1)) if random_start else 0
-    return Draw(start=min(start, last_start(total, span)), flip=float(words[1]) / WORD < flip, crop=tuple(uniform[2:]))
+    return Draw(start=min(start, last_start(total, span)), flip=float(words[1]) / WORD < flip, crop=chance)
 
 
 def even_times(frames: int, fps: float) -> npt.NDArray[np.float64]:
