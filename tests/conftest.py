@@ -76,10 +76,10 @@ class Layouts:
         return {
             "UCF-101": self._ucf101_videos,
             "ucf101_videos": self._ucf101_frames,
-            "ucf101_c3d": lambda: self._folders("ucf101_c3d", self._ucf_names(), self.UCF, "{:05d}.jpg", size=(171, 128)),
+            "ucf101_c3d": self._ucf101_c3d,
             "hmdb51": self._hmdb51_videos,
             "hmdb51_flow": lambda: self._folders("hmdb51_flow", self._hmdb_names(), self.HMDB, "{:05d}.jpg", flow=True),
-            "hmdb51_c3d": lambda: self._folders("hmdb51_c3d", self._hmdb_names(), self.HMDB, "{:05d}.jpg", size=(171, 128)),
+            "hmdb51_c3d": self._hmdb51_c3d,
             "kinetics": self._kinetics_frames,
             "kinetics400": self._kinetics_videos,
             "jester": self._jester,
@@ -111,6 +111,14 @@ class Layouts:
         self._folders("ucf101_videos/jpg", self._ucf_names(), self.UCF, "image_{:05d}.jpg", counted=True)
         self._ucf_lists(self.root / "ucf101_videos" / "ucfTrainTestlist")
 
+    def _ucf101_c3d(self) -> None:
+        self._folders("ucf101_c3d", self._ucf_names(), self.UCF, "{:05d}.jpg", size=(171, 128))
+        self._ucf_lists(self.root / "ucf101_c3d" / "ucfTrainTestlist")
+
+    def _hmdb51_c3d(self) -> None:
+        self._folders("hmdb51_c3d", self._hmdb_names(), self.HMDB, "{:05d}.jpg", size=(171, 128))
+        self._hmdb_lists(self.root / "hmdb51_c3d" / "testTrainMulti_7030_splits")
+
     def _ucf_lists(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         _lines(folder / "classInd.txt", [f"{number} {name}" for number, name in enumerate(self.UCF, 1)])
@@ -120,13 +128,15 @@ class Layouts:
             _lines(folder / f"testlist{fold:02d}.txt", [path for path, _, split in rows if split == "test"])
 
     def _hmdb51_videos(self) -> None:
-        lists = self.root / "hmdb51" / "testTrainMulti_7030_splits"
-        lists.mkdir(parents=True)
         for label, name, _ in self._hmdb_names():
             self._encode(self.root / "hmdb51" / self.HMDB[label] / f"{name}.avi", label, name, fps=30)
-        for number, folder in enumerate(self.HMDB):
+        self._hmdb_lists(self.root / "hmdb51" / "testTrainMulti_7030_splits")
+
+    def _hmdb_lists(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        for number, own in enumerate(self.HMDB):
             rows = [f"{name}.avi {1 if split == 'train' else 2} " for label, name, split in self._hmdb_names() if label == number]
-            _lines(lists / f"{folder}_test_split1.txt", rows)
+            _lines(folder / f"{own}_test_split1.txt", rows)
 
     def _kinetics_frames(self) -> None:
         names = [(label, f"id{label}_{group:08d}", split) for label, group, split in self._numbered()]

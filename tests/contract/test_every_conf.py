@@ -96,6 +96,7 @@ def test_what_a_conf_says_of_frames_and_biases_is_what_was_published() -> None:
 
 SMALL = {
     "train.epochs": 1, "train.max_steps": 2, "train.batch": 2, "train.accumulate": 1, "train.log_every": 1, "train.checkpoint_steps": 0,
+    "train.lr": 1e-5,  # two clips at the published rates can blow a fresh network up
     "model.init": "", "model.init_head": "keep", "data.val_step": 0, "data.val_clips": 1, "data.test_step": 12,
     "compute.device": "cpu", "compute.workers": 0, "compute.threads": 1, "job.code": "image", "job.retries": 0,
 }  # fmt: skip
