@@ -15,12 +15,13 @@ from launcher.checkpoint_source import values_from
 from launcher.code_pin import pin
 from launcher.conf.nodes import Origin
 from launcher.conf.resolve import Experiment, key_path, resolve, seen_at
-from launcher.conf.schema import JobConf, TolerationConf, VolumeConf
+from launcher.conf.schema import JobConf, SweepConf, TolerationConf, VolumeConf
 from launcher.errors import ConfError, Fault
 from launcher.profiles import ClusterProfile
 from launcher.records import RunRecord
-from launcher.render import render
+from launcher.render import TRIALS_FILE, render
 from launcher.spec import CodePin, JobSpec, Mount, Resources, SecretKey
+from launcher.sweep import Trials, expand
 from launcher.version import VERSION
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, no look-alikes
@@ -34,6 +35,7 @@ class Plan:
     manifests: list[Manifest]
     record: RunRecord
     experiment: Experiment
+    trials: Trials | None = None  # of a sweep
     warnings: tuple[str, ...] = ()
 
 
@@ -61,8 +63,12 @@ def plan(
     source: str | None = None,
     name: str | None = None,
     shards: int | None = None,
+    sweep: bool = False,
 ) -> Plan:
-    """Everything about the run, its code pinned. `source` is --from. ConfError with every fault, UserError for a bad source."""
+    """Everything about the run, its code pinned. `source` is --from. ConfError with every fault, UserError for a bad source.
+
+    With `sweep` it is all trials of the conf's `sweep:`; else that section is ignored, with a warning.
+    """
     sets = [*sets, *([f"prepare.shards={shards}"] if shards is not None else [])]
     experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name)
     if source is not None and not experiment.faults:
@@ -70,17 +76,21 @@ def plan(
         given = [(Origin("--from", f"--from {source}"), values)]
         experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, given=given)
     faults = [*experiment.faults, *cluster_faults(experiment, profile, backend), *_shard_faults(verb, experiment, shards)]
-    if faults:
-        raise ConfError(faults)
-    spec = job_spec(verb, experiment, profile, backend, code=_pinned(experiment, backend))
+    trials, more = _trials(verb, experiment) if sweep else (None, [])
+    if faults + more:
+        raise ConfError(faults + more)
+    spec = job_spec(verb, experiment, profile, backend, code=_pinned(experiment, backend), trials=trials)
     manifests = render(spec)
     record = _record(spec, manifests, experiment, profile=profile, backend=backend)
-    return Plan(spec=spec, manifests=manifests, record=record, experiment=experiment, warnings=tuple(_warnings(experiment)))
+    warnings = () if trials else tuple(_warnings(experiment))
+    return Plan(spec=spec, manifests=manifests, record=record, experiment=experiment, trials=trials, warnings=warnings)
 
 
-def job_spec(verb: str, experiment: Experiment, profile: ClusterProfile, backend: Backend, *, code: CodePin) -> JobSpec:
+def job_spec(
+    verb: str, experiment: Experiment, profile: ClusterProfile, backend: Backend, *, code: CodePin, trials: Trials | None = None
+) -> JobSpec:
     """The conf's job as the templates want it, under a new name."""
-    job = experiment.job
+    job, sweep = experiment.job, experiment.sweep or SweepConf()
     run = f"{experiment.name}-{verb}-{''.join(secrets.choice(_LETTERS) for _ in range(6))}"
     conf_text = experiment.flat_text
     conf_dir = backend.conf_dir(run)
@@ -92,7 +102,8 @@ def job_spec(verb: str, experiment: Experiment, profile: ClusterProfile, backend
         name=experiment.name,
         namespace=profile.namespace,
         image=job.image,
-        argv=("python", "-m", "trainer", verb, "--conf", f"{conf_dir}/conf.yaml", "--run", f"{runs_mount}/{run}"),
+        argv=("python", "-m", "trainer", verb, "--conf", f"{conf_dir}/conf.yaml", "--run", f"{runs_mount}/{run}")
+        + (("--trials", f"{conf_dir}/{TRIALS_FILE}") if trials else ()),
         conf_text=conf_text,
         conf_dir=conf_dir,
         code=code,
@@ -113,6 +124,9 @@ def job_spec(verb: str, experiment: Experiment, profile: ClusterProfile, backend
         fs_group=job.user.fs_group,
         retries=job.retries,
         shards=_shards(verb, experiment),
+        trials=trials.text if trials else "",
+        parallelism=min(sweep.parallelism, len(trials)) if trials else 1,
+        max_failed=sweep.max_failed if trials else None,
         deadline_s=None if job.deadline is None else int(job.deadline),
         grace_s=int(job.grace),
         ttl_s=int(job.ttl),
@@ -183,6 +197,20 @@ def _shard_faults(verb: str, experiment: Experiment, shards: int | None) -> list
     return faults
 
 
+def _trials(verb: str, experiment: Experiment) -> tuple[Trials | None, list[Fault]]:
+    """The trials of the conf's sweep, and what is wrong with them: with each, and together with nodes or shards."""
+    faults = []
+    indexed = {"job.nodes": experiment.job.nodes, "prepare.shards": _shards(verb, experiment)}
+    for path, count in indexed.items():
+        if count > 1:
+            message = f"is {count}, and this is a sweep: an Indexed Job is one of nodes, trials and shards"
+            faults.append(located(experiment, Fault(path=path, message=message, hint=f"{path}: 1")))
+    try:
+        return expand(experiment), faults
+    except ConfError as error:
+        return None, [*faults, *error.faults]
+
+
 def _pinned(experiment: Experiment, backend: Backend) -> CodePin:
     try:
         return pin(experiment.job.code, local=backend.name == "local", cwd=Path.cwd())
@@ -248,6 +276,8 @@ def _record(spec: JobSpec, manifests: list[Manifest], experiment: Experiment, *,
 
 
 def _warnings(experiment: Experiment) -> list[str]:
-    if experiment.sweep is not None and experiment.sweep.grid:
-        return ["the conf has a `sweep:`, which this verb ignores: one run of the conf as it stands"]
+    if experiment.sweep is not None:
+        return [
+            "the conf has a `sweep:`, which `submit` ignores: one run of the conf as it stands (`vidjobs sweep submit` runs all trials)"
+        ]
     return []

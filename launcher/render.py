@@ -28,6 +28,8 @@ TEMPLATES = Path(k8s_templates.__file__).parent
 RUN_LABEL = "vidjobs/run"
 CONF_ANNOTATION = "vidjobs/conf"
 DIFF_ANNOTATION = "vidjobs/diff"
+TRIALS_ANNOTATION = "vidjobs/trials"
+TRIALS_FILE = "trials.jsonl"
 MOST_CARRIED = 200_000  # bytes of conf and diff as annotations, of which an object may have 262,144
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -37,9 +39,12 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\U00
 
 def render(spec: JobSpec) -> list[Manifest]:
     """The manifests of one run: a Job and, only when its diff is too large for an annotation, a ConfigMap before it."""
-    size = len(spec.conf_text.encode())
+    size, most = _carried(spec), f"{MOST_CARRIED // 1000} KB travel with a Job"
+    if size > MOST_CARRIED and spec.trials:
+        hint = "vary less, or split the sweep"
+        raise ConfError([Fault(path="sweep", message=f"the conf and its trials have {size // 1000} KB; {most}", hint=hint)])
     if size > MOST_CARRIED:
-        raise ConfError([Fault(path="", message=f"the conf has {size // 1000} KB; {MOST_CARRIED // 1000} KB travel with a Job")])
+        raise ConfError([Fault(path="", message=f"the conf has {size // 1000} KB; {most}")])
     job = fill("job.yaml.j2", context(spec))
     return [fill("config_map.yaml.j2", _apart(spec)), job] if _diff_map(spec) else [job]
 
@@ -79,12 +84,18 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "job_labels": _pairs(_labels(spec) | ({"kueue.x-k8s.io/queue-name": spec.queue} if spec.queue else {})),
         "job_annotations": _pairs(spec.annotations),
         "pod_annotations": _pairs(
-            {CONF_ANNOTATION: spec.conf_text} | ({DIFF_ANNOTATION: spec.code.diff} if spec.code.diff and not _diff_map(spec) else {})
+            {CONF_ANNOTATION: spec.conf_text}
+            | ({TRIALS_ANNOTATION: spec.trials} if spec.trials else {})
+            | ({DIFF_ANNOTATION: spec.code.diff} if spec.code.diff and not _diff_map(spec) else {})
         ),
         "has_diff": bool(spec.code.diff),
+        "has_trials": bool(spec.trials),
         "diff_map": _diff_map(spec),
         "retries": spec.retries,
-        "shards": spec.shards,
+        "indexed": bool(spec.trials) or spec.shards > 1,
+        "completions": spec.trials.count("\n") - 1 if spec.trials else spec.shards,
+        "parallelism": spec.parallelism if spec.trials else spec.shards,
+        "max_failed": spec.max_failed,
         "ttl_s": spec.ttl_s,
         "deadline_s": spec.deadline_s,
         "grace_s": spec.grace_s,
@@ -112,7 +123,12 @@ def context(spec: JobSpec) -> dict[str, Any]:
 
 def _diff_map(spec: JobSpec) -> str:
     """The ConfigMap that carries the diff; "" when an annotation does."""
-    return f"{spec.run}-code" if len(spec.conf_text.encode()) + len(spec.code.diff.encode()) > MOST_CARRIED else ""
+    return f"{spec.run}-code" if _carried(spec) + len(spec.code.diff.encode()) > MOST_CARRIED else ""
+
+
+def _carried(spec: JobSpec) -> int:
+    """Bytes that always travel as annotations."""
+    return len(spec.conf_text.encode()) + len(spec.trials.encode())
 
 
 def _apart(spec: JobSpec) -> dict[str, Any]:

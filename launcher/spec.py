@@ -78,6 +78,9 @@ class JobSpec:
     fs_group: int = 1000
     retries: int = 5  # of each shard
     shards: int = 1  # pods of one `prepare`, each with an index of its own; all others have one pod
+    trials: str = ""  # a sweep's trials file, mounted beside conf.yaml: each trial is a pod with an index of its own
+    parallelism: int = 1  # trials at a time
+    max_failed: int | None = None  # more failed trials than this end the sweep
     deadline_s: int | None = None
     grace_s: int = 120
     ttl_s: int = 7 * 24 * 3600

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.conf.nodes import Node, Origin, from_plain, merge, nested, plain
+from launcher.conf.nodes import Node, Origin, find, from_plain, merge, nested, plain
 from launcher.conf.resolve import SECTIONS, Experiment, key_path
 from launcher.conf.schema import TRAINER_SECTIONS
 from launcher.errors import Fault
+from launcher.render import TRIALS_FILE
+from launcher.sweep import Trials, shown
 
 _LIMIT_S = 60
 
@@ -37,20 +39,25 @@ def all_faults(ours: Sequence[Fault], verdict: Verdict) -> list[Fault]:
     return list(dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)]))
 
 
-def check(experiment: Experiment, verb: str = "train") -> Verdict:
-    """The trainer's faults for this verb, each with the file and line of its value, and the defaults it fills in."""
+def check(experiment: Experiment, verb: str = "train", trials: Trials | None = None) -> Verdict:
+    """The trainer's faults for this verb, each with the file and line of its value, and the defaults it fills in.
+
+    With `trials`, of what all of these make of the conf, in one process; a fault then says in which trials it is.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        conf = Path(folder) / "conf.yaml"
+        conf, file = Path(folder) / "conf.yaml", Path(folder) / TRIALS_FILE
         conf.write_text(experiment.flat_text, encoding="utf-8")
+        if trials:
+            file.write_text(trials.text, encoding="utf-8")
         try:
-            done = ask("check", "--verb", verb, "--conf", str(conf), "--json")
+            done = ask("check", "--verb", verb, "--conf", str(conf), "--json", *(["--trials", str(file)] if trials else []))
         except subprocess.TimeoutExpired:
             return Verdict(note=f"the trainer's check took more than {_LIMIT_S} s and was left out")
     try:
         answer = json.loads(done.stdout)
     except ValueError:
         return Verdict(note=f"the trainer could not check the conf: {_last_line(done.stderr)}")
-    faults = tuple(_placed(experiment, fault) for fault in answer.get("faults", []))
+    faults = tuple(_placed(experiment, fault, trials) for fault in answer.get("faults", []))
     return Verdict(faults=faults, defaults=dict(answer.get("defaults", {})))
 
 
@@ -85,10 +92,25 @@ def filled(experiment: Experiment, verdict: Verdict) -> dict[str, Any]:
     return {section: values for section, values in whole.items() if section in TRAINER_SECTIONS}
 
 
-def _placed(experiment: Experiment, said: dict[str, Any]) -> Fault:
-    path = str(said.get("path", ""))
+def _placed(experiment: Experiment, said: dict[str, Any], trials: Trials | None = None) -> Fault:
+    path, message = str(said.get("path", "")), str(said.get("message", ""))
     origin = experiment.origin(key_path(path))
-    return Fault(path=path, message=str(said.get("message", "")), hint=str(said.get("hint", "")), file=origin.file, line=origin.line)
+    numbers = [int(number) for number in said.get("trials", ())]
+    if trials and path in trials.keys:
+        origin = _varied_at(experiment, path)
+    if trials and 0 < len(numbers) < len(trials):
+        others = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+        message = f"{message}, in trial {numbers[0]} ({shown(trials.changes(numbers[0]))}){others}"
+    return Fault(path=path, message=message, hint=str(said.get("hint", "")), file=origin.file, line=origin.line)
+
+
+def _varied_at(experiment: Experiment, key: str) -> Origin:
+    """Where the sweep gives a key its values."""
+    for above in (("sweep", "grid"), ("sweep", "random", "space")):
+        node = find(experiment.tree, (*above, key))
+        if node is not None:
+            return node.origin
+    return experiment.origin(("sweep", "list"))
 
 
 def _last_line(text: str) -> str:

@@ -20,7 +20,7 @@ from launcher.trainer_check import all_faults, check
 
 def _refuse_or_warn(made: Plan, profile: ClusterProfile) -> None:
     """ConfError with everything that the trainer or the site would refuse; the rest as warnings."""
-    verdict = check(made.experiment, made.spec.verb)
+    verdict = check(made.experiment, made.spec.verb, made.trials)
     findings = lint(made.experiment, profile)
     refused = [
         Fault(path=each.path, message=f"{each.message} [{each.rule}]", hint=each.fix, file=each.file, line=each.line)
@@ -82,6 +82,7 @@ def run(
     cluster: str | None = None,
     name: str | None = None,
     shards: int | None = None,
+    sweep: bool = False,
     watch: bool = False,
     dry_run: str | None = None,
     as_json: bool = False,
@@ -91,8 +92,10 @@ def run(
     profile = choose(cluster)
     place = for_profile(profile, backend)
     try:
-        made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards)
+        made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards, sweep=sweep)
     except ConfError as error:
+        if sweep:
+            raise  # what the conf lacks, its trials may have
         verdict = check(read(conf, profile=profile, backend=place, sets=sets, name=name))
         raise ConfError(all_faults(error.faults, verdict)) from error
     _refuse_or_warn(made, profile)
@@ -103,7 +106,12 @@ def run(
         output.json_result({key: value for key, value in dataclasses.asdict(record).items() if key not in ("conf_text", "manifests")})
     else:
         output.result(record.run)
-    output.note(f"`vidjobs logs {record.run} -f` follows it, `vidjobs status {record.run}` says how far it is")
+    if made.trials:
+        output.note(
+            f"{len(made.trials)} trials, {made.spec.parallelism} at a time; `vidjobs sweep status {record.run}` says how far they are"
+        )
+    else:
+        output.note(f"`vidjobs logs {record.run} -f` follows it, `vidjobs status {record.run}` says how far it is")
     if not watch:
         return 0
     from launcher.commands.logs import follow  # only --watch reads logs

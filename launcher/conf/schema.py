@@ -108,9 +108,21 @@ class JobConf:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConf:
-    """A grid of overrides, one trial each."""
+class RandomConf:
+    """Samples of settings, each drawn from the seed, its key and its number: more samples or keys leave the others as they are."""
 
-    grid: dict[str, Any] = field(default_factory=dict)  # key path -> list of values
-    where: str = ""  # which combinations: "model.read_at <= model.apply_at"
-    parallelism: int = 1  # trials at a time
+    samples: int
+    seed: int = 0
+    space: dict[str, Any] = field(default_factory=dict)  # key path -> list to choose from, or {low, high, log: true, whole: true}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConf:
+    """Trials: settings that differ, all else the conf's. `list`, `grid` and `random` together are crossed."""
+
+    grid: dict[str, Any] = field(default_factory=dict)  # key path -> list of values; every combination is a trial
+    list_: tuple[dict[str, Any], ...] = field(default=(), metadata={"key": "list"})  # one by one: [{model.name: i3d, train.lr: 1e-3}]
+    random: RandomConf | None = None
+    where: str = ""  # which combinations are trials: "model.read_at <= model.apply_at"
+    parallelism: int = 1  # trials at a time: what of a shared cluster is taken
+    max_failed: int | None = None  # more failed trials than this end the sweep; without it the others always go on

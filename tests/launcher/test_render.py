@@ -65,9 +65,16 @@ _FULL = dataclasses.replace(
     annotations={"vidjobs/commit": "a" * 40, "vidjobs/version": "0.1.0"},
 )
 _SHARED = dataclasses.replace(_PLAIN, run="quick-prepare-abcdef", verb="prepare", shards=4)
+_SWEEP = dataclasses.replace(
+    _PLAIN,
+    argv=(*_PLAIN.argv, "--trials", "/vidjobs/conf/trials.jsonl"),
+    trials='["model.read_at","train.lr"]\n[0,0.001]\n[0,null]\n[1,"$(HOME)"]\n',
+    parallelism=2,
+    max_failed=1,
+)
 
 
-@pytest.mark.parametrize(("name", "spec"), [("plain", _PLAIN), ("full", _FULL), ("shards", _SHARED)])
+@pytest.mark.parametrize(("name", "spec"), [("plain", _PLAIN), ("full", _FULL), ("shards", _SHARED), ("sweep", _SWEEP)])
 def test_the_manifest_is_this_to_the_byte(name: str, spec: JobSpec) -> None:
     """A change here is a change of every job; look at it, then write the file anew from `to_yaml(render(spec))`."""
     assert to_yaml(render(spec)) == (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")
