@@ -24,7 +24,7 @@ from trainer.distributed import World
 from trainer.errors import ConfFault, DataError, Fault
 from trainer.evaluation import Predictions, predict, selected
 from trainer.model_rules import weights_faults
-from trainer.models.weights import create_for, load_init, local_path, read_tensors
+from trainer.models.weights import create_for, load_init, local_path, notes, read_tensors
 from trainer.preflight import fit_workers
 from trainer.prepare import ensure_cache
 from trainer.run_folder import RunFolder
@@ -99,7 +99,9 @@ class Scorer:
         faults = weights_faults(self.config, fields, self.clips.classes) if fields.get("format") == FORMAT else []
         if faults:
             raise ConfFault(faults)
-        load_init(model, init, head="keep")
+        report = load_init(model, init, head="keep")
+        if self.world.rank == 0:
+            print("".join(f"{note}\n" for note in notes(self.config, report)), end="", flush=True)
         return self.compute.prepare(model.eval()), fields
 
     def predict(self, model: nn.Module, stop: Callable[[], bool] | None = None) -> Predictions:
