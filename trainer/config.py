@@ -96,7 +96,7 @@ class TrainConf:
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     lr_scaling: Literal["none", "linear"] = "none"  # linear: lr times the number of processes
-    lr_of: dict[str, float] = field(default_factory=dict)  # lr multiplier by the start of a parameter's name: {fc8: 10}; longest wins
+    lr_of: dict[str, float] = field(default_factory=dict)  # lr multiplier by a start of parameters' names: {fc8: 10}; longest wins, 0 stays
     bias_lr: float = 1.0  # lr multiplier of biases
     bias_decay: bool = True  # weight decay of biases, too
     weight_decay: float = 0.0
@@ -109,7 +109,7 @@ class TrainConf:
     gamma: float = 0.1
     warmup_steps: int = 0  # optimizer steps of linear warm-up
     warmup_epochs: float = 0.0  # the same in epochs; the longer of both holds
-    warmup_lr: float = 0.0  # where the warm-up starts
+    warmup_lr: float = 0.0  # where the warm-up starts; 0 = at one of its equal steps
     clip_grad: float = 0.0  # greatest L2 norm of all gradients together; 0 = no limit
     freeze_norm: bool = False  # BatchNorm statistics stay as they were loaded
     seed: int = 1

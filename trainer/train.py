@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -243,6 +244,8 @@ def _validate(run: Run) -> dict[str, float]:
     except TryAgain:
         _save_and_stop(run)
     scores = found.scores(run.config.test.threshold, multi_label=run.clips.multi_label, combine=run.config.eval.combine)
+    if not math.isfinite(found.loss):
+        run.recorder.say("warning: the validation loss is not finite; the weights grow, or BatchNorm has seen too few clips yet")
     run.recorder.record("val", found.loss, epoch=run.position.epoch, step=run.position.step, **scores)
     return {"loss": found.loss, **scores}
 
@@ -265,6 +268,8 @@ def _end_epoch(run: Run, metrics: dict[str, float]) -> None:
 
 
 def _better(value: float, best: float | None, select: str) -> bool:
+    if not math.isfinite(value):  # nothing would be better than it
+        return False
     if best is None:
         return True
     return value < best if select == "loss" else value > best
