@@ -257,8 +257,15 @@ def _entry(clip: Clip, file: Path, video: Video, *, source: str, how: Reading) -
         seekable=video.seekable,
         variable_rate=video.variable_rate,
         longer=video.promised - clip.first if clip.frames and video.promised - clip.first > clip.frames else 0,
-        note="; ".join(part for part in (rates, video.note) if part),
+        note="; ".join(part for part in (rates, _lack(clip, video), video.note) if part),
     )
+
+
+def _lack(clip: Clip, video: Video) -> str:
+    """A file without an annotated length that was cut off where no decoder stumbles: its header tells."""
+    promised = video.promised - clip.first
+    cut = not clip.frames and not video.fault and 0 < video.found < promised
+    return f"it holds {video.found} of the {promised} frames that its header promises" if cut else ""
 
 
 def frames_folder(video: Path) -> Path:

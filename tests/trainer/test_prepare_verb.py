@@ -123,6 +123,17 @@ def test_tinyvirat_is_read_from_its_frames_alone(made_set: Path, tmp_path: Path)
     }
 
 
+def test_a_video_that_was_cut_off_is_named(class_folders: Path, shared: Path, tmp_path: Path) -> None:
+    """No annotation says how long it was, and no decoder stumbles: its header does."""
+    root = Path(shutil.copytree(class_folders, tmp_path / "set"))
+    whole = (shared / "real" / "videos" / "test.avi").read_bytes()
+    (root / "Run" / "cut.avi").write_bytes(whole[:200_000])
+    splits = run(config_of(root), tmp_path / "p")["splits"]
+    assert isinstance(splits, dict)
+    (named,) = [item for split in splits.values() for item in split["noted"]]
+    assert (Path(named["id"]).stem, named["problem"]) == ("cut", "it holds 107 of the 164 frames that its header promises")
+
+
 def shard(config: Config, folder: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One shard, as its pod runs it."""
     monkeypatch.setenv("JOB_COMPLETION_INDEX", str(number))
