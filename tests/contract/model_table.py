@@ -224,7 +224,8 @@ def summary(cost: Cost = count) -> str:
         parameters, gmacs = cost(row)
         names = ", ".join(f"`{record['name']}`" for record in weights(row)[:2])
         more = f" and {len(weights(row)) - 2} more" if len(weights(row)) > 2 else ""
-        link = next((f"[{name}](conf/{name})" for name in sorted(runs(row), key=len)), "")  # the plain recipe has the shortest name
+        recipes = sorted(runs(row), key=lambda name: ("/" not in name, len(name)))  # a system's plain recipe has the shortest name
+        link = next((f"[{name}](conf/{name})" for name in recipes), "")
         lines.append(f"| {row.title} | {_millions(parameters)} | {_gmacs(gmacs)} | {row.clip} | {names}{more} | {link} |")
     return "\n".join(lines)
 
