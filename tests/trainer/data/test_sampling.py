@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.sampling import clip_indices, draw, last_start, order, permutation, share
+from trainer.data.sampling import (
+    clip_indices,
+    draw,
+    even_times,
+    every_start,
+    last_start,
+    order,
+    permutation,
+    resample,
+    share,
+    span_of,
+    uniform_starts,
+)
 from trainer.data.splits import split_validation
 
 SEEDS = st.integers(0, 2**31)
@@ -99,3 +111,93 @@ def test_validation_is_seeded_and_close_to_its_fraction() -> None:
     assert val.tolist() != split_validation(labels, 26, fraction=0.1, seed=23)[1].tolist()
     assert 200 <= len(val) < 320
     assert len(split_validation(labels, 26, fraction=0.0, seed=22)[1]) == 0
+
+
+@given(total=st.integers(1, 100), frames=st.integers(1, 20), stride=st.integers(1, 4), start=st.integers(0, 99), loop=st.booleans())
+def test_a_clip_stays_in_its_video(total: int, frames: int, stride: int, start: int, loop: bool) -> None:
+    """Every stride-th frame; past the end the last one repeats, or it goes on from the clip's own start."""
+    indices = clip_indices(total, frames, min(start, total - 1), stride=stride, loop=loop).tolist()
+    first = min(start, total - 1)
+    whole = [first + place * stride for place in range(frames)]
+    assert indices == [n if n < total else first + (n - first) % (total - first) if loop else total - 1 for n in whole]
+
+
+@given(total=st.integers(1, 300), span=st.integers(1, 64), clips=st.integers(1, 12))
+def test_uniform_starts_cover_both_ends(total: int, span: int, clips: int) -> None:
+    """floor(i * (N - L) / (clips - 1)): as many as were asked for, the first and the last whole clip among them; one is the centre."""
+    starts = uniform_starts(total, span, clips).tolist()
+    assert len(starts) == clips
+    if clips == 1:
+        assert starts == [max(total // 2 - span // 2, 0)]
+    else:
+        assert (starts[0], starts[-1]) == (0, max(total - span, 0))
+        assert starts == [i * max(total - span, 0) // (clips - 1) for i in range(clips)]
+    assert all(0 <= start <= max(total - span, 0) for start in starts)
+
+
+@given(total=st.integers(1, 300), span=st.integers(1, 64), step=st.integers(0, 40))
+def test_every_start_leaves_no_frame_out(total: int, span: int, step: int) -> None:
+    """Step 0: windows side by side, the rest at the end is one too. A step: all whole windows, as many as a video has."""
+    starts = every_start(total, span, step).tolist()
+    if step == 0:
+        assert starts == list(range(0, total, span))
+    else:
+        assert starts == list(range(0, max(total - span, 0) + 1, step))
+
+
+def test_windows_of_the_two_stream_system() -> None:
+    """arange((seq_len // 2) * gap, n - (seq_len // 2) * gap - 1, frame_step) are centres; ours begin half a window earlier."""
+    frames, seq_len, gap, frame_step = 100, 5, 2, 6
+    half = seq_len // 2 * gap
+    centres = np.arange(half, frames - half - 1, frame_step)
+    starts = every_start(frames, span_of(seq_len, gap), frame_step)
+    assert (starts + half).tolist()[: len(centres)] == centres.tolist()
+    assert len(starts) <= len(centres) + 1
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 150), seed=SEEDS, shuffle=st.booleans())
+def test_an_epoch_of_a_size_takes_every_clip_equally_often(n: int, size: int, seed: int, shuffle: bool) -> None:
+    """Every clip once before any twice; repeats have numbers of their own; a small one is the beginning of the whole order."""
+    numbers = order(n, seed=seed, epoch=2, shuffle=shuffle, size=size)
+    assert len(set(numbers.tolist())) == len(numbers) == size
+    counts = np.bincount(numbers % n, minlength=n)
+    assert counts.max() - counts.min() <= 1
+    assert (numbers // n).tolist() == [place // n for place in range(size)]
+    assert numbers[:n].tolist() == order(n, seed=seed, epoch=2, shuffle=shuffle)[:size].tolist()
+
+
+@given(rate=st.floats(1, 120), fps=st.floats(1, 120), frames=st.integers(1, 200))
+def test_resampling_keeps_the_duration_and_the_order(rate: float, fps: float, frames: int) -> None:
+    """Each kept frame is the one shown at (k + 1/2) / fps, never more than half a kept frame away in time."""
+    times = even_times(frames, rate) + 3.5
+    shown = resample(times, fps)
+    assert len(shown) == max(round((frames - 1) / rate * fps + (fps / rate if frames > 1 else 0)), 1)
+    assert (np.diff(shown) >= 0).all()
+    assert shown.min() >= 0
+    assert shown.max() < frames
+    moments = 3.5 + (np.arange(len(shown)) + 0.5) / fps
+    assert (times[shown] <= moments).all()
+    assert all(last == frames - 1 or times[last + 1] > moment for last, moment in zip(shown.tolist(), moments.tolist(), strict=True))
+
+
+def test_resampling_follows_time_stamps() -> None:
+    """The same rate changes nothing; a frame that is shown for long comes often; halves and doubles are even."""
+    for fps in (6, 25, 29.97, 30, 2160 / 77):
+        assert resample(np.round(even_times(60, fps), 3), fps).tolist() == list(range(60))
+    assert resample(even_times(8, 30), 15).tolist() == [1, 3, 5, 7]
+    assert resample(even_times(3, 25), 50).tolist() == [0, 0, 1, 1, 2, 2]
+    assert resample(np.array([0.0, 0.1, 0.6, 0.7]), 10).tolist() == [0, 1, 1, 1, 1, 1, 2, 3]
+
+
+@given(labels=LABELS, fraction=st.floats(0.01, 0.5), seed=SEEDS, groups=st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=60))
+def test_validation_never_parts_a_group(labels: list[list[int]], fraction: float, seed: int, groups: list[str]) -> None:
+    """Clips of one recording are all in training or all in validation; no class loses all of its recordings alone."""
+    _, val = split_validation(labels, 5, fraction=fraction, seed=seed, groups=groups[: len(labels)])
+    held = set(val.tolist())
+    for group in "abc":
+        sides = {clip in held for clip in range(len(labels)) if groups[clip] == group}
+        assert len(sides) <= 1
+    without = split_validation(labels, 5, fraction=fraction, seed=seed)
+    assert [part.tolist() for part in split_validation(labels, 5, fraction=fraction, seed=seed, groups=[""] * len(labels))] == [
+        part.tolist() for part in without
+    ]
