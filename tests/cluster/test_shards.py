@@ -30,13 +30,13 @@ def test_a_prepare_of_three_shards_loses_one_pod_and_ends_whole(lab: Lab) -> Non
     lost = next(pod for pod in lab.researcher.pods(run) if pod["metadata"]["annotations"][INDEX] == "1")["metadata"]["name"]
     kubectl("delete", "pod", lost, f"--namespace={lab.researcher.namespace}", "--wait=false")
 
-    lab.wait_for(run, lambda status: status["phase"] == "succeeded", seconds=300)
+    log = lab.researcher.vidjobs("logs", run, "--follow", "--all-pods", seconds=300)
+    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
     job = get("job", run, f"--namespace={lab.researcher.namespace}")
     assert (job["spec"]["completionMode"], job["spec"]["backoffLimitPerIndex"]) == ("Indexed", 2)
     assert job["status"]["completedIndexes"] == "0-2"
     assert lost not in {pod["metadata"]["name"] for pod in lab.researcher.pods(run)}
     assert len(started["pods"]) <= SHARDS
-    log = lab.researcher.vidjobs("logs", run, "--all-pods")
     assert all(f"shard {index} of {SHARDS}: " in log for index in range(SHARDS))
     assert log.count("putting the whole together") == 1
 

@@ -123,6 +123,19 @@ def test_tinyvirat_is_read_from_its_frames_alone(made_set: Path, tmp_path: Path)
     }
 
 
+def test_a_flat_download_is_sorted_before_it_is_read(class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one of the shards, once; the report of all says what was done."""
+    (tmp_path / "flat").mkdir()
+    for path in sorted(class_folders.rglob("*.mp4")):
+        shutil.copy(path, tmp_path / "flat" / f"v_{path.parent.name}_g{int(path.stem[-1]) + 1:02}_c01.avi")
+    config = config_of(tmp_path / "set", organise=str(tmp_path / "flat"), shards=2)
+    for number in (1, 0):
+        shard(config, tmp_path / "p", number, monkeypatch)
+    report = json.loads((tmp_path / "p" / "prepare.json").read_text())
+    assert report["done"][0].startswith("organise: 8 linked")
+    assert sum(split["cached"] for split in report["splits"].values()) == 8
+
+
 def test_a_video_that_was_cut_off_is_named(class_folders: Path, shared: Path, tmp_path: Path) -> None:
     """No annotation says how long it was, and no decoder stumbles: its header does."""
     root = Path(shutil.copytree(class_folders, tmp_path / "set"))
