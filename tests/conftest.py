@@ -83,7 +83,7 @@ class Layouts:
             "kinetics": self._kinetics_frames,
             "kinetics400": self._kinetics_videos,
             "jester": self._jester,
-            "folders": self._class_folders,
+            "my_videos": self._class_folders,
             "video_list": self._video_list,
             "TinyVIRAT": self._tinyvirat,
         }
@@ -179,7 +179,7 @@ class Layouts:
 
     def _class_folders(self) -> None:
         for label, name, _ in self._ucf_names():
-            self._encode(self.root / "folders" / self.UCF[label] / f"{name}.mp4", label, name, fps=25)
+            self._encode(self.root / "my_videos" / self.UCF[label] / f"{name}.mp4", label, name, fps=25)
 
     def _video_list(self) -> None:
         rows: dict[str, list[str]] = {"train": ["org_video,label"], "test": ["org_video,label"]}
