@@ -49,7 +49,8 @@ class Ffmpeg:
         head = [self._program, "-nostdin", "-hide_banner", "-v", "error", "-max_error_rate", "1", "-y", "-threads", "1"]
         code, said = self._run([*head, "-i", f"file:{source.absolute()}", *options, "-threads", "1", output], folder)
         if any(word in line for line in said for word in _FULL) and code:
-            raise CannotWrite(f"ffmpeg cannot write below {folder.parent}: {said[-1]}", hint="free space there, or write elsewhere")
+            place = folder.parent if folder.suffix == ".part" else folder
+            raise CannotWrite(f"ffmpeg cannot write in {place}: {said[-1]}", hint="free space there, or write elsewhere")
         if code:
             raise NothingMade(said[0] if said else f"ffmpeg ended with {code}")
         return said[0] if said else ""
