@@ -91,9 +91,14 @@ def test_the_trainer_takes_the_argv_that_the_launcher_writes(tmp_path: Path) -> 
 
 
 def test_the_job_fails_at_once_on_exactly_the_codes_that_no_retry_mends() -> None:
-    """podFailurePolicy and trainer/errors.py name the same numbers; 75 and a bug's 70 count as retries."""
-    listed = re.search(r"values: \[([\d, ]+)\]", (TEMPLATES / "job.yaml.j2").read_text())
-    assert listed is not None
-    final = {errors.ConfFault, errors.DataError, errors.CannotWrite, errors.Diverged}
-    assert {int(code) for code in listed[1].split(",")} == {error.exit_code for error in final}
-    assert errors.TryAgain.exit_code not in {error.exit_code for error in final}
+    """podFailurePolicy and trainer/errors.py name the same numbers; 75 and a bug's 70 count as retries.
+
+    Of a sweep some end their trial and one the whole Job; without one all of them end the Job.
+    """
+    lists = re.findall(r"values: \[([\d, ]+)\]", (TEMPLATES / "job.yaml.j2").read_text())
+    of_trial, of_all_trials, of_job = ({int(code) for code in listed.split(",")} for listed in lists)
+    final = {error.exit_code for error in (errors.ConfFault, errors.DataError, errors.CannotWrite, errors.Diverged)}
+    assert of_job == final
+    assert of_trial | of_all_trials == final
+    assert not of_trial & of_all_trials
+    assert errors.TryAgain.exit_code not in final
