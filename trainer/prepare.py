@@ -12,7 +12,7 @@ import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -310,7 +310,7 @@ def run(config: Config, folder: RunFolder) -> None:
     with Stop().listening():  # SIGTERM: what is written so far stays, and a retry goes on from there
         done = steps.first(config, folder, share, say)
         if share.whole:
-            _finish(config, folder, done, say)
+            _finish(config, folder, done, say=say, made={})
         else:
             _share(config, folder, share, done, say=say)
 
@@ -319,22 +319,22 @@ def _share(config: Config, folder: RunFolder, share: Share, done: list[str], *, 
     """One shard's work; the last one to finish does what the whole needs. What is broken is for that one to tell: the others go on."""
     began = time.monotonic()
     share.begin(folder)
-    steps.run(config, share, say)
+    made = {name: step.made for name, step in steps.run(config, share, say).items()}
     build_part(config, cache_folder(config, folder.whole), share, say)
-    share.finish(folder, time.monotonic() - began)
+    share.finish(folder, made, time.monotonic() - began)
     with locked(folder.root / ".prepare.lock", say):
         missing = share.missing(folder)
         if missing:
             say(f"prepare: this share is done; still at work or to come: shards {', '.join(map(str, missing))}")
         elif not folder.done.exists():
             say("prepare: the last share is done; putting the whole together")
-            _finish(config, folder, done, say)
+            _finish(config, folder, done, say=say, made=share.made(folder))
 
 
-def _finish(config: Config, folder: RunFolder, done: list[str], say: Say) -> None:
-    """Everything that is not there yet, the report, and the refusal of what is broken."""
+def _finish(config: Config, folder: RunFolder, done: list[str], *, say: Say, made: Mapping[str, int]) -> None:
+    """Everything that is not there yet, the report, and the refusal of what is broken. `made`: outputs of each step, by the shards."""
     cache = cache_folder(config, folder.whole)
-    reports = steps.run(config, WHOLE, say)
+    reports = {name: replace(step, made=step.made + made.get(name, 0)) for name, step in steps.run(config, WHOLE, say).items()}
     done = done + steps.last(config, say)
     report = build(config, cache, say, recheck=True)
     measured = stats.of_training(cache) if config.prepare.stats else None

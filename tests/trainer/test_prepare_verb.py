@@ -173,7 +173,10 @@ def test_shards_together_make_what_one_process_makes(class_folders: Path, tmp_pa
     jpgs = {path.relative_to(tmp_path / "frames"): path.read_bytes() for path in (tmp_path / "frames").rglob("*.jpg")}
     assert jpgs == {path.relative_to(tmp_path / "alone-frames"): path.read_bytes() for path in (tmp_path / "alone-frames").rglob("*.jpg")}
     report = json.loads((folder / "prepare.json").read_text())
-    assert (report["steps"]["frames"]["videos"], report["steps"]["frames"]["made"]) == (8, 0)
+    assert (report["steps"]["frames"]["videos"], report["steps"]["frames"]["made"]) == (
+        8,
+        5,
+    )  # the second attempt of shard 0 found its three
     assert report["stats"]["frames"] == report["splits"]["train"]["frames"]
     before = (folder / "DONE.json").stat().st_mtime_ns
     shard(config, folder, 1, monkeypatch)  # its pod was evicted between its last write and its end

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,9 +73,15 @@ class Share:
         """Not done (any more): also when a run is started again."""
         self.mark(folder).unlink(missing_ok=True)
 
-    def finish(self, folder: RunFolder, seconds: float) -> None:
-        """Done. Raises CannotWrite."""
-        folder.write_text(self.mark(folder), json.dumps({"shard": self.shard, "shards": self.shards, "seconds": round(seconds, 1)}) + "\n")
+    def finish(self, folder: RunFolder, made: Mapping[str, int], seconds: float) -> None:
+        """Done; `made`: outputs of each step. Raises CannotWrite."""
+        facts = {"shard": self.shard, "shards": self.shards, "made": dict(made), "seconds": round(seconds, 1)}
+        folder.write_text(self.mark(folder), json.dumps(facts) + "\n")
+
+    def made(self, folder: RunFolder) -> Counter[str]:
+        """Outputs of each step that all shards together made."""
+        marks = [json.loads(Share(shard, self.shards).mark(folder).read_text()) for shard in range(self.shards)]
+        return sum((Counter[str](mark["made"]) for mark in marks), Counter[str]())
 
     def named(self, say: Say) -> Say:
         """Lines with the shard before them: the logs of all pods are read together."""
