@@ -50,6 +50,14 @@ class PodStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IndexStatus:
+    """One of the pods that have an index of their own, its attempts together."""
+
+    phase: Phase
+    cause: str = ""  # one line
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStatus:
     """What a run does and, when it does not run or failed, why and what to do."""
 
@@ -59,6 +67,7 @@ class RunStatus:
     fix: str = ""  # one line: the next step
     pods: tuple[PodStatus, ...] = ()  # oldest first
     termination: Mapping[str, Any] = field(default_factory=dict)  # the trainer's JSON: cause, step, checkpoint
+    indexes: Mapping[int, IndexStatus] = field(default_factory=dict)  # of trials and shards those that have started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +164,19 @@ class Backend(Protocol):
         ...
 
     def logs(
-        self, record: RunRecord, *, follow: bool = False, since_s: int | None = None, tail: int | None = None, all_pods: bool = False
+        self,
+        record: RunRecord,
+        *,
+        follow: bool = False,
+        since_s: int | None = None,
+        tail: int | None = None,
+        all_pods: bool = False,
+        index: int | None = None,
     ) -> Iterator[LogLine]:
-        """Lines of the newest pod (or all), oldest first; with `follow` until the run has ended, pods found as they come."""
+        """Lines of the newest pod (or all), oldest first; with `follow` until the run has ended, pods found as they come.
+
+        `index`: only pods of this trial or shard.
+        """
         ...
 
     def files(self, record: RunRecord) -> AbstractContextManager[Files]:

@@ -106,10 +106,10 @@ def test_status_says_how_many_shards_are_done() -> None:
     spec = {"completionMode": "Indexed", "completions": 3, "backoffLimitPerIndex": 2}
     job: dict[str, Any] = {"metadata": {"name": "r"}, "spec": spec, "status": {}}
     status = run_status("r", Facts(job=job, pods=[_pod(0, "Succeeded"), _pod(1, "Running"), _pod(2, "Running")]))
-    assert (status.phase, status.cause) == (Phase.RUNNING, "1 of 3 shards are done, 2 run")
+    assert (status.phase, status.cause) == (Phase.RUNNING, "1 of 3 shards done, 2 run")
     failed = _pod(1, "Failed")
     failed["status"]["containerStatuses"][0]["state"]["terminated"] |= {"exitCode": 74, "reason": "Error"}
     job["status"] = {"failedIndexes": "1", "conditions": [{"type": "Failed", "status": "True", "reason": "FailedIndexes"}]}
     status = run_status("r", Facts(job=job, pods=[_pod(0, "Succeeded"), failed, _pod(2, "Succeeded")]))
     assert status.phase is Phase.FAILED
-    assert status.cause.startswith("shards 1 used up their attempts")
+    assert status.cause.startswith("1 of 3 shards failed (1), the last: ")

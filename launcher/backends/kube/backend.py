@@ -21,6 +21,7 @@ from launcher.spec import CodePin
 
 _WORKPLACE = "/vidjobs"
 
+_NOT_DONE = "status.phase!=Succeeded"
 
 class KubeBackend:
     """See `Backend`. Nothing is contacted before the first method that needs it."""
@@ -62,18 +63,25 @@ class KubeBackend:
         return run_status(record.run, Facts(job=job, pods=pods, events=events, claims=causes.Claims(found=claims, events=events)))
 
     def list_runs(self) -> list[RunStatus]:
-        """Newest first; without events, so causes are shorter than `status` gives."""
+        """Newest first; without events, so causes are shorter than `status` gives, and without the pods that ended well."""
         jobs = self.client.list("Job", labels=pod_of.RUN_LABEL).items
         pods: dict[str, list[Object]] = defaultdict(list)
-        for pod in self.client.list("Pod", labels=pod_of.RUN_LABEL).items:
+        for pod in self.client.list("Pod", labels=pod_of.RUN_LABEL, fields=_NOT_DONE).items:
             pods[pod["metadata"]["labels"][pod_of.RUN_LABEL]].append(pod)
         jobs.sort(key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
         return [run_status(name, Facts(job=job, pods=pods[name])) for job in jobs for name in [str(job["metadata"]["name"])]]
 
     def logs(
-        self, record: RunRecord, *, follow: bool = False, since_s: int | None = None, tail: int | None = None, all_pods: bool = False
+        self,
+        record: RunRecord,
+        *,
+        follow: bool = False,
+        since_s: int | None = None,
+        tail: int | None = None,
+        all_pods: bool = False,
+        index: int | None = None,
     ) -> Iterator[LogLine]:
-        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail)
+        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index)
         return reader.follow(all_pods=all_pods) if follow else reader.read(all_pods=all_pods)
 
     @contextlib.contextmanager
@@ -115,9 +123,13 @@ class KubeBackend:
         return doctor.examine(self.client)
 
     def _objects(self, run: str) -> tuple[Object | None, list[Object]]:
-        """The Job first: pods seen afterwards are never fewer than its status says."""
+        """The Job first: pods seen afterwards are never fewer than its status says.
+
+        Of many indexes the Job itself names those that are done; a thousand ended pods are not asked for.
+        """
         job = self.client.find("Job", run)
-        return job, pod_of.oldest_first(self.client.list("Pod", labels=pod_of.of_job(run)).items)
+        fields = _NOT_DONE if pod_of.indexed(job) else ""
+        return job, pod_of.oldest_first(self.client.list("Pod", labels=pod_of.of_job(run), fields=fields).items)
 
     def _events(self, name: str) -> list[Object]:
         return self.client.list("Event", fields=f"involvedObject.name={name}").items

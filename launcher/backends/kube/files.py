@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +46,19 @@ class PodFiles:
         """Hex digest, computed in the pod."""
         return b"".join(self._run("sha256", path=_checked(path))).decode().strip()
 
+    def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
+        """Each file as a line [path, bytes], then its bytes."""
+        answer = b"".join(self._run("gather", patterns=list(patterns), limit=limit))
+        found: dict[str, bytes] = {}
+        at = 0
+        while at < len(answer):
+            line = answer[at : answer.index(b"\n", at)]
+            path, size = json.loads(line)
+            at += len(line) + 1
+            found[path] = answer[at : at + size]
+            at += size
+        return found
+
     def remove_all(self) -> None:
         """The folder and everything in it; a folder that is not there is fine."""
         for _ in self._run("remove"):
@@ -74,6 +87,9 @@ class FoundFiles:
 
     def sha256(self, path: str) -> str:
         return self._asked(lambda files: files.sha256(path))
+
+    def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
+        return self._asked(lambda files: files.gather(patterns, limit))
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         """When the connection breaks, the reader asks again for what is missing, and may then be answered by another pod."""

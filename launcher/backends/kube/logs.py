@@ -15,6 +15,7 @@ from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Listing, Object
 from launcher.backends.kube.container_log import SILENCE_S, ContainerLog, Start
 from launcher.errors import ClusterError
+from launcher.indexes import parse_ranges
 
 _WATCH_S = 10  # how long to wait for news of the run's pods before looking at the Job again
 _PATIENCE_S = 600.0  # how long a follow survives an API server that is away
@@ -32,6 +33,7 @@ class JobLogs:
     run: str
     since_s: int | None = None
     tail: int | None = None
+    index: int | None = None  # only pods of this trial or shard
     silence_s: float = SILENCE_S
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -62,7 +64,17 @@ class JobLogs:
         return Start(since=since, tail=self.tail)
 
     def _list(self) -> Listing:
-        return self.client.list("Pod", labels=pod_of.of_job(self.run))
+        return self.client.list("Pod", labels=self._labels)
+
+    @property
+    def _labels(self) -> str:
+        return pod_of.of_job(self.run, self.index)
+
+    def _ended(self, job: Object | None) -> bool:
+        """No pod will come any more: the Job has ended, or the index that is wanted."""
+        said = (job or {}).get("status", {})
+        over = parse_ranges(said.get("completedIndexes", "")) + parse_ranges(said.get("failedIndexes", ""))
+        return bool(pod_of.job_ended(job)) or self.index in over
 
     def _as_they_come(self, *, all_pods: bool) -> Iterator[tuple[Object, Start]]:
         """Each pod once, with where to begin: the newest (or all) of those already there, then every later one from its start."""
@@ -70,7 +82,7 @@ class JobLogs:
         listing = self._list()  # the first question is asked without patience: a wrong login or server shows at once
         start = self._start()
         while not self._stop.is_set():
-            ended = pod_of.job_ended(self._patiently(lambda: self.client.find("Job", self.run)))
+            ended = self._ended(self._patiently(lambda: self.client.find("Job", self.run)))
             listing = self._patiently(self._list)  # after the Job: an ended Job gets no more pods
             fresh = [pod for pod in pod_of.oldest_first(listing.items) if pod_of.uid(pod) not in seen]
             if fresh:
@@ -115,7 +127,7 @@ class JobLogs:
     def _wait(self, version: str) -> None:
         """Until a pod of the run changes, or some seconds."""
         try:
-            for _ in self.client.watch("Pod", version=version, labels=pod_of.of_job(self.run), timeout_s=_WATCH_S):
+            for _ in self.client.watch("Pod", version=version, labels=self._labels, timeout_s=_WATCH_S):
                 return
         except ClusterError as error:
             if not error.transient:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from launcher.render import TRIALS_ANNOTATION
+
 Object = dict[str, Any]
 
 TRAINER = "trainer"
 RUN_LABEL = "vidjobs/run"
-_INDEX = "batch.kubernetes.io/job-completion-index"
+INDEX = "batch.kubernetes.io/job-completion-index"
 
 
-def of_job(run: str) -> str:
-    """Label selector of the pods that the Job controller made for a run (not of helper pods)."""
-    return f"batch.kubernetes.io/job-name={run}"
+def of_job(run: str, index: int | None = None) -> str:
+    """Label selector of the pods that the Job controller made for a run (not of helper pods), or for one of its indexes."""
+    return f"batch.kubernetes.io/job-name={run}" + ("" if index is None else f",{INDEX}={index}")
 
 
 def name(pod: Mapping[str, Any]) -> str:
@@ -27,7 +29,7 @@ def uid(pod: Mapping[str, Any]) -> str:
 
 def oldest_first(pods: Sequence[Object]) -> list[Object]:
     """By creation; pods of one second by completion index, the lowest last: "the newest pod" of an Indexed Job is index 0's."""
-    return sorted(pods, key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), -_index(pod)))
+    return sorted(pods, key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), -index(pod)))
 
 
 def over(pod: Mapping[str, Any]) -> bool:
@@ -104,12 +106,16 @@ def job_ended(job: Mapping[str, Any] | None) -> str:
     return "suspended" if job.get("spec", {}).get("suspend") else ""
 
 
-def shards(job: Mapping[str, Any]) -> int:
-    """Pods that each do a share of the run; 1 for nearly all Jobs."""
-    spec = job.get("spec", {})
-    return int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1
+def indexed(job: Mapping[str, Any] | None) -> bool:
+    """Whether its pods are trials or shards: each has an index of its own, and is tried again by itself."""
+    return "backoffLimitPerIndex" in (job or {}).get("spec", {})
 
 
-def _index(pod: Mapping[str, Any]) -> int:
-    text = pod["metadata"].get("annotations", {}).get(_INDEX, "0")
+def word(job: Mapping[str, Any]) -> str:
+    """What they are."""
+    return "trials" if TRIALS_ANNOTATION in job["spec"].get("template", {}).get("metadata", {}).get("annotations", {}) else "shards"
+
+
+def index(pod: Mapping[str, Any]) -> int:
+    text = pod["metadata"].get("annotations", {}).get(INDEX, "0")
     return int(text) if text.isdigit() else 0

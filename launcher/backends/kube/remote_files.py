@@ -1,6 +1,7 @@
 """Runs inside the pod, as `python -I -c THIS REQUEST`: lists, reads, hashes and removes files below one folder. Standard library only.
 
-The request is one JSON object: {"do", "root", "path"?, "offset"?, "length"?}. The launcher reads this file as text, it never imports it.
+The request is one JSON object: {"do", "root", "path"?, "offset"?, "length"?, "patterns"?, "limit"?}. The launcher reads this file as
+text, it never imports it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import sys
 from pathlib import Path
 
 
-def main(*, do: str, root: str, path: str = "", offset: int = 0, length: int = 0) -> None:
+def main(*, do: str, root: str, path: str = "", offset: int = 0, length: int = 0, patterns: tuple[str, ...] = (), limit: int = 0) -> None:
     if do == "list":
         listing(root)
+    elif do == "gather":
+        gather(root, patterns, limit)
     elif do == "remove":
         if Path(root).is_dir() and not Path(root).is_symlink():
             shutil.rmtree(root)
@@ -37,6 +40,22 @@ def listing(root: str) -> None:
                 continue  # it went away meanwhile
             if stat.S_ISREG(info.st_mode):
                 say(json.dumps([path.relative_to(root).as_posix(), info.st_size, info.st_mtime_ns]) + "\n")
+
+
+def gather(root: str, patterns: tuple[str, ...], limit: int) -> None:
+    """Of each file that matches a line [path, bytes], then its last bytes; one that is a link or goes away meanwhile is left out."""
+    names = {path.relative_to(root).as_posix() for pattern in patterns for path in Path(root).glob(pattern)}
+    for name in sorted(names):
+        try:
+            fd = below(root, name)
+        except (OSError, ValueError):
+            continue
+        with os.fdopen(fd, "rb") as file:
+            file.seek(max(0, os.fstat(fd).st_size - limit))
+            data = file.read(limit)
+        sys.stdout.write(json.dumps([name, len(data)]) + "\n")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
 
 
 def below(root: str, path: str) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.backend_base import Phase, PodStatus, RunStatus
+from launcher.backend_base import IndexStatus, Phase, PodStatus, RunStatus
 from launcher.backends.kube import causes
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.causes import NOTHING, Cause, Claims
 from launcher.backends.kube.pods import Object
+from launcher.indexes import failure, parse_ranges, summary
 
 CANCELLED = "vidjobs/cancelled"  # annotation of the Job: when `vidjobs cancel` was typed
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -31,7 +32,36 @@ def run_status(run: str, facts: Facts) -> RunStatus:
     pods = pod_of.oldest_first(facts.pods)
     phase, cause = _phase(run, facts, pods)
     said = next((message for message in map(causes.termination, reversed(pods)) if message), {})
-    return RunStatus(run=run, phase=phase, cause=cause.text, fix=cause.fix, pods=tuple(map(_pod, pods)), termination=said)
+    return RunStatus(
+        run=run,
+        phase=phase,
+        cause=cause.text,
+        fix=cause.fix,
+        pods=tuple(map(_pod, pods)),
+        termination=said,
+        indexes=indexes_of(run, facts),
+    )
+
+
+def indexes_of(run: str, facts: Facts) -> dict[int, IndexStatus]:
+    """What each trial or shard does, as far as it has begun: the Job knows those that are done, their pods tell of the others."""
+    job = facts.job
+    if job is None or not pod_of.indexed(job):
+        return {}
+    said = job.get("status", {})
+    found = {number: IndexStatus(phase=Phase.SUCCEEDED) for number in parse_ranges(said.get("completedIndexes", ""))}
+    failed = set(parse_ranges(said.get("failedIndexes", "")))
+    found |= {number: IndexStatus(phase=Phase.FAILED) for number in failed}
+    for pod in pod_of.oldest_first(facts.pods):
+        number, phase = pod_of.index(pod), _pod_phase(pod)
+        if phase is Phase.FAILED:
+            phase = Phase.FAILED if number in failed or pod_of.job_ended(job) == "failed" else Phase.RETRYING
+            found[number] = IndexStatus(phase=phase, cause=causes.failure(pod, run).text)
+        elif phase is Phase.PENDING:
+            found[number] = IndexStatus(phase=phase, cause=causes.not_scheduled(pod, facts.claims).text)
+        elif number not in failed:
+            found[number] = IndexStatus(phase=phase)
+    return dict(sorted(found.items()))
 
 
 def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
@@ -43,7 +73,7 @@ def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
     if ended == "succeeded":
         return Phase.SUCCEEDED, NOTHING
     if ended == "failed":
-        return Phase.FAILED, _job_failure(run, job, pods)
+        return Phase.FAILED, _job_failure(run, facts, pods)
     if ended == "suspended":
         return _suspended(run, job, pods)
     live = pod_of.live(pods)
@@ -70,7 +100,7 @@ def _live(pod: Object, facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
     state = pod_of.container_state(pod, pod_of.main_container(pod))
     if state == "running":
         trouble = _node_trouble(pod, node)
-        return Phase.RUNNING, trouble if trouble.text else _shares(facts)
+        return Phase.RUNNING, trouble if trouble.text else _together(facts)
     if not node:
         cause = causes.not_scheduled(pod, facts.claims)
         return waiting, cause if cause.text else Cause("waits for a node")
@@ -80,14 +110,13 @@ def _live(pod: Object, facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
     return Phase.STARTING, cause if cause.text else Cause(f"node {node} prepares it (image, volumes)")
 
 
-def _shares(facts: Facts) -> Cause:
-    """How far the shards of a run are; nothing for a run of one pod."""
-    shards = pod_of.shards(facts.job or {})
-    if shards == 1:
+def _together(facts: Facts) -> Cause:
+    """How far the trials or shards of a run are; nothing for a run of one pod."""
+    job = facts.job
+    if job is None or not pod_of.indexed(job):
         return NOTHING
-    done = sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in facts.pods)
-    running = sum(pod_of.container_state(pod, pod_of.main_container(pod)) == "running" for pod in pod_of.live(list(facts.pods)))
-    return Cause(f"{done} of {shards} shards are done, {running} run")
+    name = str(job["metadata"]["name"])
+    return Cause(summary(pod_of.word(job), int(job["spec"]["completions"]), indexes_of(name, facts)))
 
 
 def _node_trouble(pod: Object, node: str) -> Cause:
@@ -115,13 +144,15 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     last = causes.failure(failed[-1], run)
     limit = job["spec"].get("backoffLimitPerIndex", job["spec"].get("backoffLimit", 6))
     attempts = int(limit) + 1
-    if pod_of.shards(job) > 1:
-        return Phase.RETRYING, Cause(f"a shard failed ({last.text}); its next attempt starts within minutes", last.fix)
+    if pod_of.indexed(job):
+        far = _together(facts).text
+        return Phase.RETRYING, Cause(f"{far}; the last that failed: {last.text}; its next attempt starts within minutes", last.fix)
     return Phase.RETRYING, Cause(f"attempt {len(failed)} of {attempts} failed ({last.text}); the next starts within minutes", last.fix)
 
 
-def _job_failure(run: str, job: Object, pods: list[Object]) -> Cause:
+def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
     """The Job's own reason, and the last pod's."""
+    job = facts.job or {}
     condition = pod_of.condition(job, "Failed") or pod_of.condition(job, "FailureTarget")
     reason = condition.get("reason", "")
     if reason == "DeadlineExceeded":
@@ -131,8 +162,10 @@ def _job_failure(run: str, job: Object, pods: list[Object]) -> Cause:
     if not failed:
         return Cause(str(condition.get("message") or reason or "failed"), f"`vidjobs logs {run}` shows what is left of its log")
     last = causes.failure(failed[-1], run)
-    if reason == "FailedIndexes":
-        return Cause(f"shards {job.get('status', {}).get('failedIndexes', '')} used up their attempts, the last: {last.text}", last.fix)
+    if reason in ("FailedIndexes", "MaxFailedIndexesExceeded"):
+        many = ", more than sweep.max_failed allows" if reason == "MaxFailedIndexesExceeded" else ""
+        text = failure(pod_of.word(job), int(job["spec"]["completions"]), indexes_of(run, facts))
+        return Cause(f"{text}{many}", f"`vidjobs sweep status {run}` says why each" if pod_of.word(job) == "trials" else last.fix)
     if reason == "BackoffLimitExceeded" and len(failed) > 1:
         return Cause(f"{len(failed)} attempts failed, the last: {last.text}", last.fix)
     return last

@@ -77,13 +77,20 @@ class LocalBackend:
         return [reader.read_status(path.parent.name) for path in sorted(folders)]
 
     def logs(
-        self, record: RunRecord, *, follow: bool = False, since_s: int | None = None, tail: int | None = None, all_pods: bool = False
+        self,
+        record: RunRecord,
+        *,
+        follow: bool = False,
+        since_s: int | None = None,
+        tail: int | None = None,
+        all_pods: bool = False,
+        index: int | None = None,
     ) -> Iterator[LogLine]:
         if reader.read_state(record.run) is None:
             raise UserError(
                 f"the log of {record.run} is gone from this machine", hint="`vidjobs fetch logs` brings the run folder's train.log"
             )
-        return reader.read_logs(record.run, follow=follow, since_s=since_s, tail=tail, all_pods=all_pods)
+        return reader.read_logs(record.run, follow=follow, since_s=since_s, tail=tail, all_pods=all_pods, index=index)
 
     def files(self, record: RunRecord) -> AbstractContextManager[Files]:
         return nullcontext(LocalFiles(Path(record.paths.root)))
@@ -142,9 +149,7 @@ class LocalBackend:
 
     def volume_files(self, claim: str, path: str) -> AbstractContextManager[Files]:
         """A folder of a claim. UserError when `path` leads out of it."""
-        root = Path(self.claim_path(claim, ""))
-        if not root.is_dir():
-            raise UserError(f'there is no claim "{claim}" on this machine: {root} does not exist')
+        root = self._claim(claim)
         folder = root / path.lstrip("/")
         if not folder.resolve().is_relative_to(root.resolve()):
             raise UserError(f'"{path}" leads out of the claim "{claim}"')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from launcher.backend_base import RemoteFile
@@ -51,6 +51,17 @@ class LocalFiles:
         """Hex digest of the whole file."""
         with os.fdopen(self._open(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
+        """Path -> content of the files that match; links are left out. ClusterError when one cannot be read."""
+        names = {path.relative_to(self._root).as_posix() for pattern in patterns for path in self._root.glob(pattern)}
+        found = {}
+        for name in sorted(names):
+            path = self._root / name
+            if path.is_file() and not path.is_symlink():
+                start = max(0, path.stat().st_size - limit)
+                found[name] = b"".join(self.read(name, start, limit))
+        return found
 
     def _open(self, path: str) -> int:
         """Step by step from the root, no step through a link."""

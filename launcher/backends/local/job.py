@@ -12,6 +12,7 @@ from typing import Any
 
 from launcher.backend_base import Manifest
 from launcher.errors import ClusterError, UserError
+from launcher.render import TRIALS_ANNOTATION
 
 TRAINER = "trainer"
 _OWN = frozenset({"HOME", "USER", "LOGNAME", "PATH"})  # this machine's stay
@@ -77,9 +78,29 @@ class LocalJob:
         return int(spec.get("backoffLimitPerIndex", spec.get("backoffLimit", 6)))
 
     @property
-    def shards(self) -> int:
-        """Pods that each do a share; here one after the other."""
+    def indexed(self) -> bool:
+        """Pods that each have an index of their own: trials of a sweep, or shards."""
+        return self.manifest["spec"].get("completionMode") == "Indexed"
+
+    @property
+    def completions(self) -> int:
+        """How many of them; 1 for nearly all jobs."""
         return int(self.manifest["spec"].get("completions", 1))
+
+    @property
+    def trials(self) -> bool:
+        """Whether they are trials of a sweep."""
+        return TRIALS_ANNOTATION in self.manifest["spec"]["template"].get("metadata", {}).get("annotations", {})
+
+    @property
+    def at_once(self) -> int:
+        """How many run beside each other: trials as the conf says; shards one after the other, since each uses all cores."""
+        return int(self.manifest["spec"].get("parallelism", 1)) if self.trials else 1
+
+    @property
+    def max_failed(self) -> int:
+        """More that failed for good than this end the job."""
+        return int(self.manifest["spec"].get("maxFailedIndexes", self.completions))
 
     @property
     def deadline_s(self) -> float | None:
@@ -91,7 +112,7 @@ class LocalJob:
         return float(self.pod_spec.get("terminationGracePeriodSeconds", 30))
 
     def failure_action(self, container: str, code: int) -> str:
-        """What the podFailurePolicy says of this exit: "FailJob", "Ignore" or "Count" (the first rule that matches decides)."""
+        """What the podFailurePolicy says of this exit, by the first rule that matches: "FailJob", "FailIndex", "Ignore" or "Count"."""
         for rule in self.manifest["spec"].get("podFailurePolicy", {}).get("rules", ()):
             codes = rule.get("onExitCodes")
             if not codes or codes.get("containerName", container) != container:

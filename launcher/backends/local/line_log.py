@@ -8,6 +8,7 @@ written.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from pathlib import Path
 from launcher.backend_base import LogLine
 
 _PIECE = 1 << 20  # bytes of one line kept in memory
+_CHUNK = 1 << 16  # bytes looked at first for the last lines of a log
+_FULL = re.compile(rb"(?<=\n)\S+ F [^\n]*\n")  # a record that ends a line
 
 
 def stamp(ns: int) -> str:
@@ -75,6 +78,21 @@ class LineReader:
         self._offset = 0
         self._held: list[bytes] = []  # pieces of a line that goes on
         self._held_time = ""
+
+    def skip_to_last(self, count: int) -> None:
+        """Begin near the end, at least `count` lines before it: a long log is not read from its start for its tail."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            size = _CHUNK
+            while size < end:
+                file.seek(end - size)
+                ends = [match.end() for match in _FULL.finditer(file.read(size))]
+                if len(ends) > count:
+                    self._offset = end - size + ends[-count - 1]
+                    return
+                size *= 4
 
     def lines(self, *, ended: bool) -> Iterator[LogLine]:
         """What was written since the last call. With `ended`, the unterminated last line too."""

@@ -42,6 +42,7 @@ class Outcome:
     cause: str = ""
     fix: str = ""
     termination: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False  # of an index: the whole job fails with it
 
     @property
     def again(self) -> bool:
@@ -57,14 +58,14 @@ def judge(job: LocalJob, ending: Ending, failures: int) -> Outcome:
     action = job.failure_action(ending.container, ending.code)
     counted = failures if action == "Ignore" else failures + 1
     cause = _cause(ending)
-    if action != "FailJob" and counted <= job.retries:
+    if not action.startswith("Fail") and counted <= job.retries:
         return Outcome(
             phase=Phase.RETRYING, failures=counted, cause=f"{cause}; retry {counted} of {job.retries}", termination=ending.termination
         )
-    if action != "FailJob" and job.retries:
+    if not action.startswith("Fail") and job.retries:
         cause = f"{cause}; all {job.retries} retries are used"
     fix = next_step(ending.code if ending.container == "trainer" else 1, job.run)
-    return Outcome(phase=Phase.FAILED, failures=counted, cause=cause, fix=fix, termination=ending.termination)
+    return Outcome(phase=Phase.FAILED, failures=counted, cause=cause, fix=fix, termination=ending.termination, whole=action == "FailJob")
 
 
 def _stopped(job: LocalJob, ending: Ending, failures: int) -> Outcome:

@@ -37,7 +37,8 @@ def read_status(run: str) -> RunStatus:
     pods = tuple(_as_lost(pod) for pod in state.pods) if lost else state.pods
     if not lost and not phase.ended:
         cause = cause or _silence(run_dir(run))
-    return RunStatus(run=run, phase=phase, cause=cause, fix=fix, pods=pods, termination=state.termination)
+    indexes = {number: each for number, each in state.indexes.items() if not lost or each.phase.ended}
+    return RunStatus(run=run, phase=phase, cause=cause, fix=fix, pods=pods, termination=state.termination, indexes=indexes)
 
 
 def _about_to_start(state: State) -> bool:
@@ -69,20 +70,23 @@ def _silence(files: RunDir) -> str:
     return f"its supervisor has not reported for {age:.0f} s: stopped, or the machine slept" if age > _SILENT_S else ""
 
 
-def read_logs(run: str, *, follow: bool, since_s: int | None, tail: int | None, all_pods: bool) -> Iterator[LogLine]:
-    """Each line once, in order, attempt after attempt; with `follow` until the run has ended."""
+def read_logs(
+    run: str, *, follow: bool, since_s: int | None, tail: int | None, all_pods: bool, index: int | None = None
+) -> Iterator[LogLine]:
+    """Each line once, in order, attempt after attempt; with `follow` until the run has ended. `index`: of that trial or shard alone."""
     since = stamp(time.time_ns() - since_s * 1_000_000_000) if since_s is not None else ""
-    for number, pod in enumerate(_pods(run, follow=follow, all_pods=all_pods)):
+    for number, pod in enumerate(_pods(run, follow=follow, all_pods=all_pods, index=index)):
         lines = _pod_lines(run, pod, follow=follow, tail=tail if number == 0 else None)
         yield from (line for line in lines if line.time >= since)
 
 
-def _pods(run: str, *, follow: bool, all_pods: bool) -> Iterator[str]:
+def _pods(run: str, *, follow: bool, all_pods: bool, index: int | None) -> Iterator[str]:
     """Names of the attempts, oldest first, from the newest (or the first) on; with `follow` also those to come."""
     seen: set[str] = set()
     while True:
         status = read_status(run)
-        names = [pod.name for pod in status.pods]
+        names = [pod.name for pod in status.pods if index is None or pod.name.startswith(f"{run}-{index}-")]
+        ended = status.phase.ended or (index is not None and index in status.indexes and status.indexes[index].phase.ended)
         fresh = [name for name in names if name not in seen]
         if not seen and not all_pods:
             seen.update(names[:-1])
@@ -90,7 +94,7 @@ def _pods(run: str, *, follow: bool, all_pods: bool) -> Iterator[str]:
         for name in fresh:
             seen.add(name)
             yield name
-        if not fresh and (not follow or status.phase.ended):
+        if not fresh and (not follow or ended):
             return
         if not fresh:
             time.sleep(_POLL_S)
@@ -99,6 +103,8 @@ def _pods(run: str, *, follow: bool, all_pods: bool) -> Iterator[str]:
 def _pod_lines(run: str, pod: str, *, follow: bool, tail: int | None) -> Iterator[LogLine]:
     """One attempt: what is there now (or its last `tail` lines), then with `follow` what comes."""
     reader = LineReader(run_dir(run).log(pod), pod)
+    if tail is not None:
+        reader.skip_to_last(tail)
     ended = _ended(run, pod)  # asked before reading: what was written until now is then in the file
     yield from _last(reader.lines(ended=ended), tail)
     while follow and not ended:

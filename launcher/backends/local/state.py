@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from launcher.backend_base import Phase, PodStatus
+from launcher.backend_base import IndexStatus, Phase, PodStatus
 from launcher.backends.local.process import Identity
 from launcher.errors import UserError
 from launcher.records import state_dir
@@ -101,8 +101,9 @@ class State:
     termination: Mapping[str, Any] = field(default_factory=dict)
     supervisor: Identity = NOBODY
     leader: Identity = NOBODY  # the trainer's process, while one runs
-    failures: int = 0  # attempts that counted against the retries (of the shard at work)
-    shards_done: int = 0  # shards that have succeeded, the first ones
+    lanes: tuple[Identity, ...] = ()  # processes that each run one index, while they do
+    failures: int = 0  # attempts that counted against the retries
+    indexes: Mapping[int, IndexStatus] = field(default_factory=dict)  # of trials and shards
 
     def with_pod(self, pod: PodStatus) -> State:
         """The same state with this pod updated, or added as the newest."""
@@ -112,16 +113,29 @@ class State:
 
 def save(state: State, path: Path) -> None:
     """Write the state so that it is there whole or not at all."""
-    write_whole(path, json.dumps(asdict(state), indent=1))
+    write_whole(path, to_json(state))
 
 
 def load(path: Path) -> State:
     """Read what `save` wrote. FileNotFoundError when there is none."""
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    return from_json(path.read_text(encoding="utf-8"))
+
+
+def to_json(state: State) -> str:
+    """The state on one line."""
+    return json.dumps(asdict(state))
+
+
+def from_json(text: str) -> State:
+    """What `to_json` gave."""
+    raw = json.loads(text)
     raw["phase"] = Phase(raw["phase"])
     raw["pods"] = tuple(PodStatus(**{**pod, "phase": Phase(pod["phase"])}) for pod in raw["pods"])
     raw["supervisor"] = Identity(**raw["supervisor"])
     raw["leader"] = Identity(**raw["leader"])
+    raw["lanes"] = tuple(Identity(**lane) for lane in raw.get("lanes", ()))
+    statuses = raw.get("indexes", {}).items()
+    raw["indexes"] = {int(number): IndexStatus(phase=Phase(each["phase"]), cause=each["cause"]) for number, each in statuses}
     return State(**raw)
 
 

@@ -7,187 +7,79 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
-import secrets
-import shutil
 import signal
-import string
 import sys
 import time
-import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from launcher import output
 from launcher.backend_base import Phase, PodStatus
-from launcher.backends.local.job import LocalJob, PodIdentity, read_job
-from launcher.backends.local.outcome import Ending, Outcome, judge, read_termination
-from launcher.backends.local.pod import Process, Stop, Wakeup
+from launcher.backends.local.attempts import Attempts
+from launcher.backends.local.job import read_job
+from launcher.backends.local.lanes import Lanes
+from launcher.backends.local.outcome import Outcome
 from launcher.backends.local.process import adopt_orphans, descendants, identify, kill_tree
-from launcher.backends.local.settings import Order, load_order
-from launcher.backends.local.state import NOBODY, RunDir, State, load, now, save, write_whole
-from launcher.errors import ClusterError, VidjobsError
+from launcher.backends.local.settings import load_order
+from launcher.backends.local.state import NOBODY, RunDir, load, now, save
+from launcher.errors import VidjobsError
 
-_STOPPING = {
-    "cancel": "stopping, waiting for its checkpoint",
-    "shutdown": "stopping, since its supervisor was asked to end",
-    "deadline": "stopping, since its deadline has passed",
-}
-_LETTERS = string.ascii_lowercase + string.digits
 _LAST_TRIES = 30  # the final state is written again every second for so long when the disk is full
 
 
-class Supervisor:
-    """Attempt after attempt, by the Job's own rules."""
+class Supervisor(Attempts):
+    """One run, whose state it keeps in a file; pods that have an index of their own are left to lanes."""
 
     def __init__(self, files: RunDir) -> None:
-        self.files = files
-        self.order: Order = load_order(files.job)
-        self.job: LocalJob = read_job(self.order.manifests)
-        self.wakeup = Wakeup(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = load(files.state)
-        pods = tuple(_lost(pod) for pod in before.pods)
-        me = identify(os.getpid())
-        self.state: State = replace(before, supervisor=me, phase=Phase.PENDING, pods=pods, failures=0, shards_done=0, cause="", fix="")
-        self.started = time.monotonic()
-        self.stop: Stop | None = None
+        order, before = load_order(files.job), load(files.state)
+        done = {number: status for number, status in before.indexes.items() if status.phase is Phase.SUCCEEDED}
+        state = replace(
+            before,
+            supervisor=identify(os.getpid()),
+            phase=Phase.PENDING,
+            pods=tuple(_lost(pod) for pod in before.pods),
+            indexes=done,
+            failures=0,
+            cause="",
+            fix="",
+        )
+        super().__init__(files, order, read_job(order.manifests), state=state, started=time.monotonic())
         self._saved = False
 
     def run(self) -> None:
         """Until the job has succeeded, failed for good, or been stopped."""
         try:
             self._clear_leftovers()
-            outcome = self._shards()
+            outcome = Lanes(self).run() if self.job.indexed else self.attempts()
         except (VidjobsError, OSError) as error:
             cause, fix = f"this machine could not run it: {error}", getattr(error, "hint", "")
             outcome = Outcome(phase=Phase.FAILED, failures=self.state.failures, cause=cause, fix=fix)
-        self._update(phase=outcome.phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination, leader=NOBODY)
+        self.update(phase=outcome.phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination, leader=NOBODY, lanes=())
         for _ in range(_LAST_TRIES):
             if self._saved:
                 break
             time.sleep(1)
             self.save()
 
-    def _shards(self) -> Outcome:
-        """One shard after the other (nearly all jobs have one): each uses all cores. Resumed, those that are done have little to do."""
-        while True:
-            outcome = self._attempts()
-            if outcome.phase is not Phase.SUCCEEDED or self.state.shards_done + 1 >= self.job.shards:
-                return outcome
-            self._update(shards_done=self.state.shards_done + 1, failures=0)
-
-    def _attempts(self) -> Outcome:
-        while True:
-            if self._check(self.wakeup.taken()):
-                return judge(self.job, Ending(stop=self._reason), self.state.failures)
-            self._update(phase=Phase.STARTING, cause="", fix="", termination={})
-            ending = self._attempt()
-            outcome = judge(self.job, ending, self.state.failures)
-            if not outcome.again:
-                return outcome
-            self._update(
-                phase=outcome.phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination, failures=outcome.failures
-            )
-            if self._stopped_within(self.order.delay(outcome.failures)):
-                return judge(self.job, replace(ending, stop=self._reason), self.state.failures)
-
-    @property
-    def _reason(self) -> str:
-        return self.stop.reason if self.stop else ""
-
-    def _attempt(self) -> Ending:
-        """One pod, from its start to its end."""
-        index = f"{self.state.shards_done}-" if self.job.shards > 1 else ""  # pods of an Indexed Job are named so
-        name = f"{self.job.run}-{index}{''.join(secrets.choice(_LETTERS) for _ in range(5))}"
-        pod = PodIdentity(name=name, uid=str(uuid.uuid4()))
-        status = PodStatus(name=pod.name, phase=Phase.STARTING, node=platform.node(), started=now())
-        self._update(pod=status)
-        for path, text in self.job.files(pod).items():
-            write_whole(self._inside(path), text)
-        shutil.rmtree(self.files.workspace, ignore_errors=True)  # a pod starts with an empty one
-        self.files.termination(pod.name).parent.mkdir(exist_ok=True)
-        code, name = 0, ""
-        for container in self.job.containers(self.files.root):
-            name = str(container["name"])
-            code = self._container(container, pod, status)
-            if code or self.stop:
-                break
-        termination = read_termination(self.files.termination(pod.name), self.files.log(pod.name, name)) if code else {}
-        ending = Ending(container=name, code=code, stop=self._reason, termination=termination)
-        phase = Phase.SUCCEEDED if ending.succeeded else Phase.FAILED
-        reason = "Completed" if ending.succeeded else "Error" if name == "trainer" else f"Init:{name}"
-        self._update(pod=replace(status, phase=phase, exit_code=code, reason=reason, finished=now()), leader=NOBODY)
-        return ending
-
-    def _container(self, container: Mapping[str, Any], pod: PodIdentity, status: PodStatus) -> int:
-        """Run one container of the pod; its exit code."""
-        name = str(container["name"])
-        command = self.job.command(container, pod, os.environ, self.files.root)
-        extra = {"VIDJOBS_TERMINATION_LOG": str(self.files.termination(pod.name))}
-        extra |= {"JOB_COMPLETION_INDEX": str(self.state.shards_done)} if self.job.shards > 1 else {}
-        if name == "code":
-            self.files.workspace.mkdir(exist_ok=True)
-            extra["GIT_CONFIG_GLOBAL"] = os.environ.get("GIT_CONFIG_GLOBAL") or str(Path.home() / ".gitconfig")  # its HOME is the workspace
-        process = Process(command, log=self.files.log(pod.name, name), extra_env=extra, folder=self.files.root)
-        phase = Phase.RUNNING if name == "trainer" else Phase.STARTING
-        self._update(phase=phase, pod=replace(status, phase=phase), leader=process.identity or NOBODY)
-        return process.run(self.wakeup, self._check)
-
-    def _check(self, signals: set[int]) -> Stop | None:
-        """Whether to stop now, and why; leaves a sign of life."""
-        with suppress(OSError):
-            self.files.heartbeat.touch()
-        reason = ""
-        if self.files.suspended.exists():
-            reason = "cancel"
-        elif signals & {signal.SIGTERM, signal.SIGINT}:
-            reason = "shutdown"
-        elif self.job.deadline_s is not None and time.monotonic() - self.started >= self.job.deadline_s:
-            reason = "deadline"
-        if reason and not self.stop:
-            self.stop = Stop(reason=reason, grace_s=self.job.grace_s)
-            self._update(cause=f"{_STOPPING[reason]} (at most {self.job.grace_s:g} s)")
-        return self.stop
-
-    def _stopped_within(self, seconds: float) -> bool:
-        """Wait before the next attempt; True when the run is to stop instead."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if self._check(self.wakeup.taken()):
-                return True
-            self.wakeup.wait(min(1.0, left))
-        return self._check(self.wakeup.taken()) is not None
-
     def _clear_leftovers(self) -> None:
-        """End the trainer of a supervisor that was killed: two writers must never share a run folder."""
-        leader = self.state.leader
-        if leader.alive:
-            self._update(cause=f"waiting for the trainer of the lost supervisor to end (pid {leader.pid})")
-        below = [identify(pid) for pid in descendants(leader.pid)] if leader.alive else []
-        leader.send(signal.SIGTERM)
+        """End what a supervisor that was killed has left running: two writers must never share a run folder."""
+        left = [process for process in (self.state.leader, *self.state.lanes) if process.alive]
+        if left:
+            self.update(cause=f"waiting for what the lost supervisor ran to end (pid {', '.join(str(process.pid) for process in left)})")
+        below = [identify(pid) for process in left for pid in descendants(process.pid)]
+        for process in left:
+            process.send(signal.SIGTERM)
         end = time.monotonic() + self.job.grace_s
-        while leader.alive and time.monotonic() < end:
+        while any(process.alive for process in left) and time.monotonic() < end:
             self.wakeup.wait(0.1)
-        if leader.alive:
-            kill_tree(leader.pid, below=leader.pid)
+        for process in left:
+            if process.alive:
+                kill_tree(process.pid, below=process.pid)
+                process.send(signal.SIGKILL)
         for orphan in below:
             orphan.send(signal.SIGKILL)
-        self._update(leader=NOBODY, cause="")
-
-    def _inside(self, path: Path) -> Path:
-        """A pod's files are written below the run's own folder only."""
-        if not path.resolve().is_relative_to(self.files.root.resolve()):
-            raise ClusterError(f"the manifest wants {path} to be written, which is outside of {self.files.root}")
-        return path
-
-    def _update(self, *, pod: PodStatus | None = None, **changes: Any) -> None:
-        self.state = replace(self.state, **changes)
-        if pod:
-            self.state = self.state.with_pod(pod)
-        self.save()
+        self.update(leader=NOBODY, lanes=(), cause="")
 
     def save(self) -> None:
         """A full disk must not end the run: the state is written again with the next change."""
