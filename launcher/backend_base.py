@@ -110,6 +110,10 @@ class Files(Protocol):
         """Hex digest of the whole file, computed where the file lies."""
         ...
 
+    def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
+        """Many small files in one question: path -> content of those that match one of the globs; of longer ones the last `limit` bytes."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:

@@ -149,7 +149,9 @@ class LocalBackend:
 
     def volume_files(self, claim: str, path: str) -> AbstractContextManager[Files]:
         """A folder of a claim. UserError when `path` leads out of it."""
-        root = self._claim(claim)
+        root = Path(self.claim_path(claim, ""))
+        if not root.is_dir():
+            raise UserError(f'there is no claim "{claim}" on this machine: {root} does not exist')
         folder = root / path.lstrip("/")
         if not folder.resolve().is_relative_to(root.resolve()):
             raise UserError(f'"{path}" leads out of the claim "{claim}"')
