@@ -120,6 +120,10 @@ def lint(conf: Conf, sets: Sets = None, cluster: Cluster = None, as_json: Json =
     """Check CONF and the site's rules, offline, all at once."""
     from launcher.commands import lint as command
 
+    if rules:
+        return command.show_rules(cluster=cluster, as_json=as_json)
+    if conf is None:
+        raise UserError("which conf?", hint="vidjobs lint CONF, or vidjobs lint --rules")
     return command.run(conf, sets=sets or [], cluster=cluster, as_json=as_json)
 
 

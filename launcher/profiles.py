@@ -17,7 +17,8 @@ from launcher.conf.convert import convert
 from launcher.conf.nodes import Node, plain
 from launcher.conf.schema import TolerationConf, VolumeConf
 from launcher.conf.yaml_source import read_file
-from launcher.errors import ConfError, UserError, did_you_mean
+from launcher.errors import ConfError, Fault, UserError, did_you_mean
+from launcher.rules.model import Rule, problems
 
 SHIPPED = Path(__file__).parent / "clusters"
 
@@ -29,6 +30,15 @@ class GpuType:
     resource: str = "nvidia.com/gpu"
     label_key: str = ""  # node label that selects the type; "" when the resource alone does
     label_value: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bands:
+    """What share of its request a pod has to use, in percent; () where the site has no such rule."""
+
+    gpu: tuple[int, ...] = ()  # (least,): mean utilisation since the pod's start
+    cpu: tuple[int, ...] = ()  # (least, most) of the cores
+    memory: tuple[int, ...] = ()  # (least, most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,9 @@ class _ProfileFile:
     volumes: tuple[VolumeConf, ...] = ()  # of confs that name none
     job: dict[str, Any] = field(default_factory=dict)  # other defaults of `job`: image, pull_secrets, queue, ...
     rules: Literal["generic", "nrp", ""] = "generic"  # site rules of `vidjobs lint`
+    own_rules: tuple[Rule, ...] = ()  # more of them, in the form of launcher/rules/generic.yaml; also in ./conf/rules/*.yaml
+    ignore_rules: tuple[str, ...] = ()  # ids of rules that do not hold here
+    bands: Bands = field(default_factory=Bands)  # of use, which `vidjobs status` judges
     directories: dict[str, str] = field(
         default_factory=dict
     )  # local only: claim -> directory, from the profile's own folder; "~" is your home
@@ -66,6 +79,9 @@ class ClusterProfile:
     gpu_label: str = ""
     storage_class: str = ""
     rules: str = "generic"
+    own_rules: tuple[Rule, ...] = ()
+    ignore_rules: tuple[str, ...] = ()
+    bands: Bands = field(default_factory=Bands)
     about: str = ""
     file: str = ""  # where it was read
     directories: dict[str, str] = field(default_factory=dict)  # claim -> absolute directory of this machine
@@ -144,6 +160,8 @@ def _read(path: Path) -> ClusterProfile:
     file, more = convert(node, _ProfileFile, ())
     if faults or more or file is None:
         raise ConfError([*faults, *more])
+    if wrong := problems(file.own_rules, node, key="own_rules") + _band_problems(file.bands, node):
+        raise ConfError(wrong)
     return ClusterProfile(
         name=path.stem,
         backend=file.backend,
@@ -154,12 +172,28 @@ def _read(path: Path) -> ClusterProfile:
         gpu_label=file.gpu_label,
         storage_class=file.storage_class,
         rules=file.rules,
+        own_rules=file.own_rules,
+        ignore_rules=file.ignore_rules,
+        bands=file.bands,
         about=file.about,
         file=str(path),
         directories={claim: str((path.parent / Path(folder).expanduser()).resolve()) for claim, folder in file.directories.items()},
         retry_s=file.retry_s,
         layer=_layer(node, file),
     )
+
+
+def _band_problems(bands: Bands, node: Node) -> list[Fault]:
+    wrong = {"gpu": len(bands.gpu) > 1} | {
+        key: len(pair) not in (0, 2) or list(pair) != sorted(pair) for key, pair in _pairs(bands).items()
+    }
+    form = {"gpu": "gpu: 40", "cpu": "cpu: [20, 200]", "memory": "memory: [20, 150]"}
+    file, line = node.origin.file, node.value["bands"].origin.line if "bands" in node.value else 0
+    return [Fault(path=f"bands.{key}", message="is no band", hint=form[key], file=file, line=line) for key, bad in wrong.items() if bad]
+
+
+def _pairs(bands: Bands) -> dict[str, tuple[int, ...]]:
+    return {"cpu": bands.cpu, "memory": bands.memory}
 
 
 def _gpu_type(file: _ProfileFile, name: str, resource: str) -> GpuType:

@@ -12,6 +12,8 @@ from launcher.errors import Fault
 from launcher.lint import Finding, lint
 from launcher.plan import cluster_faults, read
 from launcher.profiles import choose
+from launcher.site_rules import of_profile
+from launcher.sketch import sketch
 from launcher.trainer_check import all_faults, check
 
 CONF_FAULTS = 2
@@ -23,7 +25,7 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     experiment = read(conf, profile=profile, backend=backend, sets=sets)
     verdict = check(experiment)
     faults = all_faults([*experiment.faults, *cluster_faults(experiment, profile, backend)], verdict)
-    findings = [*map(_as_finding, faults), *lint(experiment, profile)]
+    findings = [*map(_as_finding, faults), *lint(experiment, profile, sketch(experiment, profile, backend))]
     if verdict.note:
         output.warn(verdict.note)
     if as_json:
@@ -33,6 +35,28 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     if not findings:
         output.note(f'{conf}: nothing to say (rules: {profile.rules or "none"}, cluster "{profile.name}")')
     return CONF_FAULTS if any(finding.severity == "error" for finding in findings) else 0
+
+
+def show_rules(*, cluster: str | None = None, as_json: bool = False) -> int:
+    """Every rule that holds on the cluster, with its reason, source and fix."""
+    rules = of_profile(choose(cluster))
+    if as_json:
+        output.json_result(
+            [{key: getattr(rule, key) for key in ("id", "severity", "message", "why", "fix", "source", "conf")} for rule in rules]
+        )
+        return 0
+    for rule in rules:
+        output.result(f"{rule.severity:<7} {output.paint(rule.id, 'bold')}  {rule.conf}".rstrip())
+        said = [
+            ("what", rule.message.replace("{value}", "...").replace("{name}", "NAME")),
+            ("why", rule.why),
+            ("fix", rule.fix),
+            ("from", rule.source),
+        ]
+        for label, text in said:
+            if text and text != "...":
+                output.result(f"        {label:<4} {text}")
+    return 0
 
 
 def _as_finding(fault: Fault) -> Finding:

@@ -21,7 +21,7 @@ from launcher.trainer_check import all_faults, check
 def _refuse_or_warn(made: Plan, profile: ClusterProfile) -> None:
     """ConfError with everything that the trainer or the site would refuse; the rest as warnings."""
     verdict = check(made.experiment, made.spec.verb, made.trials)
-    findings = lint(made.experiment, profile)
+    findings = lint(made.experiment, profile, made.manifests)
     refused = [
         Fault(path=each.path, message=f"{each.message} [{each.rule}]", hint=each.fix, file=each.file, line=each.line)
         for each in findings

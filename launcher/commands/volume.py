@@ -9,6 +9,7 @@ from launcher import output
 from launcher.all_backends import for_profile
 from launcher.backend_base import Backend
 from launcher.errors import UserError, did_you_mean
+from launcher.lint import lint_manifest
 from launcher.profiles import choose
 
 _ACCESS = ("ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod", "ReadOnlyMany")
@@ -19,7 +20,13 @@ def create(claim: str, *, size: str, access: str, storage_class: str = "", clust
     if access not in _ACCESS:
         hint = did_you_mean(access, _ACCESS) or f"known: {', '.join(_ACCESS)}"
         raise UserError(f'--access "{access}" is not an access mode', hint=hint)
-    made = for_profile(choose(cluster)).create_volume(claim, size=size, access=access, storage_class=storage_class)
+    profile = choose(cluster)
+    spec = {"accessModes": [access], "storageClassName": storage_class or profile.storage_class}
+    for finding in lint_manifest({"kind": "PersistentVolumeClaim", "spec": spec}, profile):
+        if finding.severity == "error":
+            raise UserError(f"{claim}: {finding.message} [{finding.rule}]", hint=finding.fix)
+        output.warn(str(finding))
+    made = for_profile(profile).create_volume(claim, size=size, access=access, storage_class=storage_class)
     output.result(made.claim)
     output.note(f"{made.claim}: {made.phase}, {made.size}, {made.access}" + (f", class {made.storage_class}" if made.storage_class else ""))
     return 0
