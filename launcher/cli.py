@@ -116,7 +116,13 @@ def conf(
 
 
 @app.command()
-def lint(conf: Conf, sets: Sets = None, cluster: Cluster = None, as_json: Json = False) -> int:
+def lint(
+    conf: Annotated[Path | None, typer.Argument(metavar="CONF", help="a conf file")] = None,
+    sets: Sets = None,
+    cluster: Cluster = None,
+    rules: Annotated[bool, typer.Option("--rules", help="list the cluster's rules: id, reason, fix, source")] = False,
+    as_json: Json = False,
+) -> int:
     """Check CONF and the site's rules, offline, all at once."""
     from launcher.commands import lint as command
 
