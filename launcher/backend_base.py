@@ -115,6 +115,24 @@ class Files(Protocol):
         ...
 
 
+class Channel(Protocol):
+    """The stdin and stdout of `receiving.py`, which writes to a claim. A broken one raises ClusterError or ConnectionError."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def receive(self, *, wait: bool) -> bytes | None:
+        """What it has said; b"" when it has ended, None when nothing has come and `wait` is False."""
+        ...
+
+
+class Inlet(Protocol):
+    """Write access to one claim."""
+
+    def connect(self, folder: str, only: str) -> AbstractContextManager[Channel]:
+        """A new receiver for files below `folder`; `only`: it is asked about one name. Also after the connection before broke."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Volume:
     """One claim, as `volume ls` and `doctor` show it."""
@@ -203,6 +221,10 @@ class Backend(Protocol):
 
     def volume_files(self, claim: str, path: str) -> AbstractContextManager[Files]:
         """A folder of a claim, for `volume ls CLAIM PATH`."""
+        ...
+
+    def inlet(self, claim: str) -> AbstractContextManager[Inlet]:
+        """Write access to a claim, for `push`."""
         ...
 
     def doctor(self) -> list[Finding]: ...

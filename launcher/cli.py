@@ -14,6 +14,7 @@ import typer
 
 from launcher import completing, output
 from launcher.cli_options import VERBS as VERBS
+from launcher.cli_hands import app as hands_on
 from launcher.cli_options import BackendName, Cluster, Conf, Json, MaybeRun, Name, Run, Sets, Shards, Source, Verb
 from launcher.errors import UserError, VidjobsError
 from launcher.version import VERSION
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 volume_app = typer.Typer(help="Claims that hold runs and data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(volume_app, name="volume")
+app.add_typer(hands_on)
 
 
 def _show_version(wanted: bool) -> None:

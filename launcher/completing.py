@@ -27,3 +27,17 @@ def models(incomplete: str) -> list[str]:
         return [str(model["name"]) for model in json.loads(ask("models", "--json").stdout) if model["name"].startswith(incomplete)]
     except ValueError:
         return []
+
+
+def claims(incomplete: str) -> list[str]:
+    """`CLAIM:` of those that this machine's runs mounted; the cluster is not asked, a tab must not wait."""
+    from launcher.records import load_all
+
+    volumes = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for record in load_all()
+        for manifest in record.manifests
+        for volume in manifest.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", [])
+        if "persistentVolumeClaim" in volume
+    ]
+    return [f"{claim}:" for claim in dict.fromkeys(volumes) if f"{claim}:".startswith(incomplete)]

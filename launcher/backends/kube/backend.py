@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from launcher.backend_base import Files, Finding, LogLine, Manifest, RunStatus, Volume
+from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, RunStatus, Volume
 from launcher.backends.kube import causes, doctor, files
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
+from launcher.backends.kube.inlet import MOUNT, claim_inlet
+from launcher.backends.kube.kept_logs import KeptLogs, folder_lines
 from launcher.backends.kube.logs import JobLogs
 from launcher.backends.kube.status import CANCELLED, Facts, run_status
 from launcher.backends.kube.submission import create_all, try_all
@@ -20,8 +22,8 @@ from launcher.records import RunRecord
 from launcher.spec import CodePin
 
 _WORKPLACE = "/vidjobs"
-
 _NOT_DONE = "status.phase!=Succeeded"
+
 
 class KubeBackend:
     """See `Backend`. Nothing is contacted before the first method that needs it."""
@@ -81,13 +83,19 @@ class KubeBackend:
         all_pods: bool = False,
         index: int | None = None,
     ) -> Iterator[LogLine]:
-        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index)
+        kept = KeptLogs(run=record.run, index=index, folder=(lambda: self._folder_log(record, index)) if tail is None else tuple)
+        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index, kept=kept)
         return reader.follow(all_pods=all_pods) if follow else reader.read(all_pods=all_pods)
 
     @contextlib.contextmanager
     def files(self, record: RunRecord) -> Iterator[Files]:
         with files.run_files(self.client, record, lambda: self._objects(record.run)) as found:
             yield found
+
+    def _folder_log(self, record: RunRecord, index: int | None) -> list[str]:
+        """Lines of the run folder's train.log; a helper pod reads it."""
+        with self.files(record) as found:
+            return folder_lines(found, index)
 
     def cancel(self, record: RunRecord) -> None:
         """Suspend: the trainer gets SIGTERM, writes its checkpoint, and the Job keeps its place."""
@@ -118,6 +126,9 @@ class KubeBackend:
     def volume_files(self, claim: str, path: str) -> Iterator[Files]:
         with files.claim_files(self.client, self._newest_template(), claim, path) as found:
             yield found
+
+    def inlet(self, claim: str) -> contextlib.AbstractContextManager[Inlet]:
+        return claim_inlet(self.client, lambda: files.claim_helper(self.client, self._newest_template(), claim, mount=MOUNT))
 
     def doctor(self) -> list[Finding]:
         return doctor.examine(self.client)
@@ -163,7 +174,7 @@ class KubeBackend:
         image = defaults.get("image")
         if not image:
             hint = f"set `job: {{image: ...}}` in the cluster profile ({self._profile.file or self._profile.name}), or submit a run first"
-            raise ClusterError("a pod that looks into a volume needs an image with Python, and none is known", hint=hint)
+            raise ClusterError("a pod that mounts a volume for us needs an image with Python, and none is known", hint=hint)
         secrets = [{"name": name} for name in defaults.get("pull_secrets", [])]
         return {"spec": {"containers": [{"name": pod_of.TRAINER, "image": image}], "imagePullSecrets": secrets}}
 

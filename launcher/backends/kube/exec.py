@@ -31,7 +31,7 @@ def run_command(client: KubeClient, pod: str, container: str, argv: Sequence[str
         server=client.server, namespace=client.namespace, context=client.login.context, doing=f"run a command in pod {pod}"
     )
     query = [("container", container), ("stdout", "true"), ("stderr", "true"), *(("command", part) for part in argv)]
-    socket = _connect(client, f"{client.path('Pod', pod, 'exec')}?{urlencode(query)}", where)
+    socket = connect(client, f"{client.path('Pod', pod, 'exec')}?{urlencode(query)}", where)
     try:
         yield from _stdout(socket, where)
     finally:
@@ -55,11 +55,11 @@ def _stdout(socket: Any, where: api_errors.Where) -> Iterator[bytes]:
         elif channel == _STDERR:
             stderr = (stderr + data)[-_STDERR_KEPT:]
         elif channel == _STATUS:
-            _check(data, stderr, where)
+            check(data, stderr, where)
             return
 
 
-def _check(data: bytes, stderr: bytes, where: api_errors.Where) -> None:
+def check(data: bytes, stderr: bytes, where: api_errors.Where) -> None:
     """The command's end: nothing when it succeeded."""
     status = json.loads(data)
     if status.get("status") == "Success":
@@ -69,7 +69,8 @@ def _check(data: bytes, stderr: bytes, where: api_errors.Where) -> None:
     raise ClusterError(f"{where}: {last}", hint="`vidjobs status` shows whether the pod still runs", status=int(status.get("code", 500)))
 
 
-def _connect(client: KubeClient, path: str, where: api_errors.Where) -> Any:
+def connect(client: KubeClient, path: str, where: api_errors.Where) -> Any:
+    """A WebSocket to a pod. ClusterError when the server refuses it or cannot be reached."""
     import websocket
 
     configuration = client.login.configuration

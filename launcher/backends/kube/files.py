@@ -170,6 +170,11 @@ def claim_files(client: KubeClient, template: Object, claim: str, path: str) -> 
         yield PodFiles(client=client, pod=name, container=CONTAINER, root=root)
 
 
+def claim_helper(client: KubeClient, template: Object, claim: str, *, mount: str) -> HelperSpec:
+    """A helper that may write to a claim. ClusterError when the claim does not exist, or a pod has it for itself."""
+    return like(template, claim=claim, mount=mount, read_only=False, node=_holder(client, claim))
+
+
 def _require_quiet(run: str, job: Object | None, pods: list[Object]) -> None:
     live = pod_of.live(pods)
     if live:

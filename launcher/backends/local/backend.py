@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from launcher.backend_base import Files, Finding, LogLine, Manifest, Phase, RunStatus, Volume
+from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, Phase, RunStatus, Volume
 from launcher.backends.local import doctor, reader
 from launcher.backends.local.files import LocalFiles
+from launcher.backends.local.inlet import LocalInlet
 from launcher.backends.local.job import LocalJob, read_job
 from launcher.backends.local.settings import Order, load_order, save_order
 from launcher.backends.local.state import RunDir, State, local_dir, run_dir, save, volume_dir
@@ -149,13 +150,21 @@ class LocalBackend:
 
     def volume_files(self, claim: str, path: str) -> AbstractContextManager[Files]:
         """A folder of a claim. UserError when `path` leads out of it."""
-        root = Path(self.claim_path(claim, ""))
-        if not root.is_dir():
-            raise UserError(f'there is no claim "{claim}" on this machine: {root} does not exist')
+        root = self._claim(claim)
         folder = root / path.lstrip("/")
         if not folder.resolve().is_relative_to(root.resolve()):
             raise UserError(f'"{path}" leads out of the claim "{claim}"')
         return nullcontext(LocalFiles(folder))
+
+    def inlet(self, claim: str) -> AbstractContextManager[Inlet]:
+        return nullcontext(LocalInlet(self._claim(claim)))
+
+    def _claim(self, claim: str) -> Path:
+        root = Path(self.claim_path(claim, ""))
+        if not root.is_dir():
+            hint = f"`vidjobs volume create {claim}` makes it"
+            raise UserError(f'there is no claim "{claim}" on this machine: {root} does not exist', hint=hint)
+        return root
 
     def doctor(self) -> list[Finding]:
         return doctor.examine(local_dir(), self._directories)
