@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainer import check, ending, models_list, trials
+from trainer import check, ending, meeting, models_list, trials
 from trainer.errors import CannotWrite, ConfFault, Fault
 from trainer.run_folder import RunFolder
 
@@ -75,7 +75,8 @@ def _end(error: BaseException, folder: RunFolder | None) -> int:
     report = "\n".join(f"error: {line}" for line in text.splitlines())
     print(report, file=sys.stderr, flush=True)
     if folder is not None:
-        _log(folder, report)
+        if meeting.leads(os.environ):  # of several nodes one writes
+            _log(folder, report)
         _tell_ending(ending.message(cause, code, text, folder.manifest), folder)
     return code
 

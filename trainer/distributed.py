@@ -1,6 +1,7 @@
-"""Several processes for one training: starting them, passing SIGTERM on, ending with what the first one failed of.
+"""Several processes for one training: starting this node's, passing SIGTERM on, ending with what the first one failed of.
 
-`World` is one process's place among them; with one process every method answers at once, without torch.distributed.
+`World` is one process's place among those of all nodes (trainer/rendezvous.py); with one process every method answers at
+once, without torch.distributed.
 """
 
 from __future__ import annotations
@@ -8,16 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -25,16 +24,19 @@ from typing import Any, Concatenate, ParamSpec
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, RunProcsResult, start_processes
 
-from trainer.errors import BUG, CannotWrite, ConfFault, DataError, Diverged, Fault, TrainerError, TryAgain
+from trainer import failures
+from trainer.errors import TryAgain
+from trainer.meeting import CALL, Place, interface_towards
+from trainer.rendezvous import Group
 from trainer.stopping import grace
 
 P = ParamSpec("P")
 PATIENCE = timedelta(minutes=60)  # for a peer that writes a checkpoint to a slow volume
 SPARE = 5  # seconds of the grace kept for ending ourselves
-LOST_PEER = re.compile(r"gloo|NCCL|Connection (reset|closed|refused)|Socket Timeout|store->", re.IGNORECASE)
-ERRORS: dict[str, type[TrainerError]] = {kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, Diverged)}
+STUBBORN = 25.0  # seconds after which torch kills processes that do not heed its SIGTERM (30, with some to spare)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1  # processes of this node
 
     def any(self, flag: bool) -> bool:
         """Whether it is true on any process."""
@@ -77,50 +80,41 @@ class World:
                 dist.broadcast(buffer, 0)
 
 
-def launch(processes: int, fn: Callable[Concatenate[World, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call `fn(world, ...)` in `processes` processes of this node; with one, here.
+def launch(nodes: Group, processes: int, fn: Callable[Concatenate[World, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call `fn(world, ...)` in `processes` processes of this node, beside those of the other nodes; with one in all, here.
 
     `fn` is a function of a module and its arguments can be pickled. SIGTERM is passed on; after `grace` what is left is killed.
-    Raises what the first failing process raised; TryAgain when one was killed or lost its peers.
+    Raises what the first failing process raised; TryAgain when one was killed, LostPeers when they only lost others.
     """
-    if processes == 1:
+    first, size = nodes.count(processes)
+    if size == 1:
         fn(World(), *args, **kwargs)
         return
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failure is told once, by our error
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGUSR2"  # none that we use: SIGTERM is ours to pass on
+    worlds = {local: World(first + local, size, local, processes) for local in range(processes)}
     with tempfile.TemporaryDirectory(prefix="vidjobs-ranks-") as name, _passing_on_sigterm() as sigterm:
         reports = Path(name)
         context = start_processes(
             name="trainer",
             entrypoint=_rank,
-            args={rank: (World(rank, processes, rank), os.getpid(), str(reports), (fn, args, kwargs)) for rank in range(processes)},
-            envs={rank: {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} for rank in range(processes)},
+            args={local: (world, os.getpid(), (str(reports), nodes.place), (fn, args, kwargs)) for local, world in worlds.items()},
+            envs={local: _environment(world) for local, world in worlds.items()},
             logs_specs=DefaultLogsSpecs(log_dir=str(reports / "logs")),
             start_method="spawn",
         )
         try:
             sigterm.pids = list(context.pids().values())
-            result = _supervise(context, sigterm)
+            killed = _supervise(context, sigterm)
         except BaseException:
             context.close(signal.SIGTERM, timeout=SPARE)
             raise
-        if result is None:
-            raise TryAgain(f"the processes did not end within the grace of {grace():.0f} s after SIGTERM", hint="raise job.grace")
-        if result.is_failed():
-            raise first_failure(_read_reports(reports), _killed(result))
+        if killed is not None:
+            raise failures.first_failure(_read_reports(reports), {first + local: number for local, number in killed.items()})
 
 
-def first_failure(reports: list[dict[str, Any]], killed: dict[int, int]) -> Exception:
-    """The error that ended the first failing process. One that only lost its peers says nothing about the reason."""
-    causes = sorted((report for report in reports if not report["lost_peer"]), key=lambda report: float(report["at"]))
-    if causes:
-        return _revive(causes[0])
-    for rank, number in killed.items():
-        hint = "out of memory, most likely: lower train.batch or compute.workers, or raise job.resources.memory"
-        name = signal.Signals(number).name
-        return TryAgain(f"process {rank} was killed by {name}", hint=hint if number == signal.SIGKILL else "")
-    told = f": {reports[0]['message']}" if reports else ""
-    return TryAgain(f"the processes lost each other{told}")
+def _environment(world: World) -> dict[str, str]:
+    return {"RANK": str(world.rank), "LOCAL_RANK": str(world.local_rank), "WORLD_SIZE": str(world.size)}
 
 
 class _Sigterm:
@@ -156,15 +150,19 @@ def _passing_on_sigterm() -> Iterator[_Sigterm]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _supervise(context: PContext, sigterm: _Sigterm) -> RunProcsResult | None:
-    """Wait for the processes; None when they had to be killed after the grace."""
+def _supervise(context: PContext, sigterm: _Sigterm) -> dict[int, int] | None:
+    """Wait for the processes. None when all ended well, else local rank -> signal of those that a signal ended.
+
+    Raises TryAgain when they had to be killed after the grace.
+    """
     while True:
+        began = time.monotonic()
         result = context.wait(timeout=0.5, period=0.05)
         if result is not None:
-            return result
+            return _killed(result, context, took=time.monotonic() - began) if result.is_failed() else None
         if sigterm.at is not None and time.monotonic() > sigterm.at + max(grace() - SPARE, 1):
             context.close(signal.SIGKILL, timeout=1)
-            return None
+            raise TryAgain(f"the processes did not end within the grace of {grace():.0f} s after SIGTERM", hint="raise job.grace")
 
 
 def _signal(pid: int, number: int) -> None:
@@ -174,17 +172,24 @@ def _signal(pid: int, number: int) -> None:
         pass  # it ended already
 
 
-def _killed(result: RunProcsResult) -> dict[int, int]:
-    """rank -> signal of the processes that a signal ended."""
-    return {rank: -failure.exitcode for rank, failure in result.failures.items() if failure.exitcode < 0}
+def _killed(result: RunProcsResult, context: PContext, *, took: float) -> dict[int, int]:
+    """Local rank -> signal. `result` names the failure that was looked at first, which may be the echo of another one.
+
+    Since then the rest got SIGTERM from torch, and those that did not heed it for long SIGKILL.
+    """
+    codes = {rank: process.exitcode or 0 for rank, process in enumerate(getattr(getattr(context, "_pc", None), "processes", ()))}
+    ours = (-signal.SIGTERM, -signal.SIGKILL) if took > STUBBORN else (-signal.SIGTERM,)
+    codes = {rank: code for rank, code in codes.items() if code not in ours}
+    codes |= {rank: failure.exitcode for rank, failure in result.failures.items()}
+    return {rank: -code for rank, code in codes.items() if code < 0}
 
 
-def _rank(world: World, parent: int, folder: str, call: tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]) -> None:
+def _rank(world: World, parent: int, where: tuple[str, Place], call: tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]) -> None:
     """One process: join the others, run, and end with the exit code of what went wrong."""
-    code = 0
+    code, (folder, place) = 0, where
     threading.Thread(target=_end_without, args=(parent,), name="parent-watch", daemon=True).start()
     try:
-        _join(world, Path(folder) / "meeting")
+        _join(world, Path(folder) / "meeting", place)
         fn, args, kwargs = call
         fn(world, *args, **kwargs)
         dist.destroy_process_group()
@@ -203,42 +208,29 @@ def _end_without(parent: int) -> None:
     os._exit(TryAgain.exit_code)
 
 
-def _join(world: World, meeting: Path) -> None:
-    if Path("/sys/class/net/lo").exists():
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one node; a pod's own name need not resolve
-    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= world.size
+def _join(world: World, meeting: Path, place: Place) -> None:
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= world.local_size
     if cuda:
         torch.cuda.set_device(world.local_rank)
+    if place.alone:
+        interface = "lo" if Path("/sys/class/net/lo").exists() else ""  # a pod's own name need not resolve
+        store: Store = FileStore(str(meeting), world.size)
+    else:
+        interface = interface_towards(place.host, place.port)
+        server = TCPStore(place.host, place.port, is_master=False, wait_for_workers=False, timeout=CALL)
+        store = PrefixStore("ranks", server)
+    if interface:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=world.rank, world_size=world.size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=PATIENCE)
 
 
 def _report(error: BaseException, rank: int, folder: Path) -> int:
-    known = isinstance(error, TrainerError)
-    lost = not known and isinstance(error, (dist.DistError, RuntimeError)) and bool(LOST_PEER.search(str(error)))
-    code = error.exit_code if isinstance(error, TrainerError) else TryAgain.exit_code if lost else BUG
-    report = {
-        "at": time.time(),
-        "rank": rank,
-        "cause": error.cause if isinstance(error, TrainerError) else "bug",
-        "message": getattr(error, "message", str(error)),
-        "hint": getattr(error, "hint", ""),
-        "faults": [asdict(fault) for fault in error.faults] if isinstance(error, ConfFault) else [],
-        "lost_peer": lost,
-        "trace": "" if known else "".join(traceback.format_exception(error)),
-    }
+    report = failures.describe(error, f"process {rank}")
     (folder / f"rank-{rank}.json").write_text(json.dumps(report))
+    code: int = report["exit_code"]
     return code
 
 
 def _read_reports(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
-
-
-def _revive(report: dict[str, Any]) -> Exception:
-    if report["cause"] == ConfFault.cause:
-        return ConfFault([Fault(**fault) for fault in report["faults"]])
-    kind = ERRORS.get(report["cause"])
-    if kind is None:
-        return RuntimeError(f"process {report['rank']} failed:\n{report['trace']}")
-    return kind(report["message"], hint=report["hint"])

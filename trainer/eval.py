@@ -21,7 +21,6 @@ from trainer.data.loader import ClipSet
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
 from trainer.evaluation import Predictions
-from trainer.lock import hold
 from trainer.models.composites import ResizedI3D
 from trainer.records import Recorder, read_metrics
 from trainer.run_folder import RunFolder
@@ -172,7 +171,7 @@ def _labels(clips: ClipSet, index: int) -> list[str]:
 def run(config: Config, folder: RunFolder) -> None:
     """Evaluate `model.init`. Raises ConfFault, DataError, CannotWrite, and TryAgain on SIGTERM."""
     scoring.require_init(config, signatures.read()[config.model.name].parts)
-    with Stop().listening(), hold(folder):
-        scoring.begin(config, folder, lambda message: print(message, flush=True))
-        launch(process_count(config.compute), _evaluate, config, folder)
-        scoring.finish(folder, "eval", {"checkpoint": config.model.init})
+    with Stop().listening(), scoring.prepared(config, folder) as nodes:
+        launch(nodes, process_count(config.compute), _evaluate, config, folder)
+        if nodes.place.leads:
+            scoring.finish(folder, "eval", {"checkpoint": config.model.init})

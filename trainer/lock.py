@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainer.errors import TryAgain
+from trainer.meeting import Place
 from trainer.run_folder import RunFolder, writing
 
 BEAT = 5.0  # seconds between heartbeats
@@ -100,6 +101,16 @@ def hold(folder: RunFolder, *, say: Callable[[str], None] = print, stale: float 
         yield lock
     finally:
         lock.release()
+
+
+@contextmanager
+def hold_for(place: Place, folder: RunFolder, *, say: Callable[[str], None] = print) -> Iterator[Holder]:
+    """The run's folder is held inside the block, by node 0 for all nodes. Gives whose name is in the lock, on node 0 that is."""
+    if not place.leads:
+        yield Holder.me()
+        return
+    with hold(folder, say=say) as held:
+        yield held.holder
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +25,30 @@ from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.errors import ConfFault, DataError, Fault
 from trainer.evaluation import Predictions, predict, selected
+from trainer.lock import hold_for
+from trainer.meeting import Place
 from trainer.model_rules import weights_faults
 from trainer.models.weights import create_for, load_init, local_path, notes, read_tensors
 from trainer.preflight import fit_workers
 from trainer.prepare import ensure_cache
+from trainer.rendezvous import Group, joined
 from trainer.run_folder import RunFolder
 
 
-def begin(config: Config, folder: RunFolder, say: Callable[[str], None]) -> None:
+@contextmanager
+def prepared(config: Config, folder: RunFolder) -> Iterator[Group]:
+    """The nodes, once they are here and node 0, which holds the run's lock, has prepared. Raises DataError, CannotWrite, TryAgain."""
+    place = Place.of(os.environ)
+
+    def say(message: str) -> None:
+        print(message, flush=True)
+
+    with joined(place, say) as nodes, hold_for(place, folder, say=say):
+        nodes.first(lambda: _begin(config, folder, say), then=lambda: ensure_cache(config, cache_folder(config, folder.whole), nodes.say))
+        yield nodes
+
+
+def _begin(config: Config, folder: RunFolder, say: Callable[[str], None]) -> None:
     """Before the processes start: the run's conf and provenance, and the cache. Raises DataError, CannotWrite."""
     folder.require_writable()
     if not _of_training(folder):
@@ -81,8 +99,8 @@ class Scorer:
         if not len(clips):
             raise DataError(f'the split "{split}" has no clip', hint="see data.val_fraction, data.short and data.broken")
         share = -(-config.train.batch // world.size)
-        compute = Compute.from_conf(config.compute, world.local_rank, processes=world.size, clips=share)
-        return cls(config, world, fit_workers(compute, config), clips, cache)
+        compute = Compute.from_conf(config.compute, world.local_rank, processes=world.local_size, clips=share)
+        return cls(config, world, fit_workers(compute, config, processes=world.local_size), clips, cache)
 
     @property
     def select(self) -> str:

@@ -19,7 +19,6 @@ from trainer.config import Config
 from trainer.distributed import World, launch
 from trainer.errors import ConfFault, Fault
 from trainer.evaluation import Predictions
-from trainer.lock import hold
 from trainer.records import Recorder
 from trainer.run_folder import RunFolder
 from trainer.scoring import Scorer
@@ -144,7 +143,7 @@ def _fingerprint(config: Config) -> str:
 def run(config: Config, folder: RunFolder) -> None:
     """Score every wanted epoch. Raises ConfFault, DataError, CannotWrite, and TryAgain on SIGTERM."""
     files = find_checkpoints(config, folder)
-    with Stop().listening(), hold(folder):
-        scoring.begin(config, folder, lambda message: print(message, flush=True))
-        launch(process_count(config.compute), _score_all, config, folder)
-        scoring.finish(folder, "test", {"checkpoints": len(files)})
+    with Stop().listening(), scoring.prepared(config, folder) as nodes:
+        launch(nodes, process_count(config.compute), _score_all, config, folder)
+        if nodes.place.leads:
+            scoring.finish(folder, "test", {"checkpoints": len(files)})

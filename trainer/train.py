@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,24 +16,25 @@ from typing import Any, NoReturn
 
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import checkpoints, done, evaluation, lock, loop, losses, optim, preflight, provenance, randomness, signatures
+from trainer import beginning, checkpoints, done, evaluation, lock, loop, losses, optim, preflight, randomness, signatures
 from trainer import config as conf
 from trainer.checkpoints import Manifest, WeightsFile
 from trainer.compute import Compute, process_count
 from trainer.config import Config
 from trainer.data import normalise, sampling
-from trainer.data.all_datasets import open_dataset
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
 from trainer.errors import DataError, TryAgain
 from trainer.loop import Meter, Position, Session
+from trainer.meeting import Place
 from trainer.model_rules import model_options
 from trainer.models.weights import apply_freeze, create_for, load_init
 from trainer.models.weights import notes as weights_notes
 from trainer.prepare import ensure_cache
 from trainer.records import Recorder
-from trainer.run_folder import RunFolder, remove_temporary
+from trainer.rendezvous import joined
+from trainer.run_folder import RunFolder
 from trainer.stopping import Stop, grace
 
 
@@ -75,8 +77,8 @@ def _set_up(world: World, config: Config, folder: RunFolder, *, cache: Path, hol
     clips, validation = open_split(config, "train", cache), open_split(config, "val", cache)
     preflight.require_metric(config, validated=len(validation) > 0, multi_label=validation.multi_label)
     share = sampling.share(config.train.batch, world.rank, world.size)
-    compute = Compute.from_conf(config.compute, world.local_rank, processes=world.size, clips=share.stop - share.start)
-    compute = preflight.fit_workers(compute, config, processes=world.size)
+    compute = Compute.from_conf(config.compute, world.local_rank, processes=world.local_size, clips=share.stop - share.start)
+    compute = preflight.fit_workers(compute, config, processes=world.local_size)
     for note in compute.notes:
         recorder.say(note)
     found = checkpoints.newest_state(folder, recorder.say)
@@ -360,19 +362,13 @@ def run(config: Config, folder: RunFolder) -> None:
     def say(message: str) -> None:
         print(message, flush=True)
 
-    with Stop().listening(), lock.hold(folder, say=say) as held:
-        preflight.require_same_conf(folder, config, say)
-        if done.before(config, folder):
-            say(f"the run {folder.root.name} is already finished: {folder.done} says so")
+    place, cache = Place.of(os.environ), cache_folder(config, folder.whole)
+    with Stop().listening():
+        if not place.alone and beginning.finished_before(config, folder, say):  # before it waits for nodes that have ended well
             return
-        folder.done.unlink(missing_ok=True)
-        for place in (folder.root, folder.checkpoints):
-            remove_temporary(place)
-        folder.write_text(folder.conf, conf.dump(config))
-        provenance.write(folder, config)
-        cache = cache_folder(config, folder.whole)
-        ensure_cache(config, cache, say)
-        for note in open_dataset(config.data).notes:
-            say(f"note: {note}")
-        launch(process_count(config.compute), train, config, folder, cache=cache, holder=held.holder)
-        done.write(config, folder)
+        with joined(place, say) as nodes, lock.hold_for(place, folder, say=say) as holder:
+            if nodes.first(lambda: beginning.begin(config, folder, cache, say), then=lambda: ensure_cache(config, cache, nodes.say)):
+                return
+            launch(nodes, process_count(config.compute), train, config, folder, cache=cache, holder=holder)
+            if place.leads:
+                done.write(config, folder)

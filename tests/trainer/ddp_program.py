@@ -26,6 +26,8 @@ from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
 from trainer.errors import ConfFault, DataError, Fault, TrainerError, TryAgain
 from trainer.loop import Meter, Position, Session, steps
+from trainer.meeting import Place
+from trainer.rendezvous import joined
 
 CLIPS, CLASSES = 10, 3
 INPUTS = ModelInput(PRESETS["minus_one_one"])
@@ -152,7 +154,8 @@ WHAT: dict[str, Callable[..., Any]] = {f.__name__: f for f in (train, train_scal
 
 if __name__ == "__main__":
     try:
-        launch(int(sys.argv[2]), WHAT[sys.argv[1]], sys.argv[3])
+        with joined(Place.of(os.environ), print) as nodes:
+            launch(nodes, int(sys.argv[2]), WHAT[sys.argv[1]], sys.argv[3])
     except TrainerError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.distributed import first_failure
 from trainer.errors import TryAgain
+from trainer.failures import first_failure
 
 pytestmark = pytest.mark.slow  # each starts processes that import torch
 
