@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launcher import output, records
@@ -15,6 +16,7 @@ from launcher.plan import Plan, plan, read
 from launcher.profiles import ClusterProfile, choose
 from launcher.records import RunRecord
 from launcher.render import to_yaml
+from launcher.site_rules import named_by, of_profile
 from launcher.trainer_check import all_faults, check
 
 
@@ -65,6 +67,18 @@ def _send(made: Plan, backend: Backend) -> RunRecord:
     return record
 
 
+@contextlib.contextmanager
+def _own_rules_named(profile: ClusterProfile) -> Iterator[None]:
+    """A refusal that one of the user's own rules tells of (`says`) is shown with that rule's fix."""
+    try:
+        yield
+    except AdmissionError as error:
+        rule = named_by(error.message, of_profile(profile))
+        if rule is not None:
+            raise AdmissionError(error.message, hint=f"{rule.fix} [{rule.id}]", status=error.status) from error
+        raise
+
+
 def _surely_absent(record: RunRecord, backend: Backend) -> bool:
     try:
         return backend.status(record).phase is Phase.GONE
@@ -99,9 +113,10 @@ def run(
         verdict = check(read(conf, profile=profile, backend=place, sets=sets, name=name))
         raise ConfError(all_faults(error.faults, verdict)) from error
     _refuse_or_warn(made, profile)
-    if dry_run:
-        return _dry_run(made, place, dry_run, as_json=as_json)
-    record = _send(made, place)
+    with _own_rules_named(profile):
+        if dry_run:
+            return _dry_run(made, place, dry_run, as_json=as_json)
+        record = _send(made, place)
     if as_json:
         output.json_result({key: value for key, value in dataclasses.asdict(record).items() if key not in ("conf_text", "manifests")})
     else:

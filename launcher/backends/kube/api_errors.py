@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from launcher.errors import AdmissionError, ClusterError
+from launcher.site_rules import named_by
 
 _RBAC = re.compile(r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
 _TRANSIENT = frozenset({408, 410, 429, 500, 502, 503, 504})
@@ -33,7 +34,9 @@ def refusal(status: int, body: bytes, where: Where) -> ClusterError:
     if status == 403:
         return _forbidden(message, where)
     if status in (400, 422) and where.doing.startswith(("create", "patch")):
-        return AdmissionError(message, hint="the manifest is what `vidjobs render` prints", status=status)
+        denied = "denied" in message and "request" in message
+        hint = _admission_hint(message) if denied else "the manifest is what `vidjobs render` prints"
+        return AdmissionError(message, hint=hint, status=status)
     if status == 404:
         return ClusterError(f"{where}: not found: {message}", hint=_not_found_hint(message, where), status=404)
     if status == 409:
@@ -92,6 +95,9 @@ def _forbidden(message: str, where: Where) -> ClusterError:
 
 
 def _admission_hint(message: str) -> str:
+    rule = named_by(message)
+    if rule is not None:
+        return f"{rule.fix} [{rule.id}, {rule.source}]"
     if "exceeded quota" in message:
         return "ask for less, or free what other runs hold: `vidjobs doctor` shows the quota"
     if "violates PodSecurity" in message:

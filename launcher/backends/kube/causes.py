@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from launcher import exit_codes
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.pods import Object
+from launcher.site_rules import named_by
 
 _PROGRESS = frozenset({"Scheduled", "SuccessfulAttachVolume", "Pulled", "Created", "Started", "SuccessfulCreate", "ProvisioningSucceeded"})
 _GPU = re.compile(r"Insufficient ([\w.-]+/[\w.-]*\w)")
@@ -69,7 +70,10 @@ def not_created(job: Mapping[str, Any], events: Sequence[Object], newest_pod: st
 
 
 def refused(message: str) -> Cause:
-    """An admission refusal of a pod, by what refused it."""
+    """An admission refusal of a pod, by what refused it; a site's rule that we know is named with its fix."""
+    rule = named_by(message)
+    if rule is not None:
+        return Cause(f"a rule of the site refuses the pod: {message}", f"{rule.fix} [{rule.id}]")
     if "exceeded quota" in message:
         return Cause(f"the namespace's quota is used up: {message}", "ask for less in job.resources, or wait until other runs free it")
     if "violates PodSecurity" in message:
