@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from launcher import nodes
 from launcher.backend_base import Backend, Manifest
 from launcher.checkpoint_source import values_from
 from launcher.code_pin import pin
@@ -123,6 +124,9 @@ def job_spec(
         gid=job.user.gid,
         fs_group=job.user.fs_group,
         retries=job.retries,
+        nodes=job.nodes,
+        join_s=int(job.join_timeout),
+        avoid_nodes=job.avoid_nodes,
         shards=_shards(verb, experiment),
         trials=trials.text if trials else "",
         parallelism=min(sweep.parallelism, len(trials)) if trials else 1,
@@ -194,6 +198,8 @@ def _shard_faults(verb: str, experiment: Experiment, shards: int | None) -> list
     if _shards(verb, experiment) > 1 and experiment.job.nodes > 1:
         message = f"is {experiment.job.nodes}, and prepare.shards {_shards(verb, experiment)}: an Indexed Job is one of both"
         faults.append(located(experiment, Fault(path="job.nodes", message=message, hint="job.nodes: 1; each shard is a pod of its own")))
+    else:
+        faults += [located(experiment, fault) for fault in nodes.faults(verb, experiment.job)]
     return faults
 
 

@@ -19,6 +19,7 @@ import yaml
 import k8s_templates
 from launcher.backend_base import Manifest
 from launcher.errors import ConfError, Fault
+from launcher.nodes import PORT
 from launcher.spec import JobSpec, Mount, SecretKey
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\U00
 
 
 def render(spec: JobSpec) -> list[Manifest]:
-    """The manifests of one run: a Job and, only when its diff is too large for an annotation, a ConfigMap before it."""
+    """The manifests of one run: a Job; before it a ConfigMap for a diff too large for an annotation, a Service for several nodes."""
     size, most = _carried(spec), f"{MOST_CARRIED // 1000} KB travel with a Job"
     if size > MOST_CARRIED and spec.trials:
         hint = "vary less, or split the sweep"
@@ -46,7 +47,9 @@ def render(spec: JobSpec) -> list[Manifest]:
     if size > MOST_CARRIED:
         raise ConfError([Fault(path="", message=f"the conf has {size // 1000} KB; {most}")])
     job = fill("job.yaml.j2", context(spec))
-    return [fill("config_map.yaml.j2", _apart(spec)), job] if _diff_map(spec) else [job]
+    maps = [fill("config_map.yaml.j2", _apart(spec))] if _diff_map(spec) else []
+    services = [fill("service.yaml.j2", _meeting(spec))] if spec.nodes > 1 else []
+    return [*maps, *services, job]
 
 
 def to_yaml(manifests: list[Manifest]) -> str:
@@ -96,6 +99,9 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "completions": spec.trials.count("\n") - 1 if spec.trials else spec.shards,
         "parallelism": spec.parallelism if spec.trials else spec.shards,
         "max_failed": spec.max_failed,
+        "nodes": spec.nodes,
+        "subdomain": spec.run if spec.nodes > 1 else "",
+        "avoid_nodes": list(spec.avoid_nodes),
         "ttl_s": spec.ttl_s,
         "deadline_s": spec.deadline_s,
         "grace_s": spec.grace_s,
@@ -135,6 +141,11 @@ def _apart(spec: JobSpec) -> dict[str, Any]:
     return {"name": _diff_map(spec), "namespace": spec.namespace, "labels": _pairs(_labels(spec)), "diff": spec.code.diff}
 
 
+def _meeting(spec: JobSpec) -> dict[str, Any]:
+    """The headless Service that gives pods a name to meet at."""
+    return {"run": spec.run, "namespace": spec.namespace, "labels": _pairs(_labels(spec)), "port": PORT}
+
+
 def workspace_dir(spec: JobSpec) -> str:
     """The pod's writable place for code, home and caches, beside the folder of the conf."""
     return str(PurePosixPath(spec.conf_dir).parent / "workspace")
@@ -158,7 +169,12 @@ def trainer_env(spec: JobSpec) -> dict[str, str]:
         "VIDJOBS_GRACE": str(spec.grace_s),
         "VIDJOBS_VERSION": spec.annotations.get("vidjobs/version", ""),
     }
-    return places | spec.env | facts
+    group = {
+        "VIDJOBS_NODES": str(spec.nodes),
+        "VIDJOBS_MEETING": f"{spec.run}-0.{spec.run}:{PORT}",  # Kubernetes names pods of an Indexed Job JOB-INDEX
+        "VIDJOBS_JOIN_TIMEOUT": str(spec.join_s),
+    }
+    return places | spec.env | facts | (group if spec.nodes > 1 else {})
 
 
 def _labels(spec: JobSpec) -> dict[str, str]:

@@ -81,6 +81,9 @@ class JobSpec:
     trials: str = ""  # a sweep's trials file, mounted beside conf.yaml: each trial is a pod with an index of its own
     parallelism: int = 1  # trials at a time
     max_failed: int | None = None  # more failed trials than this end the sweep
+    nodes: int = 1  # pods that train together, each a node of the group
+    join_s: int = 900  # how long each waits for the others
+    avoid_nodes: tuple[str, ...] = ()  # names of nodes that no pod may go to
     deadline_s: int | None = None
     grace_s: int = 120
     ttl_s: int = 7 * 24 * 3600

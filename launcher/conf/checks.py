@@ -44,8 +44,10 @@ def job_problems(job: JobConf) -> Iterator[Problem]:
     """Every problem of the section, by key path below `job`."""
     if job.image and not _IMAGE.fullmatch(job.image):
         yield "image", f"{job.image!r} is not the name of an image", ""
-    if job.nodes != 1:
-        yield "nodes", f"is {job.nodes}; this version trains on one node", "ask for several GPUs of one node: job.resources.gpus"
+    if job.nodes < 1:
+        yield "nodes", f"is {job.nodes}; 1 is the least", ""
+    if job.join_timeout < 1:
+        yield "join_timeout", f"is {job.join_timeout} s; pods do not come at once", "join_timeout: 15m"
     yield from _code(job)
     yield from _volumes(job)
     yield from _environment(job)
@@ -146,6 +148,8 @@ def _named(job: JobConf) -> Iterator[tuple[str, str, Callable[[str], object], st
         yield "priority", job.priority, _SUBDOMAIN.fullmatch, "the name of a priority class"
     if job.queue:
         yield "queue", job.queue, _SUBDOMAIN.fullmatch, "the name of a queue"
+    for index, name in enumerate(job.avoid_nodes):
+        yield f"avoid_nodes[{index}]", name, _SUBDOMAIN.fullmatch, "the name of a node"
     for key, value in job.node_selector.items():
         yield f"node_selector.{key}", key, _LABEL_KEY.fullmatch, "the key of a label"
         yield f"node_selector.{key}", value, _LABEL_VALUE.fullmatch, "the value of a label"

@@ -91,9 +91,10 @@ class JobConf:
     image: str = ""  # required on a cluster; pin it with @sha256:...
     code: CodeConf = field(default_factory=CodeConf)
     resources: ResourcesConf = field(default_factory=ResourcesConf)
-    nodes: int = 1
+    nodes: int = 1  # pods that train together, each with `resources`; train, test and eval only
+    join_timeout: Seconds = field(default=Seconds(900))  # with several nodes: how long a pod waits for the others to come
     volumes: tuple[VolumeConf, ...] = ()
-    retries: int = 5  # of failed pods; evictions do not count
+    retries: int = 5  # of failed pods, of each node; evictions do not count
     deadline: Seconds | None = None  # of all attempts together; none by default
     grace: Seconds = field(default=Seconds(120))  # from SIGTERM to SIGKILL
     ttl: Seconds = field(default=Seconds(7 * 86400))  # the Job and its logs are kept so long after the end
@@ -104,6 +105,7 @@ class JobConf:
     queue: str = ""  # Kueue's local queue
     tolerations: tuple[TolerationConf, ...] = ()
     node_selector: dict[str, str] = field(default_factory=dict)
+    avoid_nodes: tuple[str, ...] = ()  # names of nodes that no pod may go to
     user: UserConf = field(default_factory=UserConf)
 
 

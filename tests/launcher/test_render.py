@@ -64,6 +64,7 @@ _FULL = dataclasses.replace(
     labels={"team": "video"},
     annotations={"vidjobs/commit": "a" * 40, "vidjobs/version": "0.1.0"},
 )
+_GROUP = dataclasses.replace(_PLAIN, nodes=3, join_s=600, retries=4, avoid_nodes=("gpu-07.example", "gpu-12.example"))
 _SHARED = dataclasses.replace(_PLAIN, run="quick-prepare-abcdef", verb="prepare", shards=4)
 _SWEEP = dataclasses.replace(
     _PLAIN,
@@ -74,7 +75,7 @@ _SWEEP = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize(("name", "spec"), [("plain", _PLAIN), ("full", _FULL), ("shards", _SHARED), ("sweep", _SWEEP)])
+@pytest.mark.parametrize(("name", "spec"), [("plain", _PLAIN), ("full", _FULL), ("nodes", _GROUP), ("shards", _SHARED), ("sweep", _SWEEP)])
 def test_the_manifest_is_this_to_the_byte(name: str, spec: JobSpec) -> None:
     """A change here is a change of every job; look at it, then write the file anew from `to_yaml(render(spec))`."""
     assert to_yaml(render(spec)) == (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")

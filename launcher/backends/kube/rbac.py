@@ -21,6 +21,7 @@ FEATURES: dict[str, tuple[Rule, ...]] = {
     "base": (
         Rule(group="batch", resource="jobs", verbs=("create", "get", "list", "patch", "delete"), why="submit, status, cancel, delete"),
         Rule(group="", resource="configmaps", verbs=("create", "get", "patch", "delete"), why="submit of a large diff"),
+        Rule(group="", resource="services", verbs=("create", "get", "patch", "delete"), why="job.nodes: where pods meet"),
         Rule(group="", resource="pods", verbs=("get", "list", "watch"), why="status, and logs that find pods as they come"),
         Rule(group="", resource="pods/log", verbs=("get",), why="logs"),
         Rule(group="", resource="events", verbs=("list",), why="status: why a pod is refused or cannot mount"),

@@ -71,7 +71,7 @@ def test_the_forms_of_code(resolved: Resolve, code: str, kind: str) -> None:
         ("  code: {repo: 'https://tok@h/r'}", "job.code.repo", "holds a user or a token"),
         ("  code: {repo: '--upload-pack=x'}", "job.code", "cannot begin"),
         ("  image: 'a b'", "job.image", "not the name of an image"),
-        ("  nodes: 2", "job.nodes", "one node"),
+        ("  nodes: 0", "job.nodes", "1 is the least"),
         ("  retries: -1", "job.retries", "whole number"),
         ("  resources: {memory: 4Gi, shm: 8Gi}", "job.resources.shm", "leaves nothing"),
         ("  resources: {gpu_type: [A40]}", "job.resources.gpu_type", "gpus is 0"),
