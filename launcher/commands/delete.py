@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from launcher import output
+from launcher import log_spool, output
 from launcher.all_backends import for_record
 from launcher.errors import UserError
 from launcher.records import RunRecord, find, forget
@@ -29,5 +29,6 @@ def run(run: str, *, files: bool = False, yes: bool = False) -> int:
     for_record(record).delete(record, files=files)
     if files:
         forget(record.run)
+        log_spool.forget(record.run)
     output.note(f"deleted {record.run}" + ("" if files else f"; its results stay: `vidjobs fetch all {record.run}`"))
     return 0

@@ -1,10 +1,12 @@
 """One container's log: attaches to it, again after every cut, until the container has ended and was read to its end.
 
-`log_cursor` decides which lines are new; this module asks the API server.
+`log_cursor` decides which lines are new; `log_spool` keeps them, and what it holds of an earlier look is not asked for
+again; this module asks the API server.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +17,12 @@ from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient
 from launcher.backends.kube.log_cursor import Entry, LogCursor
 from launcher.errors import ClusterError
+from launcher.log_spool import SpooledLog
 
 SILENCE_S = 60.0  # a follow that brings nothing for so long is attached again; cures connections and rotations that stall silently
 _LAST_READ_TRIES = 4
+# What the trainer says last. A log that ends so is whole, also when its pod was gone before that could be asked.
+CLOSING = re.compile(r"finished: last .+|error: stopped by SIGTERM after step .+ a retry goes on from it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +43,37 @@ class ContainerLog:
     container: str
     start: Start = Start()
     silence_s: float = SILENCE_S
+    pace_s: float = 1.0  # between two attachments; a failed one doubles it
     stop: threading.Event = field(default_factory=threading.Event)
+    spool: SpooledLog | None = None  # used by reads from the first line
 
     def __post_init__(self) -> None:
         self._cursor = LogCursor(from_start=self.start == Start())
+        self._last = ""  # text of the last line shown
+        if self.start != Start():
+            self.spool = None
 
     def lines(self, *, follow: bool) -> Iterator[LogLine]:
         """Every line once, in order, to the container's end; without `follow` to what is there now."""
+        if self.spool is None:
+            yield from self._lines(follow=follow)
+            return
+        self.spool.open()
+        try:
+            for line in replayed(self.spool, self._cursor):
+                self._last = line.text
+                yield line
+            if not self.spool.ended:
+                yield from self._lines(follow=follow)
+        finally:
+            self.spool.close()
+
+    def _lines(self, *, follow: bool) -> Iterator[LogLine]:
         failures = 0
         while not self.stop.is_set():
             state = self._state()
             if state == "gone":
-                yield from self._shown(self._cursor.lost(f"pod {self.pod} was deleted before its log was read to the end"))
+                yield from self._gone()
                 return
             last = state != "running" or not follow
             self._cursor.attach()
@@ -63,14 +87,34 @@ class ContainerLog:
                 if error.status in (401, 403):
                     raise
                 if last and (failures >= _LAST_READ_TRIES or not error.transient):
-                    yield from self._shown(self._cursor.lost(f"the end of this log could not be read: {error.message}"))
+                    yield from self._shown(self._cursor.lost(f"the end of this log could not be read: {error.message}"), keep=False)
                     return
             else:
                 if last:
-                    yield from self._shown(self._cursor.finish())
+                    yield from self._finished(over=state == "over")
                     return
                 failures = 0
             self.stop.wait(self._pause(failures, self.client.now() - began))
+
+    def _finished(self, *, over: bool) -> Iterator[LogLine]:
+        """Read to the end; `over`: of the container too."""
+        entries = self._cursor.finish()
+        open_end = bool(entries) and not entries[-1].terminated
+        kept = entries if over or not open_end else entries[:-1]
+        self._keep(kept)
+        if over and self.spool is not None:
+            self.spool.end(open_end=open_end)
+        yield from self._shown(entries, keep=False)
+
+    def _gone(self) -> Iterator[LogLine]:
+        """The pod was deleted: what cannot be read any more is marked, unless the trainer's own last words are there."""
+        entries = self._cursor.lost(f"pod {self.pod} was deleted before its log was read to the end")
+        if len(entries) == 1 and CLOSING.fullmatch(self._last):
+            entries = []
+        self._keep(entries)
+        if self.spool is not None:
+            self.spool.end()
+        yield from self._shown(entries, keep=False)
 
     def _state(self) -> str:
         """ "running", "over" or "gone"; asked before each read, so that a read begun after the end is known to be the last."""
@@ -100,10 +144,46 @@ class ContainerLog:
 
     def _pause(self, failures: int, lasted_s: float) -> float:
         """At most one attachment a second, fewer while they fail."""
-        return min(10.0, 2.0**failures) if failures else max(0.0, 1.0 - lasted_s)
+        return min(10.0, self.pace_s * 2.0**failures) if failures else max(0.0, self.pace_s - lasted_s)
 
-    def _shown(self, entries: Sequence[Entry]) -> Iterator[LogLine]:
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        if self.spool is None or not entries:
+            return
+        lines: list[bytes] = []
         for entry in entries:
-            yield LogLine(
-                pod=self.pod, text=entry.text, time=entry.time, container=self.container, kind=entry.kind, terminated=entry.terminated
-            )
+            if entry.kind == "gap":
+                self.spool.append(lines, gap=entry.text)
+                lines = []
+            else:
+                lines.append(entry.raw)
+        self.spool.append(lines)
+
+    def _shown(self, entries: Sequence[Entry], *, keep: bool = True) -> Iterator[LogLine]:
+        if keep:
+            self._keep(entries)
+        for entry in entries:
+            if entry.kind == "line":
+                self._last = entry.text
+            yield _line(entry, self.pod, self.container)
+
+
+def replayed(spool: SpooledLog, cursor: LogCursor) -> Iterator[LogLine]:
+    """What is kept of a log; the cursor knows these lines afterwards. The last one is open where the container ended so."""
+    pod, container = spool.header.pod, spool.header.container
+    held: list[Entry] = []  # the last entry, which may have to be marked
+    cursor.attach()
+    for piece in spool.replay():
+        entries = [Entry(piece, kind="gap")] if isinstance(piece, str) else cursor.feed(piece)
+        for entry in (*held, *entries[:-1]) if entries else ():
+            yield _line(entry, pod, container)
+        held = entries[-1:] or held
+    if spool.ended:
+        held += cursor.finish()  # of a log that began within a line and has no whole one
+    for number, entry in enumerate(held, 1):
+        is_last = number == len(held)
+        yield _line(entry, pod, container, terminated=not (is_last and spool.open_end))
+
+
+def _line(entry: Entry, pod: str, container: str, *, terminated: bool = True) -> LogLine:
+    whole = terminated and entry.terminated
+    return LogLine(pod=pod, text=entry.text, time=entry.time, container=container, kind=entry.kind, terminated=whole)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -38,6 +38,7 @@ class Entry:
     time: str = ""
     kind: str = "line"
     terminated: bool = True  # False: no newline came after it
+    raw: bytes = field(default=b"", repr=False, compare=False)  # as it was sent, without its newline
 
 
 class LineSplitter:
@@ -134,7 +135,7 @@ class LogCursor:
         """The log cannot be read any more: the unterminated line, marked, and a gap that says why."""
         rest = (self._splitter.take() if self._final is None else b"") or self._tail
         stamped = _parse(rest)
-        cut = [Entry(_text(stamped[2]), stamped[1], "truncated", terminated=False)] if stamped else []
+        cut = [Entry(_text(stamped[2]), stamped[1], "truncated", terminated=False, raw=rest)] if stamped else []
         return [*cut, Entry(f"lines may be missing here: {why}", self._last_time, "gap")]
 
     def _line(self, raw: bytes, entries: list[Entry]) -> None:
@@ -151,7 +152,7 @@ class LogCursor:
             return
         if self._glued(raw):
             return
-        entry = Entry(_text(text), time, "truncated" if len(raw) >= self._limit else "line")
+        entry = Entry(_text(text), time, "truncated" if len(raw) >= self._limit else "line", raw=raw)
         if self._final is not None:
             self._unknown_before_final(key, entry, entries)
             return
@@ -191,7 +192,7 @@ class LogCursor:
         if _NODE_SAYS.match(raw):
             self._node_says = _text(raw)
         elif self._led and self._final is None:
-            entries.append(Entry(_text(raw), self._last_time, "truncated"))
+            entries.append(Entry(_text(raw), self._last_time, "truncated", raw=raw))
         else:
             self._lead.append(raw)
 
@@ -205,7 +206,7 @@ class LogCursor:
         self._held = []
 
     def _show_lead(self, entries: list[Entry]) -> None:
-        entries += [Entry(_text(raw), self._last_time, "truncated") for raw in self._lead]
+        entries += [Entry(_text(raw), self._last_time, "truncated", raw=raw) for raw in self._lead]
         self._lead = []
 
     def _show(self, key: _Key, entry: Entry, entries: list[Entry]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import queue
 import threading
 import time
@@ -13,7 +14,9 @@ from typing import TypeVar
 from launcher.backend_base import LogLine
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Listing, Object
-from launcher.backends.kube.container_log import SILENCE_S, ContainerLog, Start
+from launcher.backends.kube.container_log import SILENCE_S, ContainerLog, Start, replayed
+from launcher.backends.kube.kept_logs import KeptLogs
+from launcher.backends.kube.log_cursor import LogCursor
 from launcher.errors import ClusterError
 from launcher.indexes import parse_ranges
 
@@ -35,29 +38,43 @@ class JobLogs:
     tail: int | None = None
     index: int | None = None  # only pods of this trial or shard
     silence_s: float = SILENCE_S
+    kept: KeptLogs | None = None  # this machine's; None: nothing is kept
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def read(self, *, all_pods: bool) -> Iterator[LogLine]:
-        """What is there now: of the newest pod, or of all, merged by time."""
+        """What is there now: of the newest pod, or of all, merged by time; of pods that are gone what is kept."""
         pods = pod_of.oldest_first(self._list().items)
-        logs = [self._pod_lines(pod, self._start(), follow=False) for pod in (pods if all_pods else pods[-1:])]
+        if not pods:
+            yield from self._without_pods(all_pods=all_pods)
+            return
+        gone = self.kept.gone(pods, all_pods=True) if self.kept and all_pods and self._start() == Start() else []
+        logs = [replayed(log, LogCursor()) for log in gone]
+        logs += [self._pod_lines(pod, self._start(), follow=False) for pod in (pods if all_pods else pods[-1:])]
         if len(logs) <= _MERGED:
             yield from (line for _, line in heapq.merge(*map(_timed, logs), key=lambda pair: pair[0]))
         else:
-            for log in logs:
-                yield from log
+            for lines in logs:
+                yield from lines
 
     def follow(self, *, all_pods: bool) -> Iterator[LogLine]:
         """Until the run has ended. Pods that replace failed ones follow on; with `all_pods` all are followed side by side."""
         pods = self._as_they_come(all_pods=all_pods)
         try:
-            if all_pods:
-                yield from self._side_by_side(pods)
+            first = next(pods, None)
+            if first is None:
+                yield from self._without_pods(all_pods=all_pods)
+            elif all_pods:
+                yield from self._side_by_side(itertools.chain([first], pods))
             else:
-                for pod, start in pods:
+                for pod, start in itertools.chain([first], pods):
                     yield from self._pod_lines(pod, start, follow=True)
         finally:
             self._stop.set()
+
+    def _without_pods(self, *, all_pods: bool) -> Iterator[LogLine]:
+        """Of a run that has ended. One that waits for a pod has nothing yet, or goes on."""
+        if self.kept is not None and self._ended(self._patiently(lambda: self.client.find("Job", self.run))):
+            yield from self.kept.lines(all_pods=all_pods, since=self._start().since, tail=self.tail)
 
     def _start(self) -> Start:
         since = None if self.since_s is None else int(self.client.now()) - self.since_s
@@ -111,6 +128,7 @@ class JobLogs:
         return ContainerLog(
             client=self.client, pod=pod_of.name(pod), uid=pod_of.uid(pod), container=container,
             start=start, silence_s=self.silence_s, stop=self._stop,
+            spool=self.kept.of(pod, container) if self.kept and start == Start() else None,
         )  # fmt: skip
 
     def _started(self, pod: Object) -> Object | None:
