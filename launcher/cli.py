@@ -12,10 +12,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from launcher import completing, output
-from launcher.cli_options import VERBS as VERBS
+from launcher import cli_sweep, completing, output
 from launcher.cli_hands import app as hands_on
-from launcher.cli_options import BackendName, Cluster, Conf, Json, MaybeRun, Name, Run, Sets, Shards, Source, Verb
+from launcher.cli_options import BackendName, Cluster, Conf, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb
 from launcher.errors import UserError, VidjobsError
 from launcher.version import VERSION
 
@@ -35,6 +34,7 @@ app = typer.Typer(
 volume_app = typer.Typer(help="Claims that hold runs and data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(volume_app, name="volume")
 app.add_typer(hands_on)
+app.add_typer(cli_sweep.app, name="sweep")
 
 
 def _show_version(wanted: bool) -> None:
@@ -155,6 +155,7 @@ def logs(
     since: Annotated[str | None, typer.Option("--since", metavar="D", help="only newer than 30s, 10m, 2h, 1d")] = None,
     tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="only the last N lines")] = None,
     all_pods: Annotated[bool, typer.Option("--all-pods", help="every attempt, not only the newest")] = False,
+    trial: Trial = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="each line's time, UTC")] = False,
     parse: Annotated[bool, typer.Option("--parse", help="losses as records")] = False,
     style: Annotated[
@@ -174,6 +175,7 @@ def logs(
         since=since,
         tail=tail,
         all_pods=all_pods,
+        trial=trial,
         timestamps=timestamps,
         parse=parse,
         style=style,
@@ -193,12 +195,13 @@ def fetch(
     epochs: Annotated[str | None, typer.Option("--epochs", metavar="3,10-20", help="which checkpoints")] = None,
     last: Annotated[bool, typer.Option("--last", help="only the last checkpoint")] = False,
     best: Annotated[bool, typer.Option("--best", help="only the best checkpoint")] = False,
+    trial: Trial = None,
     as_json: Json = False,
 ) -> int:
     """Bring results back, verified, during a run or after it."""
     from launcher.commands import fetch as command
 
-    return command.run(what, run, out=out, epochs=epochs, last=last, best=best, as_json=as_json)
+    return command.run(what, run, out=out, epochs=epochs, last=last, best=best, trial=trial, as_json=as_json)
 
 
 @app.command()

@@ -38,4 +38,5 @@ Cluster = Annotated[
 BackendName = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="kube or local, instead of the profile's")]
 Name = Annotated[str | None, typer.Option("--name", metavar="N", help="instead of the conf's name")]
 Shards = Annotated[int | None, typer.Option("--shards", min=1, metavar="N", help="of prepare: N pods share the videos")]
+Trial = Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="of a sweep: this trial alone")]
 Json = Annotated[bool, typer.Option("--json", help="for programs: a stable schema on stdout")]

@@ -25,6 +25,7 @@ class LogOptions:
     since_s: int | None = None
     tail: int | None = None
     all_pods: bool = False
+    index: int | None = None  # only pods of this trial
     timestamps: bool = False
     parse: bool = False
     classic: bool = False  # with parse: the bare two forms that old notebooks read

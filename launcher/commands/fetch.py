@@ -15,6 +15,7 @@ from launcher.backend_base import Files, RemoteFile
 from launcher.fetch_choice import INSIDE, Which, choose
 from launcher.fetching import Fetched, fetch_each
 from launcher.records import find
+from launcher.sweep_view import TrialFiles, folder_of, require_trial
 
 
 def _manifest(files: Files, listed: Sequence[RemoteFile]) -> dict[str, Any] | None:
@@ -54,11 +55,17 @@ def run(
     epochs: str | None = None,
     last: bool = False,
     best: bool = False,
+    trial: int | None = None,
     as_json: bool = False,
 ) -> int:
     record = find(run)
-    target = out if out is not None else Path(record.run)
-    with for_record(record).files(record) as files:
+    own = Path(record.run)
+    if trial is not None:
+        require_trial(record, trial)
+        own /= folder_of(trial)
+    target = out if out is not None else own
+    with for_record(record).files(record) as folder:
+        files = folder if trial is None else TrialFiles(folder, trial)
         listed = files.list()
         which = Which(epochs=epochs or "", last=last, best=best)
         wanted = choose(what, which, listed, _manifest(files, listed) if which.some else None)

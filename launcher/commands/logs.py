@@ -17,6 +17,7 @@ from launcher.conf.units import Seconds
 from launcher.errors import ClusterError, JobFailed, UserError, did_you_mean
 from launcher.log_view import LogOptions, LogView
 from launcher.records import RunRecord, find
+from launcher.sweep_view import require_trial
 
 INTERRUPTED = 130
 _WAITING = (Phase.PENDING, Phase.STARTING, Phase.RETRYING)
@@ -34,7 +35,7 @@ def follow(record: RunRecord, backend: Backend, options: LogOptions | None = Non
     try:
         with _causes(record, backend):
             _stream(view, record, backend)
-            ended = _outcome(record, backend)
+            ended = _outcome(record, backend, view.options.index)
     except KeyboardInterrupt:
         _finish_quietly(view)
         output.note(f"stopped watching; {record.run} goes on")
@@ -44,12 +45,14 @@ def follow(record: RunRecord, backend: Backend, options: LogOptions | None = Non
         _finish_quietly(view)
         raise
     _finish_quietly(view)
-    return _tell(ended)
+    return _tell(ended) if view.options.index is None else _tell_trial(ended, view.options.index)
 
 
 def _stream(view: LogView, record: RunRecord, backend: Backend) -> None:
     options = view.options
-    lines = backend.logs(record, follow=options.follow, since_s=options.since_s, tail=options.tail, all_pods=options.all_pods)
+    lines = backend.logs(
+        record, follow=options.follow, since_s=options.since_s, tail=options.tail, all_pods=options.all_pods, index=options.index
+    )
     for line in lines:
         view.feed(line)
 
@@ -96,16 +99,21 @@ def _waiting(status: RunStatus) -> str:
     return f"{status.run} is {status.phase}: {status.cause}" + (f" ({status.fix})" if status.fix else "")
 
 
-def _outcome(record: RunRecord, backend: Backend) -> RunStatus:
-    """The status after the last line; waits a little for the run's own end to be known."""
+def _outcome(record: RunRecord, backend: Backend, index: int | None) -> RunStatus:
+    """The status after the last line; waits a little for the run's own end to be known, or its trial's."""
     pause = threading.Event()
     status = backend.status(record)
     waited = 0.0
-    while not status.phase.ended and waited < _END_WAIT_S:
+    while not _over(status, index) and waited < _END_WAIT_S:
         pause.wait(0.5)
         waited += 0.5
         status = backend.status(record)
     return status
+
+
+def _over(status: RunStatus, index: int | None) -> bool:
+    known = None if index is None else status.indexes.get(index)
+    return status.phase.ended or (known is not None and known.phase.ended)
 
 
 def _tell(status: RunStatus) -> int:
@@ -118,6 +126,17 @@ def _tell(status: RunStatus) -> int:
         )
     cause = f": {status.cause}" if status.cause else ""
     output.error(f"{status.run} {_ENDED[status.phase]}{cause}", status.fix)
+    return JobFailed.exit_code
+
+
+def _tell_trial(status: RunStatus, index: int) -> int:
+    known = status.indexes.get(index)
+    phase = known.phase if known else status.phase
+    if known and phase is Phase.SUCCEEDED:
+        output.note(f"trial {index} of {status.run} succeeded")
+        return 0
+    cause = f": {known.cause}" if known and known.cause else ""
+    output.error(f"trial {index} of {status.run} {_ENDED.get(phase, f'is {phase}')}{cause}", f"vidjobs sweep status {status.run}")
     return JobFailed.exit_code
 
 
@@ -167,6 +186,7 @@ def _check_together(run: str | None, file: Path | None, style: str | None, optio
         "--follow": options.follow,
         "--since": options.since_s is not None,
         "--all-pods": options.all_pods,
+        "--trial": options.index is not None,
         "--timestamps": options.timestamps,
     }
     extra = ", ".join(name for name, given in chosen.items() if given)
@@ -228,6 +248,7 @@ def run(
     since: str | None,
     tail: int | None,
     all_pods: bool,
+    trial: int | None = None,
     timestamps: bool,
     parse: bool,
     style: str | None,
@@ -242,6 +263,7 @@ def run(
         since_s=_since(since),
         tail=tail,
         all_pods=all_pods,
+        index=trial,
         timestamps=timestamps,
         parse=parse or style is not None,
         classic=style == "classic",
@@ -250,4 +272,9 @@ def run(
         silent=plot is not None and not (grep or follow or parse or style or as_json),
     )
     _check_together(run, file, style, options)
-    return _show_file(file, options) if file is not None else _show_run(find(run), options)
+    if file is not None:
+        return _show_file(file, options)
+    record = find(run)
+    if trial is not None:
+        require_trial(record, trial)
+    return _show_run(record, options)

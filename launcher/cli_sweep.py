@@ -1,0 +1,76 @@
+"""`vidjobs sweep ...`: many trials of one conf, as one Job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.cli_options import BackendName, Cluster, Conf, Json, MaybeRun, Name, Sets, Source, Verb
+from launcher.errors import UserError
+
+app = typer.Typer(help="Many trials of one conf, as one Job: a grid, a list, random samples.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def submit(
+    verb: Verb,
+    conf: Conf,
+    sets: Sets = None,
+    source: Source = None,
+    backend: BackendName = None,
+    cluster: Cluster = None,
+    name: Name = None,
+    dry_run: Annotated[
+        str | None, typer.Option("--dry-run", metavar="client|server", help="show what would be sent; server: and ask it")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Submit all trials of CONF's `sweep:` as one Job, each checked before."""
+    from launcher.commands import submit as command
+
+    if dry_run not in (None, "client", "server"):
+        raise UserError(f'--dry-run is "{dry_run}"', hint="client (only render) or server (ask the API server too)")
+    return command.run(
+        verb,
+        conf,
+        sets=sets or [],
+        source=source,
+        backend=backend,
+        cluster=cluster,
+        name=name,
+        sweep=True,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def status(
+    run: MaybeRun = None,
+    watch: Annotated[bool, typer.Option("--watch", help="refresh until the sweep ends")] = False,
+    as_json: Json = False,
+) -> int:
+    """Show each trial: what it changes, what it does, how far and how good it is, and why it failed."""
+    from launcher.commands import sweep as command
+
+    return command.status(run, watch=watch, as_json=as_json)
+
+
+@app.command()
+def results(
+    run: MaybeRun = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="where the CSV goes; stdout if left out")] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="METRIC", help="the best trials of this metric first")] = None,
+    heatmap: Annotated[
+        Path | None, typer.Option("--heatmap", metavar="FILE", help="draw two keys against the metric: .png, .svg")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option("--axes", metavar="KEY,KEY", help="of the heat map: across and down; the two that vary if left out")
+    ] = None,
+) -> int:
+    """Write what each trial changed, and the metrics of its best checkpoint, as CSV."""
+    from launcher.commands import sweep as command
+
+    return command.results(run, out=out, by=by, heatmap=heatmap, axes=axes)
