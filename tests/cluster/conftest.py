@@ -83,6 +83,11 @@ def mounted(claim: str) -> dict[str, Any]:
     }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What stops parts of the node runs last, so that nothing else meets its traces."""
+    items.sort(key=lambda item: item.get_closest_marker("disturbs") is not None)
+
+
 @pytest.fixture(scope="session")
 def small() -> str:
     """The name of an image with sh and python that the cluster has."""
