@@ -153,6 +153,7 @@ def shard(config: Config, folder: Path, number: int, monkeypatch: pytest.MonkeyP
     run(config, folder)
 
 
+@pytest.mark.slow
 def test_shards_together_make_what_one_process_makes(class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same cache to the byte and the same frames, in any order of finishing; nobody sees a cache before it is whole."""
     alone = config_of(class_folders, frames_to=str(tmp_path / "alone-frames"))
@@ -198,6 +199,7 @@ def test_a_retried_shard_reads_nothing_twice(class_folders: Path, tmp_path: Path
     assert len(set(read)) == len(read)
 
 
+@pytest.mark.slow
 def test_a_broken_video_of_a_shard_is_told_by_the_last_one(class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others finish first: exit code 65 would end the whole Job. With `broken: exclude` nothing is refused."""
     root = Path(shutil.copytree(class_folders, tmp_path / "set"))

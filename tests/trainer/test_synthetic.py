@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from trainer.config import Config
 from trainer.data.all_datasets import open_dataset
 from trainer.data.decode import read_video
+from trainer.data.kept import Kept
 from trainer.synthetic import CLASSES, MOTIONS, MOVING, STILL, make_tinyvirat, plan, render
 
 OFFICIAL = (
@@ -44,7 +45,7 @@ def test_it_has_the_official_layout_and_tells_the_truth(made_set: Path, conf_of:
         clips = dataset.clips(split)
         assert len(clips) == count == len({clip.id for clip in clips})
         for tube, clip in zip(annotation, clips, strict=True):
-            video = read_video(clip.path, size=8, limit=10**6)
+            video = read_video(clip.path, Kept(resize="8x8"))
             assert [len(video.frames), video.height, video.width] == tube["dim"]
             assert (round(video.fps, 6), video.fault, video.variable_rate, video.promised) == (30.0, "", False, clip.frames)
             with av.open(str(clip.path)) as container:

@@ -79,7 +79,8 @@ def both(dataset: Recordings, data: DataConf, folder: Path, split: str = "test")
     return sets[0], sets[1], indices[split]
 
 
-@pytest.mark.parametrize("fps", [10.0, pytest.param(0.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fps", [10.0, 0.0])
 def test_files_and_cache_give_the_same_frames(shared: Path, tmp_path: Path, fps: float) -> None:
     """MP4, AVI with reordered frames, GIF; a variable rate, odd sizes; every third frame, from the middle, repeated and looped ends."""
     root = shared / "real" / "videos"

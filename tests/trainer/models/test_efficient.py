@@ -263,6 +263,7 @@ def test_the_last_map_is_what_the_published_pool_covers(shape: tuple[int, int]) 
     assert maps == [torch.Size([-(-frames // 16), -(-size // 32), -(-size // 32)])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [net for net in NETS if net[1].get("depth", 10) == 10])
 def test_learns_from_small_clips(name: str, options: dict[str, Any]) -> None:
     """In training mode, a gradient for every weight, from clips whose last map is a single cell."""
