@@ -16,7 +16,7 @@ from launcher.losses import LossRecord, parse_line
 from launcher.profiles import ClusterProfile, load
 from launcher.records import RunRecord
 
-_TAIL = 200  # log lines looked at for the newest loss
+_TAILS = (10, 200)  # log lines looked at for the newest loss
 _NAME = re.compile(r"(?P<name>.+)-(?P<verb>[a-z]+)-[a-z0-9]{6}")
 _PARTS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -144,11 +144,12 @@ def _newest_loss(backend: Backend, record: RunRecord, status: RunStatus) -> Loss
     """The last loss among the log's last lines; None when there is none, or no log."""
     if status.phase in (Phase.PENDING, Phase.GONE):
         return None
-    newest = None
     try:
-        for line in backend.logs(record, tail=_TAIL):
-            found = parse_line(line.text, complete=line.terminated)
-            newest = found if found is not None and found.loss is not None else newest
+        for tail in _TAILS:  # most logs end with a loss, or soon after one: the long look is rare
+            for line in reversed(list(backend.logs(record, tail=tail))):
+                found = parse_line(line.text, complete=line.terminated)
+                if found is not None and found.loss is not None:
+                    return found
     except VidjobsError:
-        return None  # progress is a courtesy; the status itself has come
-    return newest
+        pass  # progress is a courtesy; the status itself has come
+    return None

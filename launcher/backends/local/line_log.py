@@ -17,7 +17,7 @@ from pathlib import Path
 from launcher.backend_base import LogLine
 
 _PIECE = 1 << 20  # bytes of one line kept in memory
-_CHUNK = 1 << 16  # bytes looked at first for the last lines of a log
+_GUESS = 256  # bytes of a line, where the end of a log is looked for
 _FULL = re.compile(rb"(?<=\n)\S+ F [^\n]*\n")  # a record that ends a line
 
 
@@ -85,7 +85,7 @@ class LineReader:
             return
         with self._path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            size = _CHUNK
+            size = (count + 2) * _GUESS
             while size < end:
                 file.seek(end - size)
                 ends = [match.end() for match in _FULL.finditer(file.read(size))]
