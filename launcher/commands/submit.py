@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from launcher import output, records
+from launcher import nodes, output, records
 from launcher.all_backends import for_profile
 from launcher.backend_base import Backend, Phase
 from launcher.errors import AdmissionError, ClusterError, ConfError, Fault, UserError, VidjobsError
@@ -20,7 +20,7 @@ from launcher.site_rules import named_by, of_profile
 from launcher.trainer_check import all_faults, check
 
 
-def _refuse_or_warn(made: Plan, profile: ClusterProfile) -> None:
+def refuse_or_warn(made: Plan, profile: ClusterProfile) -> None:
     """ConfError with everything that the trainer or the site would refuse; the rest as warnings."""
     verdict = check(made.experiment, made.spec.verb, made.trials)
     findings = lint(made.experiment, profile, made.manifests)
@@ -112,13 +112,22 @@ def run(
             raise  # what the conf lacks, its trials may have
         verdict = check(read(conf, profile=profile, backend=place, sets=sets, name=name))
         raise ConfError(all_faults(error.faults, verdict)) from error
-    _refuse_or_warn(made, profile)
+    refuse_or_warn(made, profile)
+    if dry_run != "client":
+        for text in nodes.volume_warnings(made.experiment.job, place.volumes() if made.spec.nodes > 1 else ()):
+            output.warn(text)
+    return deliver(made, profile, place, watch=watch, dry_run=dry_run, as_json=as_json)
+
+
+def deliver(made: Plan, profile: ClusterProfile, place: Backend, *, watch: bool, dry_run: str | None, as_json: bool) -> int:
+    """Send a plan that was checked, remember it, and follow it if asked to."""
     with _own_rules_named(profile):
         if dry_run:
             return _dry_run(made, place, dry_run, as_json=as_json)
         record = _send(made, place)
     if as_json:
-        output.json_result({key: value for key, value in dataclasses.asdict(record).items() if key not in ("conf_text", "manifests")})
+        left_out = ("conf_text", "whole_conf", "manifests")
+        output.json_result({key: value for key, value in dataclasses.asdict(record).items() if key not in left_out})
     else:
         output.result(record.run)
     if made.trials:

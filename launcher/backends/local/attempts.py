@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.backend_base import Phase, PodStatus
+from launcher.backends.local import groups
 from launcher.backends.local.job import LocalJob, PodIdentity
 from launcher.backends.local.outcome import Ending, Outcome, judge, read_termination
 from launcher.backends.local.pod import Process, Stop, Wakeup
@@ -45,6 +46,7 @@ class Attempts:
         self.index = index
         self.wakeup = Wakeup(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self.stop: Stop | None = None
+        self.meeting = ""  # HOST:PORT where the nodes of a group meet on this machine
 
     def save(self) -> None:
         """Keep `self.state` where others look for it."""
@@ -126,6 +128,7 @@ class Attempts:
         command = self.job.command(container, pod, os.environ, self.files.root)
         extra = {"VIDJOBS_TERMINATION_LOG": str(self.files.termination(pod.name))}
         extra |= {} if self.index is None else {"JOB_COMPLETION_INDEX": str(self.index)}
+        extra |= groups.environment(self.index or 0, self.job.nodes, self.meeting) if self.meeting else {}
         if name == "code":
             self.files.workspace.mkdir(exist_ok=True)
             extra["GIT_CONFIG_GLOBAL"] = os.environ.get("GIT_CONFIG_GLOBAL") or str(Path.home() / ".gitconfig")  # its HOME is the workspace

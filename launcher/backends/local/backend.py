@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from launcher import nodes
 from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, Phase, RunStatus, Volume
 from launcher.backends.local import doctor, reader
 from launcher.backends.local.files import LocalFiles
@@ -91,6 +92,7 @@ class LocalBackend:
             raise UserError(
                 f"the log of {record.run} is gone from this machine", hint="`vidjobs fetch logs` brings the run folder's train.log"
             )
+        index = nodes.console(record) if index is None and not all_pods else index
         return reader.read_logs(record.run, follow=follow, since_s=since_s, tail=tail, all_pods=all_pods, index=index)
 
     def files(self, record: RunRecord) -> AbstractContextManager[Files]:

@@ -74,18 +74,24 @@ class LocalJob:
 
     @property
     def retries(self) -> int:
+        """Of each pod that has an index; a group of nodes shares the Job's, which is that of all nodes together."""
         spec = self.manifest["spec"]
-        return int(spec.get("backoffLimitPerIndex", spec.get("backoffLimit", 6)))
+        return int(spec.get("backoffLimitPerIndex", int(spec.get("backoffLimit", 6)) // self.nodes))
 
     @property
     def indexed(self) -> bool:
-        """Pods that each have an index of their own: trials of a sweep, or shards."""
-        return self.manifest["spec"].get("completionMode") == "Indexed"
+        """Pods that each have an index of their own: trials of a sweep, shards, or nodes."""
+        return bool(self.manifest["spec"].get("completionMode") == "Indexed")
 
     @property
     def completions(self) -> int:
         """How many of them; 1 for nearly all jobs."""
         return int(self.manifest["spec"].get("completions", 1))
+
+    @property
+    def nodes(self) -> int:
+        """Pods that train together: all run at once, and none without the others."""
+        return self.completions if self.indexed and "backoffLimitPerIndex" not in self.manifest["spec"] else 1
 
     @property
     def trials(self) -> bool:
@@ -95,7 +101,7 @@ class LocalJob:
     @property
     def at_once(self) -> int:
         """How many run beside each other: trials as the conf says; shards one after the other, since each uses all cores."""
-        return int(self.manifest["spec"].get("parallelism", 1)) if self.trials else 1
+        return int(self.manifest["spec"].get("parallelism", 1)) if self.trials or self.nodes > 1 else 1
 
     @property
     def max_failed(self) -> int:
@@ -215,16 +221,13 @@ class LocalJob:
 
 
 def read_job(manifests: Sequence[Manifest]) -> LocalJob:
-    """The job among what `render` made. UserError when there is none, or when its pods need each other: nodes of one training."""
+    """The job among what `render` made. UserError when there is none, or when it has several pods that do not know their numbers."""
     jobs = [manifest for manifest in manifests if manifest.get("kind") == "Job"]
     if len(jobs) != 1:
         raise UserError(f"{len(jobs)} Jobs were rendered, the local backend runs exactly one")
     spec = jobs[0]["spec"]
-    shards = spec.get("completionMode") == "Indexed" and "backoffLimitPerIndex" in spec
-    if not shards and (spec.get("completions", 1) != 1 or spec.get("parallelism", 1) not in (0, 1) or "completionMode" in spec):
-        raise UserError(
-            "the local backend runs one pod at a time, and this Job has several", hint="set `job.nodes: 1`, or submit it to a cluster"
-        )
+    if spec.get("completionMode") != "Indexed" and (spec.get("completions", 1) != 1 or spec.get("parallelism", 1) not in (0, 1)):
+        raise UserError("the local backend runs one pod at a time, and this Job has several", hint="submit it to a cluster")
     maps = {manifest["metadata"]["name"]: manifest.get("data", {}) for manifest in manifests if manifest.get("kind") == "ConfigMap"}
     return LocalJob(manifest=jobs[0], config_maps=maps)
 

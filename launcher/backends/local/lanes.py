@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from launcher import indexes
 from launcher.backend_base import IndexStatus, Phase
+from launcher.backends.local import groups
 from launcher.backends.local.attempts import Attempts
 from launcher.backends.local.outcome import Ending, Outcome, judge
 from launcher.backends.local.process import Identity, adopt_orphans, die_with_parent, identify
@@ -62,7 +63,8 @@ class Lanes:
     def run(self) -> Outcome:
         """Until every index has succeeded or failed for good, or the run is stopped."""
         owner, job = self.owner, self.owner.job
-        todo = [index for index in range(job.completions) if index not in owner.state.indexes]
+        todo = [index for index in range(job.completions) if index not in owner.state.indexes or job.nodes > 1]
+        owner.meeting = groups.meeting() if job.nodes > 1 else ""
         while True:
             owner.check(owner.wakeup.taken())
             self._stop_if_asked()
@@ -117,6 +119,8 @@ class Lanes:
         failed = indexes.of_phase(self.owner.state.indexes, Phase.FAILED)
         if code == _FAILS_ALL:
             self._whole = f"{self._word[:-1]} {lane.index}: {state.cause}"
+        elif self.owner.job.nodes > 1 and failed and not self._whole:
+            self._whole = f"node {lane.index}: {state.cause}"
         elif len(failed) > self.owner.job.max_failed:
             self._whole = f"{len(failed)} {self._word} failed, and sweep.max_failed is {self.owner.job.max_failed}"
 
@@ -144,7 +148,7 @@ class Lanes:
 
     @property
     def _word(self) -> str:
-        return "trials" if self.owner.job.trials else "shards"
+        return "trials" if self.owner.job.trials else "nodes" if self.owner.job.nodes > 1 else "shards"
 
     def _outcome(self) -> Outcome:
         owner, job = self.owner, self.owner.job
@@ -174,7 +178,7 @@ def _be_lane(owner: Attempts, index: int, pipe: int) -> NoReturn:
         os.closerange(pipe + 1, _MOST_FILES)
         state = State(run=owner.state.run, supervisor=owner.state.supervisor, leader=NOBODY)
         lane = _Lane(owner.files, owner.order, owner.job, state=state, started=owner.started, index=index)
-        lane.pipe = pipe
+        lane.pipe, lane.meeting = pipe, owner.meeting
         outcome = lane.attempts()
         phase = Phase.CANCELLED if lane.stop and outcome.phase is Phase.FAILED else outcome.phase
         lane.update(phase=phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination)

@@ -316,9 +316,9 @@ def test_a_claim_can_be_a_directory_of_the_users(world: Any, tmp_path: Path) -> 
     assert (tmp_path / "runs").is_dir()
 
 
-def test_several_pods_at_a_time_are_refused(world: Any) -> None:
+def test_several_pods_without_numbers_are_refused(world: Any) -> None:
     with pytest.raises(UserError, match="one pod at a time"):
-        world.backend.submit([world.job("a-train-aaaaaa", "pass", completions=4, parallelism=4, completionMode="Indexed")])
+        world.backend.submit([world.job("a-train-aaaaaa", "pass", completions=4, parallelism=4)])
 
 
 def test_a_command_that_cannot_start_says_why(world: Any) -> None:
