@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from launcher import nodes
 from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, RunStatus, Volume
 from launcher.backends.kube import causes, doctor, files
 from launcher.backends.kube import pods as pod_of
@@ -83,6 +84,7 @@ class KubeBackend:
         all_pods: bool = False,
         index: int | None = None,
     ) -> Iterator[LogLine]:
+        index = nodes.console(record) if index is None and not all_pods else index
         kept = KeptLogs(run=record.run, index=index, folder=(lambda: self._folder_log(record, index)) if tail is None else tuple)
         reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index, kept=kept)
         return reader.follow(all_pods=all_pods) if follow else reader.read(all_pods=all_pods)
