@@ -47,6 +47,7 @@ class PodStatus:
     reason: str = ""  # "OOMKilled", "Evicted", ...
     started: str = ""  # RFC 3339, UTC
     finished: str = ""
+    image: str = ""  # what it really ran: name@sha256:...
 
 
 @dataclass(frozen=True, kw_only=True)

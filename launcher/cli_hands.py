@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from launcher import completing
-from launcher.cli_options import Cluster, Json
+from launcher.cli_options import Cluster, Json, MaybeRun, Name, Sets
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -27,3 +27,18 @@ def push(
     from launcher.commands import push as command
 
     return command.run(source, to, cluster=cluster, skip_links=skip_links, as_json=as_json)
+
+
+@app.command()
+def rerun(
+    run: MaybeRun = None,
+    sets: Sets = None,
+    name: Name = None,
+    watch: Annotated[bool, typer.Option("--watch", help="follow to the end and exit with the job's outcome")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be sent")] = False,
+    as_json: Json = False,
+) -> int:
+    """Start a new run of the same conf, code and image."""
+    from launcher.commands import rerun as command
+
+    return command.run(run, name=name, sets=sets or [], watch=watch, dry_run="client" if dry_run else None, as_json=as_json)

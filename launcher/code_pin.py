@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from launcher.code_secrets import secrets_in
 from launcher.conf.schema import CodeConf
 from launcher.errors import ConfError, Fault, did_you_mean
 from launcher.spec import CodePin, SecretKey
@@ -31,8 +32,7 @@ def pin(code: CodeConf, *, local: bool, cwd: Path) -> CodePin:
     if code.kind == "repo" and not (local and not code.ref):
         return CodePin(kind="repo", repo=code.repo, ref=code.ref, commit=resolve_ref(code.repo, code.ref, cwd), token=token)
     if local:
-        commit, diff = _as_it_is(cwd)
-        return CodePin(kind="worktree", commit=commit, diff=diff)
+        return _as_it_is(code, cwd)
     return _worktree(code, cwd, token)
 
 
@@ -111,17 +111,43 @@ def _worktree(code: CodeConf, cwd: Path, token: SecretKey | None) -> CodePin:
     if len(diff.encode()) > MOST_DIFF:
         size = len(diff.encode()) // 1000
         raise _fault("job.code", f"the local changes are a diff of {size} KB; {MOST_DIFF // 1000} KB travel with a Job", _push(top, remote))
+    _refuse_secrets(diff, code)
     return CodePin(kind="worktree", repo=url, ref=_branch(top), commit=base, diff=diff, token=token)
 
 
-def _as_it_is(cwd: Path) -> tuple[str, str]:
-    """Commit and diff of a tree that is used in place; empty where git knows neither, or the diff is too large to keep."""
+def _refuse_secrets(diff: str, code: CodeConf) -> None:
+    found = secrets_in(diff, code.allow)
+    if found:
+        named = f"{', '.join(found[:5])}{' and more' if found[5:] else ''}"
+        hint = "keep it out of git (.gitignore) and name a Secret in job.secrets; if it is none, name the file in job.code.allow"
+        raise _fault(
+            "job.code", f"the local changes hold what looks like a secret, and everybody who may read Jobs reads them: {named}", hint
+        )
+
+
+def _as_it_is(code: CodeConf, cwd: Path) -> CodePin:
+    """A tree that is used in place; commit and diff are empty where git knows neither, or the diff is not to be kept."""
     top = toplevel(cwd)
     head = _git(["rev-parse", "--verify", "--quiet", "HEAD"], top, check=False).decode().strip() if top else ""
-    if top is None or not head or _large_files(top):
-        return head, ""
-    diff = worktree_diff(top, head)
-    return head, diff if len(diff.encode()) <= MOST_DIFF else ""
+    if top is None or not head:
+        return CodePin(kind="worktree", unrecorded="" if top else "there was no git checkout")
+    diff, why = "", "untracked files were too large"
+    if not _large_files(top):
+        diff = worktree_diff(top, head)
+        why = f"they are a diff of {len(diff.encode()) // 1000} KB" if len(diff.encode()) > MOST_DIFF else ""
+        why = why or ("they hold what looks like a secret" if secrets_in(diff, code.allow) else "")
+    url = _git(["config", "--get", f"remote.{_any_remote(top)}.url"], top, check=False).decode().strip()
+    return CodePin(kind="worktree", commit=head, diff="" if why else diff, checkout=str(top), origin=_without_user(url), unrecorded=why)
+
+
+def _any_remote(top: Path) -> str:
+    remotes = _git(["remote"], top).decode().split()
+    return "origin" if "origin" in remotes or not remotes else remotes[0]
+
+
+def _without_user(url: str) -> str:
+    """A remote's address without a user or token that stands in it."""
+    return re.sub(r"^(https?://)[^/]*@", r"\1", url)
 
 
 def toplevel(cwd: Path) -> Path | None:

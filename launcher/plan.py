@@ -19,6 +19,7 @@ from launcher.conf.resolve import Experiment, key_path, resolve, seen_at
 from launcher.conf.schema import JobConf, SweepConf, TolerationConf, VolumeConf
 from launcher.errors import ConfError, Fault
 from launcher.profiles import ClusterProfile
+from launcher.recorded import fields_of
 from launcher.records import RunRecord
 from launcher.render import TRIALS_FILE, render
 from launcher.spec import CodePin, JobSpec, Mount, Resources, SecretKey
@@ -40,6 +41,13 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """An earlier run that a new one repeats."""
+
+    code: CodePin | None  # None: what the conf says now
+
+
 def read(
     conf: Path,
     *,
@@ -48,10 +56,11 @@ def read(
     sets: Sequence[str] = (),
     name: str | None = None,
     given: Sequence[tuple[Origin, Mapping[str, str]]] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> Experiment:
-    """The conf with all its layers for this cluster; its faults are in it."""
+    """The conf with all its layers for this cluster; its faults are in it. `environ`: instead of this process's environment."""
     named = [(Origin("--name", "--name"), {"name": name})] if name is not None else []
-    return resolve(conf, profile=profile, place=backend.claim_path, sets=sets, given=[*named, *given])
+    return resolve(conf, profile=profile, place=backend.claim_path, sets=sets, given=[*named, *given], environ=environ)
 
 
 def plan(
@@ -65,13 +74,16 @@ def plan(
     name: str | None = None,
     shards: int | None = None,
     sweep: bool = False,
+    again: Again | None = None,
 ) -> Plan:
     """Everything about the run, its code pinned. `source` is --from. ConfError with every fault, UserError for a bad source.
 
-    With `sweep` it is all trials of the conf's `sweep:`; else that section is ignored, with a warning.
+    With `sweep` it is all trials of the conf's `sweep:`; else that section is ignored, with a warning. With `again` the code is
+    that of an earlier run, and neither the environment nor, but for `sets`, the day changes anything.
     """
+    environ: Mapping[str, str] | None = {} if again else None
     sets = [*sets, *([f"prepare.shards={shards}"] if shards is not None else [])]
-    experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name)
+    experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, environ=environ)
     if source is not None and not experiment.faults:
         values = values_from(source, verb, runs=_runs_volume(experiment.job), backend=backend)
         given = [(Origin("--from", f"--from {source}"), values)]
@@ -80,7 +92,8 @@ def plan(
     trials, more = _trials(verb, experiment) if sweep else (None, [])
     if faults + more:
         raise ConfError(faults + more)
-    spec = job_spec(verb, experiment, profile, backend, code=_pinned(experiment, backend), trials=trials)
+    code = again.code if again and again.code else _pinned(experiment, backend)
+    spec = job_spec(verb, experiment, profile, backend, code=code, trials=trials)
     manifests = render(spec)
     record = _record(spec, manifests, experiment, profile=profile, backend=backend)
     warnings = () if trials else tuple(_warnings(experiment))
@@ -276,7 +289,9 @@ def _record(spec: JobSpec, manifests: list[Manifest], experiment: Experiment, *,
         runs_mount=spec.runs_mount,
         image=spec.image,
         commit=spec.code.commit,
+        code=fields_of(spec.code),
         conf_text=spec.conf_text,
+        whole_conf=experiment.whole_text,
         manifests=manifests,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,8 +32,12 @@ class RunRecord:
     runs_claim: str
     runs_mount: str  # path of the runs volume in the pod, or on this machine
     image: str = ""
+    image_id: str = ""  # what a pod of the run really ran, as its status told: name@sha256:...
     commit: str = ""
+    code: dict[str, Any] = field(default_factory=dict)  # the code pin but its diff, which the manifests hold (launcher/recorded.py)
     conf_text: str = ""
+    whole_conf: str = ""  # all sections resolved, as a conf file: `rerun` starts from it
+    rerun_of: str = ""
     manifests: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -110,6 +114,18 @@ def save(record: RunRecord) -> Path:
     finally:
         temporary.unlink()
     return path
+
+
+def note_image(record: RunRecord, image_id: str) -> RunRecord:
+    """The record with what its pod ran, on disk too if it is there. The first word stays: a retry may have pulled something else."""
+    path = state_dir() / "runs" / f"{record.run}.json"
+    if record.image_id or not image_id or not path.is_file():
+        return record
+    noted = replace(record, image_id=image_id)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(asdict(noted), indent=1))
+    temporary.replace(path)
+    return noted
 
 
 def load_all() -> list[RunRecord]:

@@ -14,7 +14,7 @@ from launcher.backend_base import Backend, Phase, RunStatus
 from launcher.errors import VidjobsError
 from launcher.losses import LossRecord, parse_line
 from launcher.profiles import ClusterProfile, load
-from launcher.records import RunRecord
+from launcher.records import RunRecord, note_image
 
 _TAILS = (10, 200)  # log lines looked at for the newest loss
 _NAME = re.compile(r"(?P<name>.+)-(?P<verb>[a-z]+)-[a-z0-9]{6}")
@@ -98,6 +98,7 @@ def one(record: RunRecord) -> RunView:
     """A run with its newest loss."""
     backend = for_record(record)
     status = backend.status(record)
+    _note_image(record, status)
     return RunView(run=record.run, record=record, status=status, cluster=record.cluster, loss=_newest_loss(backend, record, status))
 
 
@@ -136,8 +137,15 @@ def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[RunVie
         record = known.get(run)
         status = found.get(run) or RunStatus(run=run, phase=Phase.GONE)
         view = RunView(run=run, record=record, status=status, cluster=cluster)
+        if record is not None:
+            _note_image(record, status)
         cheap = record is not None and (status.phase is Phase.RUNNING or (name == "local" and status.phase is not Phase.GONE))
         yield replace(view, loss=_newest_loss(backend, record, status)) if cheap and record else view
+
+
+def _note_image(record: RunRecord, status: RunStatus) -> None:
+    """Whoever looks at a run first writes down what its pod runs: `rerun` and `diff` want it when the pod has gone."""
+    note_image(record, next((pod.image for pod in status.pods if pod.image), ""))
 
 
 def _newest_loss(backend: Backend, record: RunRecord, status: RunStatus) -> LossRecord | None:

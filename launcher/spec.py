@@ -34,6 +34,9 @@ class CodePin:
     commit: str = ""
     diff: str = ""  # `git diff --binary` text against `commit`; "" when clean
     token: SecretKey | None = None
+    checkout: str = ""  # of a working tree that runs as it is: its folder on this machine
+    origin: str = ""  # and where its commits may be had when that folder has gone
+    unrecorded: str = ""  # why local changes are not in `diff`
 
 
 @dataclass(frozen=True, kw_only=True)

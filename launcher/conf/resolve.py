@@ -54,9 +54,12 @@ class Experiment:
     @property
     def flat_text(self) -> str:
         """The conf as the trainer reads it: its own sections, resolved."""
-        text = _dump(self.trainer, allow_unicode=True)
-        same = yaml.load(text, Loader=_LOADER) == self.trainer
-        return text if same else _dump(self.trainer, allow_unicode=False)  # PyYAML does not quote U+0085 and its like so that they survive
+        return _text(self.trainer)
+
+    @property
+    def whole_text(self) -> str:
+        """All sections resolved, as a conf file that needs no other layer."""
+        return _text(_bare(plain(self.tree)))
 
     def origin(self, path: KeyPath) -> Origin:
         """Where a key path was written, or the nearest one above it; at worst the conf file itself."""
@@ -130,6 +133,21 @@ def _merged(
     for layer in (*layers, *(given_layer(values, origin) for origin, values in given)):
         tree = merge(tree, layer)
     return without_nulls(tree), [*faults, *more, *most]
+
+
+def _bare(value: Any) -> Any:
+    """Amounts, which are numbers and texts of classes of their own, as YAML writes them."""
+    if isinstance(value, dict):
+        return {key: _bare(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_bare(child) for child in value]
+    return next((kind(value) for kind in (str, float, int) if isinstance(value, kind) and not isinstance(value, bool)), value)
+
+
+def _text(conf: dict[str, Any]) -> str:
+    text = _dump(conf, allow_unicode=True)
+    same = yaml.load(text, Loader=_LOADER) == conf
+    return text if same else _dump(conf, allow_unicode=False)  # PyYAML does not quote U+0085 and its like so that they survive
 
 
 def _dump(conf: dict[str, Any], *, allow_unicode: bool) -> str:

@@ -30,6 +30,7 @@ class CodeConf:
     repo: str = ""  # URL without user or token
     ref: str = ""  # branch, tag or commit; "" = the repository's HEAD. Resolved to a commit when submitted
     token: KeyConf | None = None  # for a private repository
+    allow: tuple[str, ...] = ()  # globs of files in local changes that only look as if they held a secret
 
 
 @dataclass(frozen=True, kw_only=True)

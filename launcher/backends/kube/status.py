@@ -173,7 +173,8 @@ def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
 
 def _pod(pod: Object) -> PodStatus:
     status = pod.get("status", {})
-    main = pod_of.container_status(pod, pod_of.main_container(pod)).get("state", {})
+    container = pod_of.container_status(pod, pod_of.main_container(pod))
+    main = container.get("state", {})
     ended = main.get("terminated", {})
     started = main.get("running", ended).get("startedAt") or status.get("startTime") or ""
     return PodStatus(
@@ -184,6 +185,7 @@ def _pod(pod: Object) -> PodStatus:
         reason=_pod_reason(pod, ended),
         started=started,
         finished=ended.get("finishedAt") or "",
+        image=str(container.get("imageID") or ""),
     )
 
 

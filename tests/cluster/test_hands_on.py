@@ -1,0 +1,137 @@
+"""Hands-on commands on a real cluster: data pushed onto a claim through cuts, a shell in a pod, a run of the same again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Lab, mounted
+from researcher import get, kubectl
+
+from launcher.backend_base import Channel, Inlet
+from launcher.backends.kube.duplex import Duplex
+from launcher.errors import ClusterError, UserError
+from launcher.push_source import tree
+from launcher.pushing import Push
+
+pytestmark = pytest.mark.cluster
+
+
+def helpers(kube: Lab) -> list[str]:
+    pods = get("pods", f"--namespace={kube.namespace}", "--selector=vidjobs/helper")["items"]
+    return [pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+
+
+@pytest.fixture(scope="module")
+def claim(kube: Lab) -> str:
+    """A claim, and a run that used it: pods that mount it take their image from there."""
+    kube.claim("data", "256Mi")
+    record = kube.submit("true", **mounted("data"))
+    kube.wait(record, lambda status: status.phase == "succeeded")
+    return "data"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """1,000 small files and a large one."""
+    numbers = random.Random(0)
+    for number in range(1000):
+        file = tmp_path / "source" / f"class-{number % 9}" / f"clip-{number:04d}.bin"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(numbers.randbytes(number))
+    (tmp_path / "source/large.bin").write_bytes(numbers.randbytes(48 << 20))
+    return tmp_path / "source"
+
+
+class Cutter:
+    """Connects as the inlet does, and pulls the plug of each of the first connections after so many bytes."""
+
+    def __init__(self, inlet: Inlet, cuts: list[int]) -> None:
+        self.inlet = inlet
+        self.cuts = cuts
+
+    @contextlib.contextmanager
+    def connect(self, folder: str, only: str) -> Iterator[Channel]:
+        with self.inlet.connect(folder, only) as channel:
+            assert isinstance(channel, Duplex)
+            yield _Plugged(channel, self.cuts.pop(0)) if self.cuts else channel
+
+
+class _Plugged:
+    def __init__(self, channel: Duplex, left: int) -> None:
+        self.channel = channel
+        self.left = left
+
+    def send(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left < 0:
+            _cut(self.channel)
+            self.left = 1 << 62
+        self.channel.send(data)
+
+    def receive(self, *, wait: bool) -> bytes | None:
+        return self.channel.receive(wait=wait)
+
+
+def _cut(channel: Duplex) -> None:
+    """The connection is gone, without a word to either side's program."""
+    with socket.socket(fileno=os.dup(channel.fileno())) as plug:
+        plug.shutdown(socket.SHUT_RDWR)
+
+
+def whole(kube: Lab, claim: str, folder: str, source: Path) -> bool:
+    """Every file of `source` lies in the claim's folder, equal by digest, and nothing else does."""
+    with kube.backend.volume_files(claim, folder) as files:
+        there = {file.path: files.sha256(file.path) for file in files.list() if file.path.endswith(("large.bin", "177.bin"))}
+        listed = {file.path: file.size for file in files.list()}
+    here = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
+    assert listed == {name: path.stat().st_size for name, path in here.items()}
+    return all(digest == hashlib.sha256(here[name].read_bytes()).hexdigest() for name, digest in there.items())
+
+
+def test_a_push_through_three_cuts_sends_only_what_is_missing(kube: Lab, claim: str, source: Path) -> None:
+    files = tree(source)
+    with kube.backend.inlet(claim) as inlet:
+        done = Push(inlet=Cutter(inlet, [200_000, 9 << 20, 11 << 20]), files=files, folder="deep/tree").run()
+        assert len(helpers(kube)) == 1
+        assert (done.cuts, done.there) == (3, 0)
+        assert done.sent - done.bytes < 3 * (18 << 20), "no more than what was on the wire at each cut"
+        again = Push(inlet=inlet, files=files, folder="deep/tree").run()
+        assert (again.sent, again.there) == (0, 1001)
+    assert helpers(kube) == []
+    assert whole(kube, claim, "deep/tree", source)
+
+
+def test_a_push_goes_on_in_another_pod_when_its_own_is_deleted(kube: Lab, claim: str, source: Path) -> None:
+    def kill() -> None:
+        while not (found := helpers(kube)):
+            time.sleep(0.2)
+        time.sleep(2)
+        kubectl("delete", "pod", found[0], f"--namespace={kube.namespace}", "--grace-period=1")
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with kube.backend.inlet(claim) as inlet:
+        done = Push(inlet=inlet, files=tree(source), folder="other", progress=lambda _done: time.sleep(0.002)).run()
+    thread.join()
+    assert done.cuts >= 1
+    assert whole(kube, claim, "other", source)
+
+
+def test_what_the_volume_refuses_is_told(kube: Lab, claim: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    with (
+        kube.backend.inlet(claim) as inlet,
+        pytest.raises(UserError, match=r"deep/tree/large\.bin cannot be written on the claim: Not a dir"),
+    ):
+        Push(inlet=inlet, files=tree(tmp_path), folder="deep/tree/large.bin").run()
+    with pytest.raises(ClusterError, match='"absent" does not exist'), kube.backend.inlet("absent") as inlet:
+        Push(inlet=inlet, files=tree(tmp_path)).run()

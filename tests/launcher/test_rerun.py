@@ -1,0 +1,203 @@
+"""A run of the same again: from the record alone, with the code of that day, and what cannot be the same is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher import recorded, records
+from launcher.backends.kube.backend import KubeBackend
+from launcher.backends.local import reader
+from launcher.code_secrets import secrets_in
+from launcher.commands import delete, rerun, submit
+from launcher.errors import UserError
+from launcher.plan import plan
+from launcher.profiles import load
+from launcher.records import RunRecord
+from launcher.rerun import plan_again
+
+TRAINER = """
+import pathlib, sys
+if sys.argv[1] == "check":
+    print('{"faults": [], "defaults": {}}')
+else:
+    run = pathlib.Path(sys.argv[sys.argv.index("--run") + 1])
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "said.txt").write_text(pathlib.Path("word.txt").read_text())
+    (run / "metrics.jsonl").write_text('{"phase": "val", "Loss": 0.5, "epoch": 1, "step": 2}\\n')
+"""
+CONF = """\
+name: exp
+train: {lr: 1e-3}
+job: {resources: {gpus: 0}, volumes: [{claim: v, mount: /runs, as: runs}], retries: 0}
+"""
+DIGEST = "sha256:" + "ab" * 32
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a trainer, pushed to a remote, and the working directory."""
+    remote = tmp_path / "remote.git"
+    remote.mkdir()
+    git(remote, "init", "-q", "--bare")
+    folder = tmp_path / "tree"
+    (folder / "trainer").mkdir(parents=True)
+    (folder / "trainer/__main__.py").write_text(TRAINER)
+    (folder / "trainer/__init__.py").touch()
+    (folder / "word.txt").write_text("committed\n")
+    (folder / "exp.yaml").write_text(CONF)
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "all")
+    git(folder, "remote", "add", "origin", str(remote))
+    git(folder, "push", "-q", "-u", "origin", "main")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def ended(run: str) -> str:
+    """What a run of this machine wrote, once it has ended."""
+    end = time.monotonic() + 20
+    while not (status := reader.read_status(run)).phase.ended:
+        assert time.monotonic() < end, status
+        time.sleep(0.05)
+    assert status.phase == "succeeded", status
+    return (Path(records.find(run).runs_mount) / run / "said.txt").read_text()
+
+
+@pytest.fixture
+def read(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    return lambda: capsys.readouterr().out.strip()
+
+
+def test_the_code_of_that_day_runs_again_when_tree_and_job_are_gone(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[], str]
+) -> None:
+    """The tree had a local change, was changed since, and has moved: the commit comes from its remote, the change from the record."""
+    (tree / "word.txt").write_text("changed here\n")
+    submit.run("train", Path("exp.yaml"), cluster="local")
+    first = read()
+    assert ended(first) == "changed here\n"
+    assert delete.run(first) == 0
+    (tree / "word.txt").write_text("changed since\n")
+    tree.rename(tmp_path / "elsewhere")
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    monkeypatch.setenv("VIDJOBS_TRAIN__LR", "5")
+
+    assert rerun.run(first, name="again") == 0
+    second = read()
+    assert second.startswith("again-train-")
+    assert ended(second) == "changed here\n"
+    was, now = records.find(first), records.find(second)
+    assert (now.conf_text, now.commit, recorded.diff(now), now.rerun_of) == (was.conf_text, was.commit, recorded.diff(was), first)
+
+
+def test_a_commit_that_is_nowhere_any_more_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(tree, "remote", "remove", "origin")
+    profile = load("local")
+    made = plan("train", tree / "exp.yaml", profile=profile, backend=_local())
+    tree.rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="neither in"):
+        plan_again(made.record, profile=profile, backend=_local())
+
+
+def _local():  # type: ignore[no-untyped-def]
+    from launcher.backends.local.backend import LocalBackend
+
+    return LocalBackend()
+
+
+@pytest.fixture
+def kube_record(tree: Path) -> RunRecord:
+    """The record of a run on a cluster, of an image known by its tag, with a local change."""
+    (tree / "word.txt").write_text("changed here\n")
+    profile = load("generic")
+    sets = ["job.image=registry.example/a/v:1", f"job.code.repo={tree.parent / 'remote.git'}", "job.env.A=1"]
+    return plan("train", tree / "exp.yaml", profile=profile, backend=KubeBackend(profile), sets=sets).record
+
+
+def again(record: RunRecord, *sets: str, name: str | None = None):  # type: ignore[no-untyped-def]
+    profile = load(record.cluster)
+    return plan_again(record, profile=profile, backend=KubeBackend(profile), sets=sets, name=name)
+
+
+def test_all_but_the_name_is_the_same_on_a_cluster(kube_record: RunRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Manifests are equal once the new name stands for the old one; neither cwd nor environment count."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDJOBS_JOB__RETRIES", "3")
+    made, notes = again(kube_record)
+    assert json.dumps(made.manifests).replace(made.spec.run, kube_record.run) == json.dumps(kube_record.manifests)
+    assert [note for note in notes if "may have been moved" in note]
+
+
+def test_the_digest_that_ran_is_run_again(kube_record: RunRecord) -> None:
+    records.save(kube_record)
+    noted = records.note_image(kube_record, f"registry.example/a/v@{DIGEST}")
+    assert records.note_image(noted, "other@" + DIGEST) == noted, "the first word stays"
+    made, notes = again(records.find(kube_record.run))
+    assert made.spec.image == f"registry.example/a/v@{DIGEST}"
+    assert not notes
+    loaded = dataclasses.replace(kube_record, image_id=DIGEST)
+    assert recorded.image(loaded) == "registry.example/a/v:1", "an image loaded by hand has a digest that no registry knows"
+
+
+def test_settings_of_every_section_may_be_changed(kube_record: RunRecord) -> None:
+    made, _ = again(kube_record, "train.lr=2e-3", "job.resources.memory=8Gi", "job.image=other:2", name="b")
+    assert made.spec.name == "b"
+    assert "lr: 0.002" in made.spec.conf_text
+    assert (made.spec.resources.memory, made.spec.image) == ("8Gi", "other:2")
+    assert made.spec.code == recorded.code(kube_record)
+
+
+def test_a_record_without_a_whole_conf_is_refused(kube_record: RunRecord) -> None:
+    with pytest.raises(UserError, match="older vidjobs"):
+        again(dataclasses.replace(kube_record, whole_conf=""))
+
+
+def _added(path: str, text: str) -> str:
+    return (
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\nindex 0..1\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,2 @@\n+x = 1\n+{text}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "found"),
+    [
+        ("a.py", "token = '" + "ghp_" + "a1" * 18 + "'", "a.py:2 (GitHub token)"),
+        ("a.py", "HF = " + "hf_" + "Ab" * 17, "a.py:2 (Hugging Face token)"),
+        ("a.py", "AK" + "IA" + "ABCD" * 4, "a.py:2 (AWS access key)"),
+        ("a.py", "aws_secret_access_key = " + "a/" * 20, "a.py:2 (AWS access key)"),
+        ("k/x", "-----BEGIN RSA " + "PRIVATE KEY-----", "k/x:2 (private key)"),
+        ("b/.env", "A=1", "b/.env (its name)"),
+        ("id_ed25519", "x", "id_ed25519 (its name)"),
+        ("certs/a b.pem", "x", "certs/a b.pem (its name)"),
+    ],
+)
+def test_what_looks_like_a_secret_is_found_by_name_and_content(path: str, text: str, found: str) -> None:
+    assert secrets_in(_added(path, text)) == [found]
+    assert secrets_in(_added(path, text), ["certs/*", path]) == []
+
+
+def test_what_only_resembles_a_secret_or_goes_away_is_not() -> None:
+    harmless = ["hf_hub_download(repo)", "sk-learn", "AKIA", "monkey.pem_file", "task-identifier-of-a-long-and-winding-name-in-kebab"]
+    assert secrets_in("".join(_added(f"{number}.py", text) for number, text in enumerate(harmless))) == []
+    assert secrets_in(_added(".env.example", "A=")) == []
+    gone = (
+        "diff --git a/.env b/.env\ndeleted file mode 100644\nindex 1..0\n--- a/.env\n+++ /dev/null\n@@ -1 +0,0 @@\n-A=ghp_"
+        + "a" * 36
+        + "\n"
+    )
+    assert secrets_in(gone) == []
