@@ -15,7 +15,7 @@ from launcher.backends.kube.client import KubeClient, Object
 from launcher.backends.kube.inlet import MOUNT, claim_inlet
 from launcher.backends.kube.kept_logs import KeptLogs, folder_lines
 from launcher.backends.kube.logs import JobLogs
-from launcher.backends.kube.status import CANCELLED, Facts, run_status
+from launcher.backends.kube.status import CANCELLED, Facts, in_queue, run_status
 from launcher.backends.kube.submission import create_all, try_all
 from launcher.errors import ClusterError
 from launcher.profiles import ClusterProfile
@@ -63,6 +63,10 @@ class KubeBackend:
         claims = {claim: self.client.find("PersistentVolumeClaim", claim) for claim in sorted(mounted)}
         unbound = {name for name, claim in claims.items() if claim and claim.get("status", {}).get("phase") != "Bound"}
         events = [event for name in sorted(names | unbound) for event in self._events(name)] if waiting else []
+        if job is not None and in_queue(job):
+            events = self._events(record.run)
+            workload = causes.workload_of(job, events)
+            events += self._events(workload) if workload else []
         return run_status(record.run, Facts(job=job, pods=pods, events=events, claims=causes.Claims(found=claims, events=events)))
 
     def list_runs(self) -> list[RunStatus]:

@@ -23,6 +23,7 @@ _DISRUPTIONS = {
     "TerminationByKubelet": "evicted by its node",
 }
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+_KUEUE_WAITS = frozenset({"Pending", "Inadmissible", "Preempted", "QuotaReserved", "EvictedDueToPreempted", "AdmissionCheckRejected"})
 _CREATE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
 
 
@@ -82,10 +83,10 @@ def refused(message: str) -> Cause:
         return Cause(f"a quota of the namespace wants more said: {message}", "set the resources it names in job.resources")
     if "per Container" in message or "per Pod" in message:
         return Cause(f"a LimitRange of the namespace refuses the pod: {message}", "change job.resources to stay inside it")
-    if "no PriorityClass" in message or "priority" in message.lower():
-        return Cause(f"the priority is refused: {message}", "leave out job.priority, or use one that the site allows")
     if "admission webhook" in message or "ValidatingAdmissionPolicy" in message:
         return Cause(f"a rule of the site refuses the pod: {message}", "change what it names")
+    if "no PriorityClass" in message or "priority" in message.lower():
+        return Cause(f"the priority is refused: {message}", "leave out job.priority, or use one that the site allows")
     return Cause(f"the pod cannot be created: {message}", "change what it names, then submit again")
 
 
@@ -134,6 +135,8 @@ def not_started(pod: Mapping[str, Any], events: Sequence[Object]) -> Cause:
         if reason in _IMAGE:
             fix = "correct job.image, push it, or name its pull secret in job.pull_secrets"
             return Cause(f'image "{one.get("image", "")}" cannot be pulled ({reason}): {_one_line(message)}', fix)
+        if reason == "CrashLoopBackOff":
+            return _crash_loop(one)
         if reason in _CREATE:
             return Cause(f'container "{one["name"]}" cannot be created ({reason}): {_one_line(message)}', "change what it names")
         if "running" in one.get("state", {}) and one["name"] != pod_of.main_container(pod):
@@ -141,14 +144,49 @@ def not_started(pod: Mapping[str, Any], events: Sequence[Object]) -> Cause:
     return _mount_trouble(pod, events)
 
 
+def _crash_loop(one: Mapping[str, Any]) -> Cause:
+    """A container that its node starts again and again (pods of vidjobs are not restarted in place; those of others' Jobs may be)."""
+    ended = one.get("lastState", {}).get("terminated", {})
+    code, why = int(ended.get("exitCode", 0)), str(ended.get("reason", ""))
+    said = _one_line(ended.get("message", ""), last=True)
+    killed = " (OOMKilled)" if why == "OOMKilled" else ""
+    text = f'container "{one["name"]}" fails again and again ({one.get("restartCount", 0)} restarts), the last time with exit code {code}'
+    fix = "raise job.resources.memory" if killed else "`vidjobs logs` shows what it said"
+    return Cause(text + killed + (f": {said}" if said else ""), fix)
+
+
+def queued(queue: str, workload: str, events: Sequence[Object]) -> Cause:
+    """A Job that Kueue holds back: what Kueue said last of its workload (which quota is short of how much)."""
+    said = max((event for event in events if workload and event["involvedObject"].get("name") == workload), key=event_time, default=None)
+    if said is None or said.get("reason") not in _KUEUE_WAITS:
+        return Cause(f'waits in the queue "{queue}" to be admitted', "wait for its turn")
+    words = _one_line(said.get("message", ""))
+    if "exist" in words or "inactive" in words.lower() or "stopped" in words.lower():
+        return Cause(f'the queue "{queue}" takes nothing: {words}', "correct job.queue: `kubectl get localqueues` lists them")
+    wait = "wait for its turn, or ask for less in job.resources"
+    return Cause(f'waits in the queue "{queue}": {words}', wait)
+
+
+def workload_of(job: Mapping[str, Any], events: Sequence[Object]) -> str:
+    """The name of the workload that Kueue made for the Job, from its event on the Job; "" when it made none."""
+    mine = [event for event in events if event["involvedObject"].get("name") == job["metadata"]["name"]]
+    made = max((event for event in mine if event.get("reason") == "CreatedWorkload"), key=event_time, default=None)
+    return str(made.get("message", "")).rpartition("/")[2].strip() if made else ""
+
+
+def disrupted(pod: Mapping[str, Any]) -> str:
+    """What took the pod away from outside: "preempted by a pod of higher priority"; "" when nothing did."""
+    disruption = pod_of.condition(pod, "DisruptionTarget")
+    return _DISRUPTIONS.get(str(disruption.get("reason")), "evicted") if disruption.get("status") == "True" else ""
+
+
 def failure(pod: Mapping[str, Any], run: str) -> Cause:
     """Why a pod that is over has failed."""
     status = pod.get("status", {})
     disruption = pod_of.condition(pod, "DisruptionTarget")
-    if disruption.get("status") == "True" or status.get("reason") == "Evicted":
-        why = _DISRUPTIONS.get(str(disruption.get("reason")), "evicted")
+    if (why := disrupted(pod)) or status.get("reason") == "Evicted":
         said = _one_line(str(status.get("message") or disruption.get("message", "")))
-        return Cause(f"{why}: {said}", _eviction_fix(said))
+        return Cause(f"{why or 'evicted'}: {said}", _eviction_fix(said))
     init = pod_of.failed_init(pod)
     if init:
         ended = init["state"]["terminated"]
@@ -195,9 +233,18 @@ def _mount_trouble(pod: Mapping[str, Any], events: Sequence[Object]) -> Cause:
     node = pod.get("spec", {}).get("nodeName", "its node")
     if event["reason"] == "FailedCreatePodSandBox":
         return Cause(f"{node} cannot start the pod: {_one_line(event['message'])}", "wait, or delete the pod if it stays so")
-    held = "Multi-Attach" in event["message"]
-    fix = "a pod on another node holds this one-node (RWO) volume: cancel that run, or wait" if held else "wait; the node tries again"
-    return Cause(f"a volume cannot be mounted on {node}: {_one_line(event['message'])}", fix)
+    return Cause(f"a volume cannot be mounted on {node}: {_one_line(event['message'])}", _mount_fix(str(event["message"])))
+
+
+def _mount_fix(message: str) -> str:
+    missing = re.search(r'(secret|configmap)s? "([^"]+)" not found', message)
+    if missing:
+        return f"create the {missing[1]} {missing[2]}, or correct its name: the node tries again by itself"
+    if "Multi-Attach" in message:
+        return "a pod on another node holds this one-node (RWO) volume: cancel that run, or wait"
+    if "timed out" in message or "deadline" in message.lower():
+        return "wait; if it stays so, the storage has a problem: ask the cluster's administrators"
+    return "wait; the node tries again"
 
 
 def _scheduling_fix(message: str) -> str:

@@ -75,7 +75,7 @@ def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
     if ended == "failed":
         return Phase.FAILED, _job_failure(run, facts, pods)
     if ended == "suspended":
-        return _suspended(run, job, pods)
+        return _suspended(run, job, facts, pods)
     live = pod_of.live(pods)
     if live:
         running = [pod for pod in live if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"]
@@ -85,10 +85,16 @@ def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
     return _between(run, job, facts, pods)
 
 
-def _suspended(run: str, job: Mapping[str, Any], pods: list[Object]) -> tuple[Phase, Cause]:
-    queue = job["metadata"].get("labels", {}).get(_QUEUE_LABEL)
-    if queue and CANCELLED not in job["metadata"].get("annotations", {}):
-        return Phase.PENDING, Cause(f'waits in the queue "{queue}" to be admitted', "wait for its turn")
+def in_queue(job: Mapping[str, Any]) -> str:
+    """The queue that holds the Job back; "" when none does, as after `vidjobs cancel`."""
+    cancelled = CANCELLED in job["metadata"].get("annotations", {})
+    held = pod_of.job_ended(job) == "suspended" and not cancelled
+    return str(job["metadata"].get("labels", {}).get(_QUEUE_LABEL, "")) if held else ""
+
+
+def _suspended(run: str, job: Mapping[str, Any], facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
+    if queue := in_queue(job):
+        return Phase.PENDING, causes.queued(queue, causes.workload_of(job, facts.events), facts.events)
     if pod_of.live(pods):
         return Phase.CANCELLED, Cause("stopping: the trainer writes its checkpoint", "")
     return Phase.CANCELLED, Cause("", f"`vidjobs resume {run}` goes on from its last checkpoint")
@@ -128,7 +134,7 @@ def _node_trouble(pod: Object, node: str) -> Cause:
         fix = "nothing to do: when Kubernetes gives the node up, a retry goes on from the last checkpoint"
         return Cause(f"node {node} lost, waiting", fix)
     if stopping:
-        return Cause("being stopped: the trainer writes its checkpoint")
+        return Cause(f"{causes.disrupted(pod) or 'being stopped'}: the trainer writes its checkpoint")
     return NOTHING
 
 
