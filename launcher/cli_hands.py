@@ -42,3 +42,15 @@ def rerun(
     from launcher.commands import rerun as command
 
     return command.run(run, name=name, sets=sets or [], watch=watch, dry_run="client" if dry_run else None, as_json=as_json)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="RUN", help="a run", autocompletion=completing.runs)],
+    b: Annotated[str, typer.Argument(metavar="RUN", help="another", autocompletion=completing.runs)],
+    as_json: Json = False,
+) -> int:
+    """Compare two runs: conf, code, image, environment, results."""
+    from launcher.commands import diff as command
+
+    return command.run(a, b, as_json=as_json)

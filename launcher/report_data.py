@@ -75,7 +75,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def gather(record: RunRecord, status: RunStatus, files: Files) -> RunData:
+def gather(record: RunRecord, status: RunStatus, files: Files, *, pictures: bool = True) -> RunData:
     """Read what there is. A file that cannot be understood becomes a note on the page, not an error."""
     data = RunData(record=record, status=status)
     reader = _Reader(files, data.notes)
@@ -92,7 +92,8 @@ def gather(record: RunRecord, status: RunStatus, files: Files) -> RunData:
     data.done = _mapping(reader.json(str(paths.done)))
     data.conf = reader.text(str(paths.conf)) or record.conf_text
     trained = any(record.phase in ("train", "val") for record in data.records)
-    data.pictures = reader.pictures(paths.figures, without={*_TABLES, _LOSSES} if trained else _TABLES)
+    if pictures:
+        data.pictures = reader.pictures(paths.figures, without={*_TABLES, _LOSSES} if trained else _TABLES)
     return data
 
 

@@ -15,7 +15,7 @@ from launcher import recorded, records
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.local import reader
 from launcher.code_secrets import secrets_in
-from launcher.commands import delete, rerun, submit
+from launcher.commands import delete, diff, rerun, submit
 from launcher.errors import UserError
 from launcher.plan import plan
 from launcher.profiles import load
@@ -30,7 +30,7 @@ else:
     run = pathlib.Path(sys.argv[sys.argv.index("--run") + 1])
     run.mkdir(parents=True, exist_ok=True)
     (run / "said.txt").write_text(pathlib.Path("word.txt").read_text())
-    (run / "metrics.jsonl").write_text('{"phase": "val", "Loss": 0.5, "epoch": 1, "step": 2}\\n')
+    (run / "metrics.jsonl").write_text('{"phase": "val", "loss": 0.5, "epoch": 1, "step": 2}\\n')
 """
 CONF = """\
 name: exp
@@ -102,6 +102,44 @@ def test_the_code_of_that_day_runs_again_when_tree_and_job_are_gone(
     assert ended(second) == "changed here\n"
     was, now = records.find(first), records.find(second)
     assert (now.conf_text, now.commit, recorded.diff(now), now.rerun_of) == (was.conf_text, was.commit, recorded.diff(was), first)
+
+
+def test_diff_names_each_difference_and_what_is_missing(tree: Path, read: Callable[[], str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run and a changed one: conf, code with the patch, results; then of one whose folder has gone."""
+    submit.run("train", Path("exp.yaml"), cluster="local")
+    a = read()
+    ended(a)
+    assert diff.run(a, a, as_json=True) == 0
+    same = json.loads(read())
+    assert (same["conf"], same["code"], same["image"], same["environment"]) == ([], [], [], [])
+
+    (tree / "word.txt").write_text("changed here\n")
+    submit.run("train", Path("exp.yaml"), cluster="local", sets=["train.lr=2e-3", "job.resources.memory=8Gi"])
+    b = read()
+    ended(b)
+    for run, package in ((a, "1.0"), (b, "2.0")):
+        folder = Path(records.find(run).runs_mount) / run
+        (folder / "provenance.json").write_text(json.dumps({"packages": {"torch": package, "numpy": "2"}, "gpu": "none"}))
+    objects = git(tree, "count-objects")
+    assert diff.run(a, b, as_json=True) == 0
+    told = json.loads(read())
+    assert told["conf"] == [
+        {"key": "job.resources.memory", "a": "16Gi", "b": "8Gi"},
+        {"key": "train.lr", "a": 0.001, "b": 0.002},
+    ]
+    assert [each["key"] for each in told["code"]] == ["local changes"]
+    assert "-committed\n+changed here" in told["patch"]
+    assert git(tree, "count-objects") == objects, "the repository is only read"
+    assert told["environment"] == [{"key": "package torch", "a": "1.0", "b": "2.0"}]
+    assert told["results"] == [{"key": "last val Loss", "a": 0.5, "b": 0.5}]
+    assert told["missing"] == []
+
+    delete.run(a, files=False)
+    (Path(records.find(a).runs_mount) / a).rename(tree.parent / "gone")
+    assert diff.run(a, b) == 0
+    shown = capsys.readouterr()
+    assert "train.lr" in shown.out
+    assert f"{a}: its folder is empty or gone" in shown.err
 
 
 def test_a_commit_that_is_nowhere_any_more_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
