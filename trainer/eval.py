@@ -101,7 +101,7 @@ def _write_arrays(folder: RunFolder, scorer: Scorer, predictions: Predictions, o
     }  # fmt: skip
     for name, array in arrays.items():
         save_array(place / f"{name}.npy", array)
-    ids = [scorer.clips.ids[index] for index in predictions.indices.tolist()]
+    ids = [scorer.clips.name_of(index) for index in predictions.indices.tolist()]
     for name, names in (("clips", ids), ("videos", outcome.videos)):
         folder.write_text(place / f"{name}.json", json.dumps(names, indent=0) + "\n")
 
@@ -165,7 +165,7 @@ def _write_frames(folder: RunFolder, scorer: Scorer, model: ResizedI3D, recorder
 
 
 def _labels(clips: ClipSet, index: int) -> list[str]:
-    return [clips.classes[place] for place in np.flatnonzero(clips.targets[index])]
+    return [clips.classes[label] for label in clips.labels_of(index)]
 
 
 def run(config: Config, folder: RunFolder) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,12 +51,9 @@ class Session:
     network: nn.Module  # the same, wrapped for several processes
     optimizer: torch.optim.Optimizer
     loss: Loss
-    ids: Sequence[str]  # of the training clips
+    clips: int  # of the training split
+    name_of: Callable[[int], str]  # each of them
     inputs: ModelInput
-
-    @property
-    def clips(self) -> int:
-        return len(self.ids)
 
     @property
     def epoch_clips(self) -> int:
@@ -217,10 +214,11 @@ class _Window:
         indices = torch.cat(self._indices).tolist() if self._indices else []
         bad = [index for index, finite in zip(indices, each.isfinite().tolist(), strict=True) if not finite]
         found = session.world.gather((bad, indices))
-        guilty = [session.ids[index] for mine, _ in found for index in mine]
+        guilty = [index for mine, _ in found for index in mine]
         what = "loss" if guilty else "gradient"
-        named = guilty or [session.ids[index] for _, all_of_it in found for index in all_of_it]
-        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        blamed = guilty or [index for _, all_of_it in found for index in all_of_it]
+        named = ", ".join(session.name_of(index) for index in blamed[:NAMED])
+        more = f" and {len(blamed) - NAMED} more" if len(blamed) > NAMED else ""
         where = f"at step {position.step + 1} of epoch {position.epoch}"
         hint = "lower train.lr, or set train.warmup_steps or train.clip_grad; the last checkpoint is from before it"
-        raise Diverged(f"the {what} is not finite {where}; clips: {', '.join(named[:NAMED])}{more}", hint=hint)
+        raise Diverged(f"the {what} is not finite {where}; clips: {named}{more}", hint=hint)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -124,8 +123,8 @@ def _open_session(
         network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     loss = losses.BY_MULTI_LABEL[clips.multi_label]
     return Session(
-        conf=config.train, world=world, compute=compute, model=model, network=network, optimizer=optimizer, loss=loss, ids=clips.ids,
-        inputs=ModelInput.of(config),
+        conf=config.train, world=world, compute=compute, model=model, network=network, optimizer=optimizer, loss=loss,
+        clips=len(clips), name_of=clips.name_of, inputs=ModelInput.of(config),
     )  # fmt: skip
 
 
@@ -163,14 +162,10 @@ def _resume(run: Run, state: dict[str, Any] | None) -> None:
 
 def _require_same_clips(run: Run, state: dict[str, Any]) -> None:
     """The place in the epoch means nothing in another set of clips."""
-    before, now = state["clips"], _fingerprint(run.clips)
+    before, now = state["clips"], run.clips.fingerprint
     if before != now:
         message = f"the training clips are not those of the run so far: it had {before['count']}, now there are {now['count']}"
         raise DataError(message, hint="restore the dataset, or submit a new run `--from` this one's weights")
-
-
-def _fingerprint(clips: ClipSet) -> dict[str, Any]:
-    return {"count": len(clips), "sha256": hashlib.sha256("\n".join(clips.ids).encode()).hexdigest()}
 
 
 def _finished(run: Run) -> bool:
@@ -329,7 +324,7 @@ def _state(run: Run, epoch: int, rng: list[dict[str, Any]]) -> dict[str, Any]:
         "model": run.session.model.state_dict(),
         "optimizer": run.session.optimizer.state_dict(),
         "rng": rng,
-        "clips": _fingerprint(run.clips),
+        "clips": run.clips.fingerprint,
         "best": run.best,
         "meter": {"loss": run.meter.loss, "clips": run.meter.clips},
     }

@@ -17,7 +17,9 @@ import torch
 from trainer import losses, optim
 from trainer.compute import Compute, cores
 from trainer.config import ComputeConf, TrainConf
+from trainer.data import normalise
 from trainer.data.loader import Batch
+from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.loop import Meter, Position, Session, steps
 from trainer.models import create
@@ -42,7 +44,9 @@ def _session(conf: ComputeConf, clips: int, batch: int) -> Session:
         network=model,
         optimizer=optimizer,
         loss=losses.multi_label,
-        ids=[str(index) for index in range(clips)],
+        clips=clips,
+        name_of=str,
+        inputs=ModelInput(normalise.PRESETS["minus_one_one"]),
     )
 
 

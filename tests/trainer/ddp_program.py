@@ -80,7 +80,8 @@ def session(world: World, conf: TrainConf = CONF, model: nn.Module | None = None
         network=network,
         optimizer=optim.build(model, conf, fused=False),
         loss=losses.multi_label,
-        ids=[f"clip-{index}" for index in range(CLIPS)],
+        clips=CLIPS,
+        name_of=lambda index: f"clip-{index}",
         inputs=INPUTS,
     )
 
@@ -150,7 +151,13 @@ def stop(world: World, out: str) -> None:
     raise TryAgain("stopped by SIGTERM")
 
 
-WHAT: dict[str, Callable[..., Any]] = {f.__name__: f for f in (train, train_scaled, predict, fail, kill, bug, conf, stop)}
+def idle(world: World, out: str) -> None:
+    """Computes for long without a word to the others."""
+    Path(f"{out}.{world.rank}").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+WHAT: dict[str, Callable[..., Any]] = {f.__name__: f for f in (train, train_scaled, predict, fail, kill, bug, conf, stop, idle)}
 
 if __name__ == "__main__":
     try:

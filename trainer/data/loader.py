@@ -128,7 +128,7 @@ def batches(
     if batch < 1 or not 0 <= rank < world or start < 0:
         raise ValueError(f"{batch = }, {rank = }, {world = }, {start = } make no batches")
     plan = _plan(order(len(clips), seed=seed, epoch=epoch, shuffle=shuffle, size=size)[start:], batch, rank=rank, world=world)
-    keys = [[(epoch, index) for index in indices.tolist()] for _, indices in plan]
+    keys = ([(epoch, index) for index in indices.tolist()] for _, indices in plan)  # made as they are asked for: an epoch may be long
     loaded = load(clips, keys, workers=workers, pin=pin) if workers else map(clips.__getitems__, keys)
     for (total, _), (clips_BTHWC, targets_BC, indices_B) in zip(plan, loaded, strict=True):
         yield Batch(clips_BTHWC, targets_BC, indices_B, total)

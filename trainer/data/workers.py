@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, TypeVar
@@ -29,7 +29,7 @@ Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def load(clips: ClipSet, keys: Sequence[list[Key]], *, workers: int, pin: bool) -> Iterator[Tensors]:
+def load(clips: ClipSet, keys: Iterable[list[Key]], *, workers: int, pin: bool) -> Iterator[Tensors]:
     """`clips.__getitems__(k)` for each k of `keys`, in their order, computed by `workers` processes ahead of time."""
     _start_server()
     loader = DataLoader(
