@@ -13,11 +13,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launcher.backend_base import Phase
 from launcher.backends.kube.backend import KubeBackend
+from launcher.backends.kube.status import Facts, run_status
 from launcher.backends.local.backend import LocalBackend
 from launcher.commands import submit
 from launcher.conf.resolve import resolve
 from launcher.errors import ConfError
+from launcher.indexes import parse_ranges
 from launcher.plan import Plan, plan
 from launcher.profiles import load
 from launcher.sweep import Trials, expand, shown
@@ -200,3 +203,46 @@ def test_trials_that_do_not_fit_on_a_job_are_a_conf_error(tmp_path: Path) -> Non
     trials_of(tmp_path, {"grid": {"model.init": ["x" * 100 + str(n) for n in range(3000)]}})
     with pytest.raises(ConfError, match="the conf and its trials have"):
         made(tmp_path)
+
+
+def _pod(index: int, phase: str, created: int = 0) -> dict[str, Any]:
+    ended = {
+        "terminated": {"exitCode": 76, "reason": "Error", "startedAt": "x", "message": '{"cause": "diverged", "message": "loss is nan"}'}
+    }
+    state = {"Running": {"running": {}}, "Failed": ended, "Pending": {"waiting": {}}}[phase]
+    metadata = {"name": f"p-{index}-{created}", "uid": f"{index}{created}", "creationTimestamp": f"2026-01-01T00:00:{created:02d}Z"}
+    return {
+        "metadata": metadata | {"annotations": {"batch.kubernetes.io/job-completion-index": str(index)}},
+        "spec": {"containers": [{"name": "trainer"}]} | ({} if phase == "Pending" else {"nodeName": "n"}),
+        "status": {"phase": phase, "containerStatuses": [{"name": "trainer", "state": state}]},
+    }
+
+
+def test_the_cluster_tells_of_each_trial() -> None:
+    """The Job knows those that are done, whose pods are not asked for; an earlier attempt of one of these says nothing any more."""
+    template = {"metadata": {"annotations": {"vidjobs/trials": '["a"]\n'}}}
+    spec = {"completionMode": "Indexed", "completions": 45, "backoffLimitPerIndex": 2, "template": template}
+    job: dict[str, Any] = {"metadata": {"name": "r"}, "spec": spec, "status": {"completedIndexes": "0-2,5", "failedIndexes": "3,17"}}
+    pods = [_pod(1, "Failed"), _pod(3, "Failed"), _pod(4, "Running", 1), _pod(6, "Failed"), _pod(6, "Pending", 2), _pod(7, "Failed", 1)]
+    status = run_status("r", Facts(job=job, pods=pods))
+    assert {index: str(each.phase) for index, each in status.indexes.items()} == {
+        **dict.fromkeys((0, 1, 2, 5), "succeeded"), **dict.fromkeys((3, 17), "failed"), 4: "running", 6: "pending", 7: "retrying",
+    }  # fmt: skip
+    assert "loss is nan" in status.indexes[3].cause
+    assert (status.phase, status.cause) == (Phase.RUNNING, "4 of 45 trials done, 1 run, 2 failed (3, 17)")
+    job["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "FailedIndexes"}]
+    status = run_status("r", Facts(job=job, pods=pods[:2]))
+    assert status.phase is Phase.FAILED
+    assert status.cause.startswith("2 of 45 trials failed (3, 17)")
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_ranges_are_read_as_kubernetes_writes_them(numbers: set[int]) -> None:
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    assert parse_ranges(text) == sorted(numbers)

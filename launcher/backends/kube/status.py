@@ -14,6 +14,7 @@ from launcher.backends.kube.pods import Object
 from launcher.indexes import failure, parse_ranges, summary
 
 CANCELLED = "vidjobs/cancelled"  # annotation of the Job: when `vidjobs cancel` was typed
+_FOLLOWED = 75  # exit code of a node that lost another one
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
@@ -49,11 +50,13 @@ def indexes_of(run: str, facts: Facts) -> dict[int, IndexStatus]:
     if job is None or not pod_of.indexed(job):
         return {}
     said = job.get("status", {})
-    found = {number: IndexStatus(phase=Phase.SUCCEEDED) for number in parse_ranges(said.get("completedIndexes", ""))}
-    failed = set(parse_ranges(said.get("failedIndexes", "")))
-    found |= {number: IndexStatus(phase=Phase.FAILED) for number in failed}
+    done, failed = (set(parse_ranges(said.get(key, ""))) for key in ("completedIndexes", "failedIndexes"))
+    found = {number: IndexStatus(phase=Phase.FAILED) for number in failed}
+    found |= {number: IndexStatus(phase=Phase.SUCCEEDED) for number in done}
     for pod in pod_of.oldest_first(facts.pods):
         number, phase = pod_of.index(pod), _pod_phase(pod)
+        if number in done:
+            continue  # an earlier attempt
         if phase is Phase.FAILED:
             phase = Phase.FAILED if number in failed or pod_of.job_ended(job) == "failed" else Phase.RETRYING
             found[number] = IndexStatus(phase=phase, cause=causes.failure(pod, run).text)
@@ -77,12 +80,36 @@ def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
     if ended == "suspended":
         return _suspended(run, job, facts, pods)
     live = pod_of.live(pods)
+    if live and pod_of.nodes(job) > 1:
+        return _group(live, facts, retry=len(live) < len(pods))
     if live:
         running = [pod for pod in live if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"]
         shown = (running or live)[-1]  # of shards, one that works: the others may wait for their turn
         failed = any(pod.get("status", {}).get("phase") == "Failed" for pod in pods)
         return _live(shown, facts, retry=failed)
     return _between(run, job, facts, pods)
+
+
+def _group(live: list[Object], facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
+    """Nodes that train together: the first that keeps the others waiting, or is in trouble."""
+    total = pod_of.nodes(facts.job or {})
+    by_index = sorted(live, key=pod_of.index)
+    waiting = [pod for pod in by_index if pod_of.container_state(pod, pod_of.main_container(pod)) != "running"]
+    run = f"{len(live) - len(waiting)} of {total} nodes run"
+    for pod in waiting or by_index:
+        phase, cause = _live(pod, facts, retry=retry)
+        if waiting or cause.text:
+            return phase, Cause(f"{run}, node {pod_of.index(pod)}: {cause.text}", cause.fix)
+    if len(live) < total:
+        return Phase.RETRYING, Cause(f"{run}; the others are to be started again within minutes")
+    return Phase.RUNNING, NOTHING
+
+
+def _telling(job: Mapping[str, Any], failed: list[Object]) -> Object:
+    """The failed pod to speak of: the last; of nodes that ended together one that did not only follow another (75)."""
+    together = failed[-pod_of.nodes(job) :]
+    own = [pod for pod in together if _pod(pod).exit_code != _FOLLOWED]
+    return (own or together)[-1]
 
 
 def in_queue(job: Mapping[str, Any]) -> str:
@@ -147,7 +174,7 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
         return Phase.PENDING, refusal if refusal.text else Cause("its pod is about to be created")
     if refusal.text:
         return Phase.RETRYING, refusal
-    last = causes.failure(failed[-1], run)
+    last = causes.failure(_telling(job, failed), run)
     limit = job["spec"].get("backoffLimitPerIndex", job["spec"].get("backoffLimit", 6))
     attempts = int(limit) + 1
     if pod_of.indexed(job):
@@ -167,7 +194,7 @@ def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
     failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
     if not failed:
         return Cause(str(condition.get("message") or reason or "failed"), f"`vidjobs logs {run}` shows what is left of its log")
-    last = causes.failure(failed[-1], run)
+    last = causes.failure(_telling(job, failed), run)
     if reason in ("FailedIndexes", "MaxFailedIndexesExceeded"):
         many = ", more than sweep.max_failed allows" if reason == "MaxFailedIndexesExceeded" else ""
         text = failure(pod_of.word(job), int(job["spec"]["completions"]), indexes_of(run, facts))
