@@ -10,6 +10,7 @@ import pytest
 from launcher import nodes
 from launcher.backend_base import Phase, PodStatus, Volume
 from launcher.backends.kube.backend import KubeBackend
+from launcher.backends.kube.status import Facts, run_status
 from launcher.backends.local import groups
 from launcher.errors import ConfError
 from launcher.plan import Plan, plan
@@ -171,3 +172,37 @@ def test_on_this_machine_a_node_that_fails_for_good_ends_the_others(world: Any) 
     status = world.wait("a-train-aaaaaa")
     assert status.phase is Phase.FAILED
     assert status.cause.startswith("node 1: exit code 65")
+
+
+def _pod(index: int, *, ended: int | None = None, node: str = "n", reason: str = "Error") -> dict[str, Any]:
+    """A pod of node `index`: ended with a code, running, or (without a node) pending."""
+    state: dict[str, Any] = {"running": {}} if node else {"waiting": {}}
+    if ended is not None:
+        state = {"terminated": {"exitCode": ended, "startedAt": "x", "reason": reason}}
+    annotations = {"batch.kubernetes.io/job-completion-index": str(index)}
+    conditions = [] if node else [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}]
+    phase = "Failed" if ended else "Running" if node else "Pending"
+    return {
+        "metadata": {"name": f"p-{index}", "uid": f"{index}-{ended}", "annotations": annotations},
+        "spec": {"containers": [{"name": "trainer"}], "nodeName": node},
+        "status": {"phase": phase, "conditions": conditions, "containerStatuses": [{"name": "trainer", "state": state}]},
+    }
+
+
+def test_status_names_the_node_that_others_wait_for_and_the_one_that_ended_them() -> None:
+    """Not the one that only followed with 75."""
+    spec = {"completionMode": "Indexed", "completions": 2, "backoffLimit": 2}
+    job: dict[str, Any] = {"metadata": {"name": "r"}, "spec": spec, "status": {}}
+    status = run_status("r", Facts(job=job, pods=[_pod(0), _pod(1, node="")]))
+    assert status.phase is Phase.PENDING
+    assert status.cause.startswith("1 of 2 nodes run, node 1: no node can take it: 0/1 nodes are available: 1 Insufficient cpu")
+    status = run_status("r", Facts(job=job, pods=[_pod(0), _pod(1)]))
+    assert (status.phase, status.cause, status.indexes) == (Phase.RUNNING, "", {})
+    ended = [_pod(0, ended=75), _pod(1, ended=137, reason="OOMKilled")]
+    status = run_status("r", Facts(job=job, pods=[*ended, _pod(0)]))
+    assert (status.phase, status.cause) == (Phase.RETRYING, "1 of 2 nodes run; the others are to be started again within minutes")
+    assert "out of memory" in run_status("r", Facts(job=job, pods=ended)).cause
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+    status = run_status("r", Facts(job=job, pods=ended))
+    assert (status.phase, status.cause.split(":")[0]) == (Phase.FAILED, "2 attempts failed, the last")
+    assert "out of memory" in status.cause

@@ -57,7 +57,7 @@ class KubeBackend:
 
     def status(self, record: RunRecord) -> RunStatus:
         job, pods = self._objects(record.run)
-        names = {record.run, *(pod_of.name(pod) for pod in pods[-1:])}
+        names = {record.run, *(pod_of.name(pod) for pod in pods[-pod_of.nodes(job) :])}
         waiting = job is not None and not pod_of.job_ended(job)
         mounted = pod_of.claims(job["spec"]["template"]) if job is not None and waiting else set()
         claims = {claim: self.client.find("PersistentVolumeClaim", claim) for claim in sorted(mounted)}

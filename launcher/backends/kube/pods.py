@@ -111,6 +111,12 @@ def indexed(job: Mapping[str, Any] | None) -> bool:
     return "backoffLimitPerIndex" in (job or {}).get("spec", {})
 
 
+def nodes(job: Mapping[str, Any] | None) -> int:
+    """Pods that train together, and are tried again together; 1 for nearly all Jobs."""
+    spec = (job or {}).get("spec", {})
+    return int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" and not indexed(job) else 1
+
+
 def word(job: Mapping[str, Any]) -> str:
     """What they are."""
     return "trials" if TRIALS_ANNOTATION in job["spec"].get("template", {}).get("metadata", {}).get("annotations", {}) else "shards"
