@@ -238,7 +238,7 @@ class KubeClient:
                 method, url, headers=headers, body=None if body is None else json.dumps(body).encode(),
                 preload_content=not streaming, timeout=urllib3.Timeout(connect=10, read=read_s), retries=False, redirect=False,
             )  # fmt: skip
-        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ProxyError) as error:
             raise api_errors.unreachable(error, self._where(doing), sent=False) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             failure = api_errors.unreachable(error, self._where(doing), sent=True)

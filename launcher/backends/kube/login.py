@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import yaml
 
 from launcher.backends.kube import api_errors
 from launcher.errors import ClusterError
@@ -40,25 +44,49 @@ def log_in(context: str) -> Login:
     client, config = _kubernetes()
     in_pod = context in ("", IN_POD) and "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
     configuration = client.Configuration()
+    configuration.proxy = configuration.no_proxy = None
     with _spoken_errors() as said:
         try:
             if in_pod and (context or not _kubeconfig_exists()):
                 config.load_incluster_config(client_configuration=configuration)
                 name, namespace = IN_POD, (_SERVICE_ACCOUNT / "namespace").read_text().strip()
             else:
-                name, namespace = _current_context(context)
+                name, namespace, cluster = _current_context(context)
                 config.load_kube_config(config_file=_kubeconfig(), context=name, client_configuration=configuration)
+                configuration.proxy = configuration.proxy or _proxy_of(cluster)
         except (config.ConfigException, OSError, ValueError, TypeError) as error:
             hint = "set KUBECONFIG or --cluster, or choose a context with `kubectl config use-context`"
             raise ClusterError(f"no usable kubeconfig: {error}", hint=hint) from error
     if said:
         raise api_errors.login_failed(name, "; ".join(said))
+    if configuration.proxy is None:
+        configuration.proxy, configuration.no_proxy = _environments_proxy(str(configuration.host))
     pool = client.ApiClient(configuration).rest_client.pool_manager
     return Login(context=name, namespace=namespace, configuration=configuration, pool=pool)
 
 
-def _current_context(wanted: str) -> tuple[str, str]:
-    """(context, namespace) from the kubeconfig."""
+def _environments_proxy(host: str) -> tuple[str | None, str | None]:
+    """(proxy, hosts without one) where the kubeconfig names no proxy.
+
+    Not left to the package: 35 forgets NO_PROXY, and 35 and 36 take HTTP_PROXY also for a server of https.
+    """
+    proxies = getproxies()
+    return proxies.get(urlsplit(host).scheme) or proxies.get("all"), proxies.get("no")
+
+
+def _proxy_of(cluster: str) -> str | None:
+    """`proxy-url` of this cluster's entry, which 35 and 36 of the package do not read. Of several files the first that has it counts."""
+    for path in filter(None, _kubeconfig().split(os.pathsep)):
+        with contextlib.suppress(OSError):
+            text = Path(path).expanduser().read_bytes()
+            for entry in (yaml.safe_load(text).get("clusters") or []) if b"proxy-url" in text else []:
+                if entry["name"] == cluster:
+                    return (entry.get("cluster") or {}).get("proxy-url") or None
+    return None
+
+
+def _current_context(wanted: str) -> tuple[str, str, str]:
+    """(context, namespace, cluster) from the kubeconfig."""
     _, config = _kubernetes()
     contexts, current = config.list_kube_config_contexts(config_file=_kubeconfig())
     by_name = {one["name"]: one for one in contexts}
@@ -66,7 +94,8 @@ def _current_context(wanted: str) -> tuple[str, str]:
     if chosen is None:
         known = ", ".join(sorted(by_name)) or "none"
         raise ClusterError(f'the kubeconfig has no context "{wanted}"', hint=f"it has: {known}")
-    return chosen["name"], (chosen.get("context") or {}).get("namespace") or "default"
+    said = chosen.get("context") or {}
+    return chosen["name"], said.get("namespace") or "default", str(said.get("cluster", ""))
 
 
 def _kubeconfig() -> str:
