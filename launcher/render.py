@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -289,10 +290,24 @@ def _template(name: str) -> jinja2.Template:
     import jinja2  # here: it costs as much as the rest of `render`
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False,
+        bytecode_cache=_compiled(),
+    )  # fmt: skip
     environment.filters["q"] = quoted
     return environment.get_template(name)
+
+
+def _compiled() -> jinja2.BytecodeCache | None:
+    """Compiled templates in the person's own cache folder: compiling them takes a fifth of `render`. None where nothing can be kept."""
+    import jinja2
+
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidjobs" / "templates"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ours = folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022  # others' code is never run
+    except (OSError, RuntimeError):
+        return None
+    return jinja2.FileSystemBytecodeCache(str(folder)) if ours and os.access(folder, os.W_OK) else None
 
 
 def fill(template: str, values: dict[str, Any]) -> Manifest:
