@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import av
+import by_hand
 import cv2
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from trainer.prepare import ensure_cache
 
 FRAMES, SIZE, LENGTH = 16, 112, 530
 SECONDS = 4.0
-Reader = Callable[[Path, int], np.ndarray]
+Reader = Callable[[Path, int, int], np.ndarray]
 
 pytestmark = pytest.mark.bench
 
@@ -55,49 +55,11 @@ def root(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def with_torchcodec(path: Path, start: int) -> np.ndarray:
-    """Seek, decode, resize."""
-    from torchcodec.decoders import VideoDecoder
-
-    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
-    return resized(decoder.get_frames_in_range(start, start + FRAMES).data.numpy())
-
-
-def with_pyav(path: Path, start: int) -> np.ndarray:
-    """Decode from the key frame before the start."""
-    frames = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        step = 1 / (stream.average_rate * stream.time_base)
-        container.seek(int(start * step), stream=stream)
-        for frame in container.decode(stream):
-            if round(frame.pts / step) >= start:
-                frames.append(frame.to_ndarray(format="rgb24"))
-            if len(frames) == FRAMES:
-                break
-    return resized(frames)
-
-
-def with_opencv(path: Path, start: int) -> np.ndarray:
-    """As most scripts do it."""
-    capture = cv2.VideoCapture(str(path))
-    capture.set(cv2.CAP_PROP_POS_FRAMES, start)
-    frames = [cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB) for _ in range(FRAMES)]
-    capture.release()
-    return resized(frames)
-
-
-def jpg_with_opencv(path: Path, start: int) -> np.ndarray:
+def jpg(path: Path, start: int, frames: int) -> np.ndarray:
     """One file after the other."""
     folder = path.with_name("0_frames")
-    images = [cv2.imread(str(folder / f"frame_{number}.jpg")) for number in range(start, start + FRAMES)]
-    return resized([cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in images])
-
-
-def resized(frames: object) -> np.ndarray:
-    """(T, 112, 112, 3)."""
-    return np.stack([cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for frame in frames])  # type: ignore[attr-defined]
+    images = [cv2.imread(str(folder / f"frame_{number}.jpg")) for number in range(start, start + frames)]
+    return np.stack([cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in images])
 
 
 def ours(root: Path, **data: object) -> Callable[[int], np.ndarray]:
@@ -109,11 +71,11 @@ def ours(root: Path, **data: object) -> Callable[[int], np.ndarray]:
     return lambda number: clips.__getitems__([(number, 0)])[0][0].numpy()
 
 
-def by_hand(read: Reader, root: Path) -> Callable[[int], np.ndarray]:
+def peer(read: Reader, root: Path) -> Callable[[int], np.ndarray]:
     """The same clips, each read by other means."""
     path = root / "videos" / "train" / "v" / "0.mp4"
     key = {"seed": 1, "sample": 0, "random_start": True, "flip": 0.0}
-    return lambda number: read(path, sampling.draw(LENGTH, FRAMES, epoch=number, **key).start)  # type: ignore[arg-type]
+    return lambda number: by_hand.resized(read(path, sampling.draw(LENGTH, FRAMES, epoch=number, **key).start, FRAMES), SIZE)  # type: ignore[arg-type]
 
 
 def rates(ways: dict[str, Callable[[int], np.ndarray]]) -> dict[str, float]:
@@ -135,10 +97,10 @@ def test_random_clips_per_second(root: Path) -> None:
     ways: dict[str, Callable[[int], np.ndarray]] = {}
     for form in ("gop16", "gop250"):
         ways[f"{form}: ours, from files"] = ours(root / form, source="files")
-        for name, read in {"torchcodec": with_torchcodec, "PyAV": with_pyav, "OpenCV": with_opencv}.items():
-            ways[f"{form}: {name} by hand"] = by_hand(read, root / form)
+        for name, read in {"torchcodec": by_hand.torchcodec, "PyAV": by_hand.pyav, "OpenCV": by_hand.opencv}.items():
+            ways[f"{form}: {name} by hand"] = peer(read, root / form)
     ways["jpg: ours, from files"] = ours(root / "jpg", source="files")
-    ways["jpg: OpenCV by hand"] = by_hand(jpg_with_opencv, root / "jpg")
+    ways["jpg: OpenCV by hand"] = peer(jpg, root / "jpg")
     ways["cache of 320x240"] = ours(root / "gop16", resize="original")
     ways["cache of 112x112"] = ours(root / "gop16")
     pictures = {name: clip(5).astype(int) for name, clip in ways.items()}

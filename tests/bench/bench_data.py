@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import av
+import by_hand
 import cv2
 import numpy as np
 import pytest
@@ -37,42 +37,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return Config(data=DataConf(root=str(root), frames=FRAMES, size=SIZE, start="random", val_fraction=0.0, flip=0.0))
 
 
-def with_torchcodec(path: Path, start: int) -> np.ndarray:
-    """Seek, decode, resize."""
-    from torchcodec.decoders import VideoDecoder
-
-    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
-    return resized(decoder.get_frames_in_range(start, start + FRAMES).data.numpy())
-
-
-def with_pyav(path: Path, start: int) -> np.ndarray:
-    """Decode from the key frame before the start."""
-    frames = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        step = 1 / (stream.average_rate * stream.time_base)
-        container.seek(int(start * step), stream=stream)
-        for frame in container.decode(stream):
-            if round(frame.pts / step) >= start:
-                frames.append(frame.to_ndarray(format="rgb24"))
-            if len(frames) == FRAMES:
-                break
-    return resized(frames)
-
-
-def with_opencv(path: Path, start: int) -> np.ndarray:
-    """As most scripts do it."""
-    capture = cv2.VideoCapture(str(path))
-    capture.set(cv2.CAP_PROP_POS_FRAMES, start)
-    frames = [cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB) for _ in range(FRAMES)]
-    capture.release()
-    return resized(frames)
-
-
-def resized(frames: object) -> np.ndarray:
-    """(T, 28, 28, 3)."""
-    return np.stack([cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for frame in frames])  # type: ignore[attr-defined]
+def small(read: Callable[[Path, int, int], np.ndarray]) -> Reader:
+    """A clip of the tubes' 28 px."""
+    return lambda path, start: by_hand.resized(read(path, start, FRAMES), SIZE)
 
 
 def rate(read: Callable[[], int], seconds: float = 3.0) -> float:
@@ -95,7 +62,8 @@ def test_clips_per_second(config: Config, tmp_path: Path) -> None:
     dataset: TinyVirat = open_dataset(config.data)
     starts = np.random.default_rng(0).integers(0, 80 - FRAMES, TUBES)
     jobs = list(zip([clip.path for clip in dataset.clips("train")], starts.tolist(), strict=True))
-    readers: dict[str, Reader] = {"torchcodec": with_torchcodec, "PyAV by hand": with_pyav, "OpenCV by hand": with_opencv}
+    peers = {"torchcodec": by_hand.torchcodec, "PyAV by hand": by_hand.pyav, "OpenCV by hand": by_hand.opencv}
+    readers = {name: small(read) for name, read in peers.items()}
     pictures = {name: read(*jobs[0]).astype(int) for name, read in readers.items()}
     for name, clip in pictures.items():
         assert np.abs(clip - pictures["torchcodec"]).mean() < 2, name
