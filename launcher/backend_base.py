@@ -135,6 +135,29 @@ class Inlet(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShellOptions:
+    """What a pod made for a shell asks for; a run's own pod is as it is."""
+
+    seconds: int = 3600  # then it ends by itself
+    cpu: str = "1"
+    memory: str = "4Gi"
+    gpus: int = 0
+
+
+class Shell(Protocol):
+    """A place to type commands."""
+
+    @property
+    def where(self) -> str:
+        """One line: which pod, and when it ends."""
+        ...
+
+    def run(self, command: str | None) -> int:
+        """A command for `sh -c`, or an interactive shell on our terminal; its exit code."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Volume:
     """One claim, as `volume ls` and `doctor` show it."""
 
@@ -226,6 +249,10 @@ class Backend(Protocol):
 
     def inlet(self, claim: str) -> AbstractContextManager[Inlet]:
         """Write access to a claim, for `push`."""
+        ...
+
+    def shell(self, record: RunRecord | None, claim: str, wanted: ShellOptions) -> AbstractContextManager[Shell]:
+        """In the run's folder, or (without a run) on a claim."""
         ...
 
     def doctor(self) -> list[Finding]: ...

@@ -54,3 +54,20 @@ def diff(
     from launcher.commands import diff as command
 
     return command.run(a, b, as_json=as_json)
+
+
+@app.command()
+def shell(
+    run: MaybeRun = None,
+    claim: Annotated[str | None, typer.Option("--claim", metavar="CLAIM", help="look at a volume instead of a run")] = None,
+    command: Annotated[str | None, typer.Option("--command", "-c", metavar="COMMAND", help="run this instead of typing")] = None,
+    time: Annotated[str, typer.Option("--time", metavar="D", help="a pod made for this ends after 30m, 2h; at most 6h")] = "1h",
+    cpu: Annotated[str, typer.Option("--cpu", metavar="N", help="and gets so many cores")] = "1",
+    memory: Annotated[str, typer.Option("--memory", metavar="Q", help="so much memory")] = "4Gi",
+    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="so many GPUs, of the run's type")] = 0,
+    cluster: Cluster = None,
+) -> int:
+    """Open a shell in a run's pod, or beside its volumes."""
+    from launcher.commands import shell as module
+
+    return module.run(run, claim=claim, command=command, time=time, cpu=cpu, memory=memory, gpus=gpus, cluster=cluster)

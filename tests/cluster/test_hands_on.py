@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
+import pty
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +19,13 @@ import pytest
 from conftest import Lab, mounted
 from researcher import get, kubectl
 
-from launcher.backend_base import Channel, Inlet
+from launcher import records, run_view
+from launcher.backend_base import Channel, Inlet, ShellOptions
 from launcher.backends.kube.duplex import Duplex
 from launcher.errors import ClusterError, UserError
 from launcher.push_source import tree
 from launcher.pushing import Push
+from launcher.records import RunRecord
 
 pytestmark = pytest.mark.cluster
 
@@ -135,3 +140,65 @@ def test_what_the_volume_refuses_is_told(kube: Lab, claim: str, tmp_path: Path) 
         Push(inlet=inlet, files=tree(tmp_path), folder="deep/tree/large.bin").run()
     with pytest.raises(ClusterError, match='"absent" does not exist'), kube.backend.inlet("absent") as inlet:
         Push(inlet=inlet, files=tree(tmp_path)).run()
+
+
+def test_a_shell_in_a_running_run_is_in_its_pod_and_folder(kube: Lab, claim: str, capfd: pytest.CaptureFixture[str]) -> None:
+    job = kube.job("mkdir -p /runs/$RUN && sleep 60", **mounted(claim))
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": "RUN", "value": job["metadata"]["name"]}]
+    kube.backend.submit([job])
+    record = kube.record(job, claim)
+    kube.wait(record, lambda status: status.phase == "running")
+    time.sleep(1)
+    with kube.backend.shell(record, "", ShellOptions()) as shell:
+        assert "own pod" in shell.where
+        assert shell.run("pwd; echo $RUN; echo oops >&2; exit 5") == 5
+    told = capfd.readouterr()
+    assert told.out.split() == [f"/runs/{record.run}", record.run]
+    assert "oops" in told.err
+    assert helpers(kube) == []
+
+    noted = run_view.one(_saved(record)).status
+    assert noted
+    assert records.find(record.run).image_id, "what the pod runs is written down by whoever looks first"
+
+    assert _typed(record, b"echo $((40+2)) in $PWD; tty >/dev/null && exit 3\n") == (3, f"42 in /runs/{record.run}")
+    kube.backend.delete(record)
+
+
+def _saved(record: RunRecord) -> RunRecord:
+    """A record that `vidjobs` finds, of the test cluster's profile."""
+    known = dataclasses.replace(record, cluster="kube-one")
+    records.save(known)
+    return known
+
+
+def _typed(record: RunRecord, keys: bytes) -> tuple[int, str]:
+    """`vidjobs shell RUN` on a terminal: its exit code, and the last line but one that it showed."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvp(sys.executable, [sys.executable, "-m", "launcher", "shell", record.run])
+    time.sleep(4)
+    os.write(terminal, keys)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while data := os.read(terminal, 4096):
+            shown += data
+    _, status = os.waitpid(process, 0)
+    os.close(terminal)
+    lines = shown.decode().replace("\r", "").splitlines()
+    return os.waitstatus_to_exitcode(status), next((line for line in lines if line.startswith("42 in")), "\n".join(lines))
+
+
+def test_a_shell_beside_an_ended_run_is_a_pod_that_ends(kube: Lab, claim: str, capfd: pytest.CaptureFixture[str]) -> None:
+    record = kube.submit("mkdir -p /runs/x", **mounted(claim))
+    kube.wait(record, lambda status: status.phase == "succeeded")
+    with kube.backend.shell(record, "", ShellOptions(seconds=900, cpu="200m", memory="64Mi")) as shell:
+        (helper,) = helpers(kube)
+        assert get("pod", helper, f"--namespace={kube.namespace}")["spec"]["activeDeadlineSeconds"] == 900
+        assert helper in shell.where
+        assert shell.run("id -u; pwd; touch written; echo $HOME") == 0
+    assert capfd.readouterr().out.split() == ["1000", "/runs", "/tmp"]
+    with kube.backend.shell(None, claim, ShellOptions(cpu="200m", memory="64Mi")) as shell:
+        assert shell.run("ls written") == 0
+    assert helpers(kube) == []

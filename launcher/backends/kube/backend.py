@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from launcher import nodes
-from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, RunStatus, Volume
-from launcher.backends.kube import causes, doctor, files
+from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, RunStatus, Shell, ShellOptions, Volume
+from launcher.backends.kube import causes, doctor, files, shells
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
+from launcher.backends.kube.helper_pod import manifest
 from launcher.backends.kube.inlet import MOUNT, claim_inlet
 from launcher.backends.kube.kept_logs import KeptLogs, folder_lines
 from launcher.backends.kube.logs import JobLogs
@@ -135,6 +136,25 @@ class KubeBackend:
 
     def inlet(self, claim: str) -> contextlib.AbstractContextManager[Inlet]:
         return claim_inlet(self.client, lambda: files.claim_helper(self.client, self._newest_template(), claim, mount=MOUNT))
+
+    @contextlib.contextmanager
+    def shell(self, record: RunRecord | None, claim: str, wanted: ShellOptions) -> Iterator[Shell]:
+        """In the run's pod when its trainer runs, else in one that lives as long as asked for. ConfError when the site forbids that."""
+        job, pods = self._objects(record.run) if record else (None, [])
+        folder = str(record.paths.root) if record else MOUNT
+        there = shells.in_run_pod(self.client, pods, folder)
+        if there is not None:
+            yield there
+            return
+        if record:
+            spec = files.shell_helper(self.client, record, job, wanted=wanted, gpu_resource=self._profile.gpu_resource)
+        else:
+            alone: Object = {"spec": {**self._newest_template()["spec"], "volumes": []}}
+            base = files.claim_helper(self.client, alone, claim, mount=MOUNT)
+            spec = shells.shell_spec(base, alone, wanted, self._profile.gpu_resource)
+        shells.require_allowed(manifest(spec, name="vidjobs-shell", namespace=self.client.namespace), self._profile)
+        with shells.in_helper(self.client, spec, folder) as made:
+            yield made
 
     def doctor(self) -> list[Finding]:
         return doctor.examine(self.client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,6 +13,7 @@ from launcher.backends.kube.client import KubeClient
 from launcher.backends.kube.exec import check, connect
 
 _STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE = range(5)
+_CLOSE = 255
 _MESSAGE = 1 << 17  # bytes; the server may refuse larger ones
 _STDERR_KEPT = 4000  # bytes
 
@@ -20,7 +21,17 @@ _STDERR_KEPT = 4000  # bytes
 class Duplex:
     """One running command. A broken connection is a transient ClusterError; a command that fails is one too, with the end of its stderr."""
 
-    def __init__(self, client: KubeClient, pod: str, container: str, argv: Sequence[str], *, tty: bool = False) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        pod: str,
+        container: str,
+        argv: Sequence[str],
+        *,
+        tty: bool = False,
+        stderr: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """With `stderr`, that gets what the command says there, and how it ended is in `exit_code` instead of an error."""
         self._where = api_errors.Where(
             server=client.server, namespace=client.namespace, context=client.login.context, doing=f"run a command in pod {pod}"
         )
@@ -28,12 +39,19 @@ class Duplex:
         query = [("container", container), *streams.items(), *(("command", part) for part in argv)]
         self._socket = connect(client, f"{client.path('Pod', pod, 'exec')}?{urlencode(query)}", self._where)
         self._stderr = b""
+        self._tell = stderr
         self.ended = False
+        self.exit_code = 0
 
     def send(self, data: bytes) -> None:
         """To its stdin. Blocks while the other end reads nothing."""
         for start in range(0, len(data), _MESSAGE):
             self._message(bytes([_STDIN]) + data[start : start + _MESSAGE])
+
+    def send_end(self) -> None:
+        """Its stdin has ended; servers older than 1.30 cannot be told."""
+        if self._socket.getsubprotocol() == "v5.channel.k8s.io":
+            self._message(bytes([_CLOSE, _STDIN]))
 
     def resize(self, columns: int, rows: int) -> None:
         """Tell its terminal how large ours is."""
@@ -61,11 +79,15 @@ class Duplex:
         return None
 
     def _said(self, channel: int, data: bytes) -> bytes | None:
-        if channel == _STDERR:
+        if channel == _STDERR and self._tell:
+            self._tell(data)
+        elif channel == _STDERR:
             self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
         elif channel == _STATUS:
             self.ended = True
-            check(data, self._stderr, self._where)
+            self.exit_code = _exit_code(data)
+            if self._tell is None or self.exit_code < 0:
+                check(data, self._stderr, self._where)
             return b""
         return data if channel == _STDOUT and data else None
 
@@ -84,6 +106,15 @@ class Duplex:
             self._socket.send_binary(data)
         except (websocket.WebSocketException, OSError) as error:
             raise api_errors.unreachable(error, self._where, sent=True) from error
+
+
+def _exit_code(status: bytes) -> int:
+    """The command's; -1 when it never ran."""
+    told = json.loads(status)
+    if told.get("status") == "Success":
+        return 0
+    causes = (told.get("details") or {}).get("causes") or []
+    return next((int(one["message"]) for one in causes if one.get("reason") == "ExitCode"), -1)
 
 
 def program_command(program: str, request: Any) -> list[str]:

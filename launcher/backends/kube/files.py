@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -11,11 +12,12 @@ from functools import cache
 from importlib.resources import files as package_files
 from typing import Any, TypeVar
 
-from launcher.backend_base import RemoteFile
+from launcher.backend_base import RemoteFile, ShellOptions
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
 from launcher.backends.kube.exec import run_command
 from launcher.backends.kube.helper_pod import CONTAINER, HelperSpec, helper_pod, like
+from launcher.backends.kube.shells import one_node, shell_spec
 from launcher.errors import ClusterError, UserError
 from launcher.records import RunRecord
 
@@ -168,6 +170,15 @@ def claim_files(client: KubeClient, template: Object, claim: str, path: str) -> 
     root = "/".join([mount, *(part for part in _folder(path).split("/") if part)])
     with helper_pod(client, spec) as name:
         yield PodFiles(client=client, pod=name, container=CONTAINER, root=root)
+
+
+def shell_helper(client: KubeClient, record: RunRecord, job: Object | None, *, wanted: ShellOptions, gpu_resource: str) -> HelperSpec:
+    """A pod with all claims of the run, which it may write to."""
+    template = job["spec"]["template"] if job else _recorded_template(record)
+    base = like(template, claim=record.runs_claim, mount=record.runs_mount, read_only=False)
+    spec = shell_spec(base, template, wanted, gpu_resource)
+    claims = [spec.claim, *(claim for claim, _ in spec.more)]
+    return dataclasses.replace(spec, node=one_node({claim: _holder(client, claim) for claim in claims}))
 
 
 def claim_helper(client: KubeClient, template: Object, claim: str, *, mount: str) -> HelperSpec:

@@ -1,4 +1,4 @@
-"""A bare pod that mounts one claim, for files when no pod of the run is alive; deleted at the end, over by itself after an hour."""
+"""A bare pod that mounts claims, for files or a shell when no pod of the run is alive; deleted at the end, over by itself in time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from launcher.errors import ClusterError
 from launcher.render import fill
 
 CONTAINER = "files"
-_LABEL = "vidjobs/helper=files"
+FILES_S = 3600  # a helper for files is over after so long
+_LABEL = "vidjobs/helper"
+_LIMITS = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "100Mi"}
 _START_S = 600.0  # an image of many GB may have to be pulled
 
 
 @dataclass(frozen=True, kw_only=True)
 class HelperSpec:
     """What the pod needs to read what the run wrote: its image, its ids, its claim."""
+
+    kind: str = "files"
 
     image: str
     claim: str
@@ -36,6 +40,11 @@ class HelperSpec:
     fs_group: int = 1000
     pull_secrets: tuple[str, ...] = ()
     tolerations: list[dict[str, Any]] = field(default_factory=list)
+    more: tuple[tuple[str, str], ...] = ()  # other claims and their mounts
+    deadline_s: int = FILES_S
+    limits: dict[str, str] = field(default_factory=lambda: dict(_LIMITS))  # and requests
+    node_terms: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (label, allowed values)
+    env: dict[str, str] = field(default_factory=dict)
 
 
 def like(template: Object, *, claim: str, mount: str, read_only: bool = True, node: str = "") -> HelperSpec:
@@ -58,12 +67,22 @@ def like(template: Object, *, claim: str, mount: str, read_only: bool = True, no
 
 
 def manifest(spec: HelperSpec, *, name: str, namespace: str) -> Manifest:
+    places = [(spec.claim, spec.mount), *spec.more]
+    volumes = {claim: f"volume-{number}" for number, claim in enumerate(dict.fromkeys(claim for claim, _ in places))}
     values = {
-        "name": name, "namespace": namespace, "image": spec.image, "claim": spec.claim, "mount": spec.mount, "read_only": spec.read_only,
-        "node": spec.node, "uid": spec.uid, "gid": spec.gid, "fs_group": spec.fs_group, "pull_secrets": list(spec.pull_secrets),
-        "tolerations": [[{"key": key, "value": value} for key, value in one.items()] for one in spec.tolerations],
+        "name": name, "namespace": namespace, "kind": spec.kind, "image": spec.image, "node": spec.node, "deadline_s": spec.deadline_s,
+        "mounts": [{"volume": volumes[claim], "path": mount, "read_only": spec.read_only} for claim, mount in places],
+        "claims": [{"volume": volume, "claim": claim} for claim, volume in volumes.items()],
+        "limits": _pairs(spec.limits), "env": _pairs({key: value.replace("$", "$$") for key, value in spec.env.items()}),
+        "node_terms": [{"key": key, "allowed": list(allowed)} for key, allowed in spec.node_terms],
+        "uid": spec.uid, "gid": spec.gid, "fs_group": spec.fs_group, "pull_secrets": list(spec.pull_secrets),
+        "tolerations": [_pairs(one) for one in spec.tolerations],
     }  # fmt: skip
     return fill("helper_pod.yaml.j2", values)
+
+
+def _pairs(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": value} for key, value in values.items()]
 
 
 @contextlib.contextmanager
@@ -71,7 +90,7 @@ def helper_pod(client: KubeClient, spec: HelperSpec) -> Iterator[str]:
     """The name of the pod, running. ClusterError with the cause when it cannot start."""
     _sweep(client)
     alphabet = string.ascii_lowercase + string.digits
-    name = "vidjobs-files-" + "".join(secrets.choice(alphabet) for _ in range(6))
+    name = f"vidjobs-{spec.kind}-" + "".join(secrets.choice(alphabet) for _ in range(6))
     client.create(manifest(spec, name=name, namespace=client.namespace))
     try:
         _wait_until_running(client, name, spec)
@@ -95,12 +114,12 @@ def _wait_until_running(client: KubeClient, name: str, spec: HelperSpec) -> None
         if pod_of.container_state(pod, CONTAINER) == "running":
             return
         if pod_of.over(pod):
-            raise ClusterError(f"the helper pod for files ended: {causes.failure(pod, name).text}", hint="try again")
+            raise ClusterError(f"the helper pod ended: {causes.failure(pod, name).text}", hint="try again")
         cause = _why_not(client, pod, spec)
         if "cannot be pulled" in cause.text or "does not exist" in cause.text:
             break
         time.sleep(0.3)
-    raise ClusterError(f"the helper pod for files does not start: {cause.text or 'no reason is given'}", hint=cause.fix)
+    raise ClusterError(f"the helper pod does not start: {cause.text or 'no reason is given'}", hint=cause.fix)
 
 
 def _why_not(client: KubeClient, pod: Object, spec: HelperSpec) -> causes.Cause:
@@ -108,4 +127,5 @@ def _why_not(client: KubeClient, pod: Object, spec: HelperSpec) -> causes.Cause:
         return causes.not_started(pod, [])
     if not pod_of.condition(pod, "PodScheduled"):
         return causes.NOTHING
-    return causes.not_scheduled(pod, causes.Claims(found={spec.claim: client.find("PersistentVolumeClaim", spec.claim)}))
+    claims = {claim: client.find("PersistentVolumeClaim", claim) for claim in (spec.claim, *(claim for claim, _ in spec.more))}
+    return causes.not_scheduled(pod, causes.Claims(found=claims))

@@ -16,12 +16,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from launcher import nodes
-from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, Phase, RunStatus, Volume
+from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, Phase, RunStatus, Shell, ShellOptions, Volume
 from launcher.backends.local import doctor, reader
 from launcher.backends.local.files import LocalFiles
 from launcher.backends.local.inlet import LocalInlet
 from launcher.backends.local.job import LocalJob, read_job
 from launcher.backends.local.settings import Order, load_order, save_order
+from launcher.backends.local.shell import LocalShell, variables
 from launcher.backends.local.state import RunDir, State, local_dir, run_dir, save, volume_dir
 from launcher.errors import ClusterError, UserError
 from launcher.profiles import ClusterProfile
@@ -167,6 +168,10 @@ class LocalBackend:
             hint = f"`vidjobs volume create {claim}` makes it"
             raise UserError(f'there is no claim "{claim}" on this machine: {root} does not exist', hint=hint)
         return root
+
+    def shell(self, record: RunRecord | None, claim: str, wanted: ShellOptions) -> AbstractContextManager[Shell]:  # noqa: ARG002 - the Protocol's
+        """On this machine nothing is limited."""
+        return nullcontext(LocalShell(Path(record.paths.root), variables(record)) if record else LocalShell(self._claim(claim), {}))
 
     def doctor(self) -> list[Finding]:
         return doctor.examine(local_dir(), self._directories)
