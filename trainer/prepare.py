@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -32,12 +31,15 @@ from trainer.data.decode import Frames, Span, Video
 from trainer.data.image_folder import read_frames
 from trainer.data.kept import Kept
 from trainer.data.loader import cache_folder, refuse_broken
+from trainer.data.outputs import signature, sizes
 from trainer.data.progress import Progress, Say
 from trainer.data.report import PrepareReport, make_report
 from trainer.data.shards import WHOLE, Share, locked
 from trainer.errors import CannotWrite, DataError
 from trainer.run_folder import RunFolder, readable_size, writing
 from trainer.stopping import Stop
+
+LOOKED_AT = 16  # files that are compared with the cache before a training, whose files are not all read again
 
 Read = tuple[Entry, Frames | None]
 
@@ -117,10 +119,21 @@ def _current(job: _Job, *, recheck: bool) -> Index | None:
         return None
     if not (index.data or job.how.counted) and index.total:
         return None  # it was made for training from the files
-    doubtful = [(entry, clip) for entry, clip in zip(index.entries, job.clips, strict=True) if recheck or entry.frames == 0]
+    pairs = list(zip(index.entries, job.clips, strict=True))
+    doubtful = pairs if recheck else [(entry, clip) for entry, clip in pairs if entry.frames == 0]
+    looked_at = [] if recheck else pairs[:: max(len(pairs) // LOOKED_AT, 1)]
     with ThreadPoolExecutor(decode_threads()) as pool:
         same = all(pool.map(lambda pair: _signature(pair[1]) == pair[0].source, doubtful))
-    return index if same else None
+        others = sum(pool.map(lambda pair: _is_other(_signature(pair[1]), pair[0].source), looked_at))
+    return index if same and 2 * others <= len(looked_at) else None
+
+
+def _is_other(now: str, before: str) -> bool:
+    """Whether it cannot be the same file: most are not where `data.cache` holds another dataset, or flow of another kind.
+
+    A copy may have other times, and a file that is not there (any more) tells nothing: its frames are kept.
+    """
+    return bool(now and before) and sizes(now) != sizes(before)
 
 
 def _write(job: _Job, *, say: Say, recheck: bool) -> Index:
@@ -275,15 +288,7 @@ def frames_folder(video: Path) -> Path:
 
 def _signature(clip: Clip) -> str:
     """Changes when the clip's file (or folder of frames) does; "" when there is neither."""
-    parts = []
-    for path in (clip.path, frames_folder(clip.path)):
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        is_folder = stat.S_ISDIR(status.st_mode)  # its size depends on the file system
-        parts.append(f"{status.st_mtime_ns}" if is_folder else f"{status.st_size}-{status.st_mtime_ns}")
-    return " ".join(parts)
+    return " ".join(filter(None, map(signature, (clip.path, frames_folder(clip.path)))))
 
 
 def decode_threads() -> int:

@@ -10,12 +10,14 @@ One index for each split that the dataset has of its own. With `data.source: fil
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -38,7 +40,7 @@ ESTIMATE_SIDES = (240, 320)  # px, of a frame whose size only its file tells
 Bytes = npt.NDArray[np.uint8]  # of a whole data file
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One clip in the cache, and what was found out about its file."""
 
@@ -78,10 +80,17 @@ class Entry:
         """Of all its kept frames."""
         return math.prod(self.shape)
 
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, without those at their defaults: Kinetics has a quarter of a million entries, and each start reads them all."""
+        return {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Entry:
-        """The inverse of dataclasses.asdict and JSON."""
-        return cls(**{**raw, "labels": tuple(raw["labels"]), "taken": tuple(raw["taken"])})
+        """The inverse of to_json and JSON. Raises KeyError, TypeError."""
+        return cls(**{**raw, "labels": tuple(raw["labels"]), "taken": tuple(raw.get("taken", ()))})
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Entry)}  # MISSING, which equals nothing, where there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +128,14 @@ class Index:
         """For messages: what is in it."""
         return f"{self.dataset} at {self.kept}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain containers."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "kept": dataclasses.asdict(self.kept), "entries": [entry.to_json() for entry in self.entries]}
+
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Index:
-        """The inverse of dataclasses.asdict and JSON. Raises KeyError, TypeError."""
+        """The inverse of to_json and JSON. Raises KeyError, TypeError."""
         entries = tuple(Entry.from_json(entry) for entry in raw["entries"])
         names = {key: tuple(raw[key]) for key in ("classes", "splits")}
         return cls(**{**raw, **names, "kept": Kept(**raw["kept"]), "entries": entries})
@@ -167,14 +181,27 @@ def blank(clip: Clip, kept: Kept) -> Entry:
 def read_index(cache: Path, split: str) -> Index | None:
     """The index of a whole cache, or None when there is none (or one of another format, or its data is not there)."""
     try:
-        raw = json.loads((cache / f"{split}.json").read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT:
-            return None
-        index = Index.from_json(raw)
+        with _uncollected():
+            raw = json.loads((cache / f"{split}.json").read_text(encoding="utf-8"))
+            if raw["format"] != FORMAT:
+                return None
+            index = Index.from_json(raw)
         whole = not index.data or (cache / index.data).stat().st_size == index.bytes
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return index if whole else None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles, which would go through a long index again and again while it grows."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def map_bytes(path: Path, size: int) -> Bytes:
@@ -234,7 +261,7 @@ class CacheWriter:
             self._data.flush()
             os.fsync(self._data.fileno())
         with self._journal_path.open("a", encoding="utf-8") as journal:
-            journal.writelines(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in self._pending)
+            journal.writelines(json.dumps(entry.to_json()) + "\n" for entry in self._pending)
             journal.flush()
             os.fsync(journal.fileno())
         self.done += self._pending
@@ -251,7 +278,7 @@ class CacheWriter:
         self.close()
         index = dataclasses.replace(self._index, data=self._name_data(), entries=tuple(self.done))
         with atomic(self._cache / f"{self._split}.json") as sink:
-            sink.write(json.dumps(dataclasses.asdict(index)).encode())
+            sink.write(json.dumps(index.to_json()).encode())
         self._journal_path.unlink(missing_ok=True)
         for old in self._cache.glob(f"{self._split}-*.u8"):
             if old.name != index.data:
