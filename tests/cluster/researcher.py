@@ -27,6 +27,12 @@ def get(*arguments: str) -> Any:
     return json.loads(kubectl("get", *arguments, "--output=json"))
 
 
+def evict(namespace: str, pod: str) -> None:
+    """As draining a node does, or a preemption: SIGTERM, and the pod's condition says that it was a disruption."""
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+    kubectl("create", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", "--filename=-", text=json.dumps(eviction))
+
+
 @dataclass(frozen=True)
 class Researcher:
     """A folder with conf files, and an environment whose kubeconfig holds namespace rights only."""
