@@ -1,0 +1,134 @@
+"""Faults of a training and of people, where they happen: a full claim, a loss that is no number, two submits at once, hostile names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import Lab as SmallLab
+from conftest import mounted
+from test_end_to_end import SMALL_STEPS, Lab, lab  # noqa: F401  pytest finds the fixture here
+
+from launcher.backend_base import LogLine
+from launcher.errors import VidjobsError
+from launcher.fetching import fetch
+from launcher.log_spool import RunSpool
+
+pytestmark = pytest.mark.cluster
+
+TIGHT = "210Mi"  # of an ext4 claim; two epochs fit: 49 MB of weights each, and as much of state
+
+
+@pytest.fixture(scope="module")
+def diverged(lab: Lab) -> list[str]:  # noqa: F811
+    """Two runs of one conf that were submitted in the same moment; its learning rate makes the loss no number."""
+    conf = lab.conf("no-number", train={"epochs": 2, **SMALL_STEPS, "optimizer": "sgd", "lr": 1e20}, job={"retries": 1})
+    processes = [lab.researcher.start("submit", "train", conf) for _ in range(2)]
+    return [process.communicate(timeout=120)[0].strip() for process in processes]
+
+
+@pytest.fixture(scope="module")
+def full(lab: Lab) -> str:  # noqa: F811
+    """A run whose checkpoints go to a claim that is too small for them."""
+    lab.researcher.vidjobs("volume", "create", "tight", "--size", TIGHT)
+    volumes = [{"claim": "tight", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}]
+    train = {"epochs": 8, "batch": 8, "accumulate": 1, "lr": 1e-3, "validate_every": 8}
+    return lab.submit("train", lab.conf("full", train=train, job={"volumes": volumes, "retries": 1}))
+
+
+def test_two_submits_at_once_are_two_runs(lab: Lab, diverged: list[str], full: str) -> None:  # noqa: F811
+    """Of one conf, in the same moment: two names, two records, two Jobs."""
+    first, second = diverged
+    assert first not in ("", second)
+    assert second
+    known = {row["run"] for row in lab.researcher.json("status")["runs"]}
+    assert {first, second} <= known
+    assert all(lab.researcher.pods(run) or lab.wait_for(run, lambda status: status["pods"]) for run in diverged)
+
+
+def test_a_loss_that_is_no_number_stops_at_once_and_names_its_step(lab: Lab, diverged: list[str]) -> None:  # noqa: F811
+    """76 without a retry; `status` says the step and what is kept."""
+    for run in diverged:
+        status = lab.wait_for(run, lambda status: status["phase"] == "failed")
+        (pod,) = status["pods"]
+        assert pod["exit_code"] == 76
+        assert "step" in status["cause"]
+
+
+def test_a_full_claim_ends_training_cleanly_and_keeps_its_last_checkpoint(lab: Lab, full: str, tmp_path: Path) -> None:  # noqa: F811
+    """73 without a retry; `status` says how much is missing; the last good checkpoint comes back whole."""
+    status = lab.wait_for(full, lambda status: status["phase"] == "failed", seconds=240)
+    (pod,) = status["pods"]
+    assert pod["exit_code"] == 73
+    assert "is full" in status["cause"]
+    assert "missing" in status["cause"]
+    out = lab.researcher.vidjobs("fetch", "checkpoints", full, "--last", "-o", str(tmp_path))  # compared with the manifest's sha256
+    assert "epoch-" in out
+
+
+HOSTILE = r"""
+import os, pathlib
+here = pathlib.Path('/runs/{run}')
+here.mkdir()
+for name in ['a\nb', '\x1b[2J', '$(id)', '-rf', '..data', 'c\\d', 'e"f']:
+    (here / name).write_text('inert')
+os.write(os.open(os.fsencode(str(here)) + b'/\xff', os.O_CREAT | os.O_WRONLY), b'inert')
+(here / 'link').symlink_to('/etc/passwd')
+(here / 'up').symlink_to('..')
+os.mkfifo(here / 'pipe')
+(here / 'train.log').write_text('one\ntwo\nonly in the folder\n')
+print('one\n\x1b]0;title\x07two', flush=True)
+"""
+
+
+def test_hostile_names_from_the_pod_are_refused_or_inert(kube: SmallLab, tmp_path: Path) -> None:
+    """Line ends, escape sequences, options, bytes that are no text, links, a pipe: what comes lies in the folder, and nothing else does."""
+    kube.claim("hostile")
+    job = kube.job("", **mounted("hostile"))
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", HOSTILE.format(run=job["metadata"]["name"])]
+    kube.backend.submit([job])
+    record = kube.record(job, "hostile")
+    kube.wait(record, lambda status: status.phase == "succeeded")
+    refused, came = [], []
+    with kube.backend.files(record) as files:
+        listed = files.list()
+        assert not {"link", "up", "pipe"} & {file.path for file in listed}
+        for file in listed:
+            try:
+                came += fetch(files, [file], tmp_path / "out")
+            except VidjobsError:  # any other is a bare traceback
+                refused.append(file.path)
+    assert all(path.resolve().is_relative_to(tmp_path / "out") for path in came)
+    assert {path.name for path in came} >= {"train.log", "$(id)", "-rf", "..data"}
+    found = [Path(folder) / name for folder, _, names in os.walk(tmp_path) for name in names]
+    assert sorted(found) == sorted(came)
+    assert {path.read_text() for path in came if path.name != "train.log"} == {"inert"}
+    assert len(came) + len(refused) == len(listed)
+
+
+def test_a_log_outlives_its_pod(kube: SmallLab) -> None:
+    """From this machine's copy when it was followed; else what the run folder's train.log has, without a double line."""
+    kube.claim("outlived")
+    job = kube.job("", **mounted("outlived"))
+    write = "import pathlib; d = pathlib.Path('/runs/{run}'); d.mkdir(); (d / 'train.log').write_text('one\\ntwo\\nthree\\n'); "
+    program = write.format(run=job["metadata"]["name"]) + "print('one\\nnot in train.log\\ntwo\\nthree', end='')"
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", program]
+    kube.backend.submit([job])
+    record = kube.record(job, "outlived")
+    lines = list(kube.backend.logs(record, follow=True))
+    kube.backend.delete(record)
+    kube.wait(record, lambda status: status.phase == "gone" and not status.pods)
+
+    def texts(kept: list[LogLine]) -> list[str]:
+        return [line.text for line in kept if line.kind == "line"]
+
+    assert texts(lines) == ["one", "not in train.log", "two", "three"]
+    assert list(kube.backend.logs(record)) == lines
+    assert texts(list(kube.backend.logs(record, tail=1))) == ["three"]
+    (kept,) = RunSpool(record.run).logs_without(set())
+    whole = kept.path.read_bytes().splitlines(keepends=True)
+    kept.path.write_bytes(b"".join(whole[:3]))  # as a follower leaves it that was killed after the second line
+    again = list(kube.backend.logs(record))
+    assert texts(again) == ["one", "not in train.log", "two", "three"]
+    assert again[-1].kind == "gap"
