@@ -6,7 +6,7 @@ import signal
 
 _MEANING = {
     64: ("the conf or the command line cannot be used", "correct the conf (`vidjobs lint CONF` shows every fault), then submit again"),
-    65: ("the data set is missing or damaged", "look at the report of `vidjobs submit prepare`, correct the data, then submit again"),
+    65: ("input data are missing or damaged", "correct what it names (`vidjobs submit prepare` reports on a data set), then submit again"),
     70: ("a bug in the program", "`vidjobs logs {run}` shows where; `vidjobs resume {run}` goes on from the last checkpoint"),
     73: ("the run folder could not be written", "free space on the runs volume or correct its rights, then `vidjobs resume {run}`"),
     75: ("stopped from outside, to be tried again", "`vidjobs resume {run}` goes on from the last checkpoint"),

@@ -27,6 +27,7 @@ from trainer.data.sampling import span_of
 from trainer.data.transforms import ModelInput
 from trainer.errors import ConfFault, DataError, Fault, did_you_mean
 from trainer.model_rules import check_model
+from trainer.models import published
 from trainer.models.registry import create
 from trainer.models.weights import create_for, load_init, read_tensors
 from trainer.scoring import require_init
@@ -70,6 +71,7 @@ def open_checkpoint(config: Config) -> Asked:
         hint = "fine-tune first and take that run's checkpoint; infer.allow_random_head: true answers all the same"
         raise ConfFault([Fault(path="model.init_head", message=message, hint=hint)])
     data = replace(config.data, **{key: value for key, value in dict(fields.get("data", {})).items() if key in INFERENCE})
+    data = replace(data, fps=config.infer.fps or data.fps)
     signature = signatures.read()[fields["model"]["name"] if fields else config.model.name]
     feed = normalise.of_checkpoint(fields) if fields else normalise.of_conf(config.data)
     compute = Compute.from_conf(config.compute)
@@ -85,8 +87,12 @@ def open_checkpoint(config: Config) -> Asked:
 
 def _own_fields(init: str) -> dict[str, Any]:
     """What one of our own checkpoints says beside its tensors, {} for any other file. Raises DataError."""
-    if not Path(init).exists():
+    source = published.source(init, "")
+    if isinstance(source, Fault) or source.kind != "path":
         return {}  # a name that `load_init` knows, or complains about
+    if not Path(init).exists():
+        near = did_you_mean(Path(init).name, [each.name for each in Path(init).parent.glob("*")]) if Path(init).parent.is_dir() else ""
+        raise DataError(f"there is no checkpoint {init}", hint=near or "`vidjobs submit infer CONF --from RUN@best` finds that of a run")
     require_as_written(Path(init))
     fields = read_tensors(init)[1]
     if fields.get("format") != FORMAT or "model" not in fields:
@@ -108,8 +114,9 @@ def _of_published(config: Config) -> tuple[nn.Module, tuple[str, ...], Any]:
         hint = "the conf that it fits, as in `vidjobs models`"
         raise ConfFault([Fault(path="model.name", message="is missing, and the checkpoint does not say which network it is", hint=hint)])
     if not config.data.classes:
-        hint = "data.classes: a file of class names in index order (text, or a JSON list or {index: name})"
-        raise ConfFault([Fault(path="data.classes", message="is missing, and the checkpoint does not name its classes", hint=hint)])
+        hint = "to ask a run of yours: --from RUN@best; else a file of class names in index order (text, JSON list, {index: name})"
+        message = f"is missing, and the published weights in model.init, {config.model.init}, do not name their classes"
+        raise ConfFault([Fault(path="data.classes", message=message, hint=hint)])
     require_init(config, signatures.read()[config.model.name].parts)
     classes = read_labels(Path(config.data.classes))
     faults = check_model(config, len(classes))

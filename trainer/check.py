@@ -240,8 +240,8 @@ def _infer(config: Config) -> list[Fault]:
     if not config.model.init:
         hint = "`vidjobs submit infer CONF --from RUN@best`, or model.init: a checkpoint's path"
         faults.append(Fault(path="model.init", message="infer needs a checkpoint", hint=hint))
-    limits = {"infer.step": (infer.step, 0), "infer.top": (infer.top, 1), "infer.max_windows": (infer.max_windows, 0)}
-    return faults + _at_least(limits)
+    limits = {f"infer.{key}": (getattr(infer, key), 0) for key in ("fps", "short_side", "step", "max_windows")}
+    return faults + _at_least({**limits, "infer.top": (infer.top, 1)})
 
 
 def _compute(config: Config) -> list[Fault]:

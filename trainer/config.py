@@ -81,7 +81,7 @@ class ModelConf:
     options: dict[str, Any] = field(default_factory=dict)  # in the file: the other keys of `model:`
     init: str | dict[str, str] = ""  # weights to start from: path, https://..., imagenet, published:NAME, torchvision:NAME; or one a part
     init_head: Literal["keep", "replace"] = "keep"  # a checkpoint with other classes needs "replace": a fresh last layer
-    freeze: tuple[str, ...] = ()  # parts whose weights and BatchNorm statistics stay as they are ("i3d" keeps its logits trainable)
+    freeze: tuple[str, ...] = ()  # parts whose weights and BatchNorm statistics stay; a network by its name is all but its last layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +168,8 @@ class InferConf:
     input: tuple[str, ...] = ()  # files, folders, globs, a webcam's number, or "-" for raw RGB24 frames on stdin
     stdin_size: str = ""  # "340x256" (width x height) of the frames on stdin
     stdin_fps: float = 30.0
+    fps: float = 0.0  # frames a second that are looked at; 0 = data.fps of the checkpoint's training. For frames extracted at a rate: that
+    short_side: int = 0  # px that frames are resized to before flow is computed, as those of prepare were; 0 = as they are
     step: int = 0  # frames from one window to the next; 0 = a window's length
     top: int = 5  # classes in an answer
     overlay: bool = True  # also write <name>-labelled.mp4
@@ -321,7 +323,7 @@ def _apply(raw: dict[str, Any], override: str) -> list[Fault]:
     if not separator or not all(path.split(".")):
         return [Fault(path=path, message=f"{override!r} is not of the form section.key=value")]
     try:
-        value = yaml.safe_load(text) if text else ""
+        value = yaml.safe_load(text) if text not in ("", "-") else text  # a dash is stdin; to YAML it is a list of nothing
     except yaml.YAMLError as error:
         return [Fault(path=path, message=f"cannot read the value {text!r}: {error}")]
     return put(raw, path, value)

@@ -21,9 +21,10 @@ def convert(value: Any, kind: Any) -> Any:
         hint = did_you_mean(str(value), [str(choice) for choice in choices])
         raise ValueError(f"is {value!r}, not one of {', '.join(map(str, choices))}" + (f"; {hint}" if hint else ""))
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
+        if value is None or isinstance(value, dict):
             raise ValueError(f"is {value!r}, not a list")
-        return tuple(convert(item, typing.get_args(kind)[0]) for item in value)
+        items = value if isinstance(value, (list, tuple)) else [value]  # one thing is a list of one: --set infer.input=talk.mp4
+        return tuple(convert(item, typing.get_args(kind)[0]) for item in items)
     if origin is dict or kind is dict:
         if not isinstance(value, dict):
             raise ValueError(f"is {value!r}, not a mapping")

@@ -11,8 +11,8 @@ Writes predictions/infer.jsonl, a line for each window as it is answered, then o
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -48,6 +48,8 @@ def run(config: Config, folder: RunFolder) -> None:
         folder.write_text(folder.conf, conf.dump(config))
         provenance.write(folder, config)
         asked = asking.open_checkpoint(config)
+        if asked.data.stream == "flow":
+            print(_flow_note(config, asked), flush=True)
         lines = folder.predictions / "infer.jsonl"
         with writing(lines):
             folder.predictions.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,14 @@ def run(config: Config, folder: RunFolder) -> None:
         finish(folder, "infer", {"checkpoint": config.model.init, "inputs": len(inputs), "unreadable": failed})
     if failed:
         raise DataError(f"{len(failed)} of {len(inputs)} inputs could not be read to their end: {', '.join(failed)}", hint=f"see {lines}")
+
+
+def _flow_note(config: Config, asked: Asked) -> str:
+    """How flow is made, since a checkpoint does not know how the images that it learnt from were."""
+    made, rate, side = config.prepare, asked.data.fps, config.infer.short_side
+    how = f"{made.flow_method}, gap {made.flow_gap}, full at {made.flow_bound} px"
+    frames = f"{f'{rate:g} frames a second' if rate else 'every frame'}{f' of {side} px' if side else ''}"
+    return f"note: flow is computed from {frames} ({how}): prepare.flow_*, infer.fps and infer.short_side must be those of the training's"
 
 
 @dataclass
@@ -112,7 +122,10 @@ class _Watch:
     def _windows(self) -> Iterator[Window]:
         data, most = self.asked.data, self.config.infer.max_windows
         shown = open_frames(self.source, self.config.infer, fps=data.fps)
-        frames = flows(shown, data, self.config.prepare) if data.stream == "flow" else colours(shown)
+        if data.stream == "flow":
+            frames = flows(shown, data, self.config.prepare, short_side=self.config.infer.short_side)
+        else:
+            frames = colours(shown)
         drawn = self.config.infer.overlay or self.config.infer.window
         every = windows(frames, data, step=self.config.infer.step or self.asked.span, shrink=overlay.shrink if drawn else None)
         for number, window in enumerate(every):
@@ -161,10 +174,8 @@ def _draw(window: Window, top: Top, film: overlay.Film | None, screen: overlay.W
 
 def film_names(inputs: Sequence[Input]) -> list[str]:
     """The labelled video of each input: <name>-labelled.mp4, numbered where several inputs have one name."""
-    seen: Counter[str] = Counter()
-    names = []
+    names: list[str] = []
     for source in inputs:
-        seen[source.stem] += 1
-        again = f"-{seen[source.stem]}" if seen[source.stem] > 1 else ""
-        names.append(f"{source.stem}{again}-labelled.mp4")
+        tried = (f"{source.stem}{again}-labelled.mp4" for again in itertools.chain([""], (f"-{number}" for number in itertools.count(2))))
+        names.append(next(name for name in tried if name not in names))
     return names

@@ -47,7 +47,8 @@ def expand(patterns: Sequence[str]) -> list[Input]:
         inputs = _expand_one(pattern)
         if not inputs:
             what = "is a folder without a video in it" if Path(pattern).is_dir() else "is not there"
-            hint = f"a video, a folder of videos ({', '.join(sorted(VIDEOS))}), a glob, a webcam's number, or -"
+            where = "" if Path(pattern).is_absolute() or Path(pattern).is_dir() else f"looked for in {Path.cwd()}; "
+            hint = f"{where}a video, a folder of videos ({', '.join(sorted(VIDEOS))}), a glob, a webcam's number, or -"
             faults.append(Fault(path=f"infer.input[{place}]", message=f"{pattern!r} {what}", hint=hint))
         found += inputs
     if faults:
@@ -113,9 +114,9 @@ def _file(path: str) -> Iterator[Shown]:
             count += 1
     except decode.Damaged as error:
         after = f" after frame {count - 1}" if count else ""
-        raise DataError(f"cannot read {path}{after}: {error}") from error
+        raise DataError(f"cannot be read{after}: {error}") from error
     if not count:
-        raise DataError(f"{path} holds no frame")
+        raise DataError("holds no frame")
 
 
 def _webcam(number: int) -> Iterator[Shown]:
@@ -126,9 +127,7 @@ def _webcam(number: int) -> Iterator[Shown]:
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
-            raise DataError(
-                f"webcam {number} cannot be opened", hint="`ls /dev/video*` shows which there are; in a container it must be passed in"
-            )
+            raise DataError("cannot be opened", hint="`ls /dev/video*` shows which there are; in a container it must be passed in")
         began = time.monotonic()
         while True:
             there, image = camera.read()
@@ -152,4 +151,4 @@ def _raw(source: BinaryIO, *, width: int, height: int, fps: float) -> Iterator[S
         yield Shown(np.frombuffer(data, np.uint8).reshape(height, width, 3), count / fps)
         count += 1
     if not count:
-        raise DataError("stdin held no frame")
+        raise DataError("it held no frame", hint="a submitted job has no stdin: pipe into `python -m trainer infer --conf F --run DIR`")

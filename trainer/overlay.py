@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,7 @@ def draw(image: Frames, answer: Answer) -> Frames:
     shown = image.copy()
     height, width = shown.shape[:2]
     line = max(height // 14, 9)
-    scale = line / 28
+    scale = line / 36
     rows = answer[: max(height // (2 * line), 1)]
     cover = shown[: line * len(rows) + 1]
     cover[:] = cover // 3
@@ -48,7 +49,7 @@ def draw(image: Frames, answer: Answer) -> Frames:
         top = row * line
         cv2.rectangle(shown, (0, top + line - 2), (round(width * min(max(score, 0.0), 1.0)), top + line), (80, 200, 120), -1)
         text = f"{score:.2f} {name}"
-        cv2.putText(shown, text, (3, top + line - 5), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(shown, text, (3, top + line - line // 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return shown
 
 
@@ -85,6 +86,11 @@ class Film:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._container is None:
+            return
+        if error is not None:  # a labelled video that ends where a retry was asked for would look whole
+            with suppress(OSError):  # of a full volume once more
+                self._container.close()
+            self._part.unlink(missing_ok=True)
             return
         self._container.mux(self._stream.encode())
         self._container.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,9 @@ from trainer.data import flow
 from trainer.data.crops import cut, test_box
 from trainer.data.decode import Frames, Shown, resize
 from trainer.data.kept import Kept
+from trainer.data.opencv import opencv
 from trainer.data.sampling import clip_indices, span_of
+from trainer.errors import DataError
 
 Shrink = Callable[[Frames], Frames]
 
@@ -44,17 +46,27 @@ def colours(frames: Iterator[Shown]) -> Iterator[Seen]:
     return (Seen(frame.image, frame.image, frame.seconds) for frame in frames)
 
 
-def flows(frames: Iterator[Shown], data: DataConf, made: PrepareConf) -> Iterator[Seen]:
-    """For networks of the flow stream: the flow from each frame to the one `flow_gap` later, as `prepare` writes it (data/flow.py)."""
-    import cv2
+def flows(frames: Iterator[Shown], data: DataConf, made: PrepareConf, *, short_side: int = 0) -> Iterator[Seen]:
+    """For networks of the flow stream: the flow from each frame to the one `flow_gap` later, as `prepare` writes it (data/flow.py).
 
+    `short_side` > 0: of frames resized so, since a motion has as many pixels as the frame it is seen in. Raises DataError for a video
+    of too few frames.
+    """
+    cv2 = opencv()
     method, scale = flow.method_of(made.flow_method), flow.scale_of(made.flow_bound)
+    sized = Kept.of(replace(data, resize=f"short:{short_side}")) if short_side else None
     held: deque[tuple[Shown, Frames]] = deque(maxlen=made.flow_gap + 1)
+    found = False
     for frame in frames:
-        held.append((frame, np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), np.uint8)))
+        height, width = frame.image.shape[:2]
+        image = resize(frame.image[None], sized.sides(height, width))[0] if sized else frame.image
+        held.append((frame, np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)))
         if len(held) == held.maxlen:
-            image = flow.to_image(method(held[0][1], held[-1][1]), scale)[..., : data.flow_channels]
-            yield Seen(image, held[0][0].image, held[0][0].seconds)
+            found = True
+            flow_image = flow.to_image(method(held[0][1], held[-1][1]), scale)[..., : data.flow_channels]
+            yield Seen(flow_image, held[0][0].image, held[0][0].seconds)
+    if not found:
+        raise DataError(f"has no two frames {made.flow_gap} apart, so there is no flow", hint="prepare.flow_gap, infer.fps")
 
 
 def windows(frames: Iterator[Seen], data: DataConf, *, step: int, shrink: Shrink | None) -> Iterator[Window]:

@@ -92,8 +92,8 @@ def _from_words(words: Iterable[tuple[KeyPath, str, Origin]]) -> tuple[Node, lis
     for keys, text, origin in words:
         value, more = read_text(text, origin, lines=False)
         faults += more
-        if text == "":
-            value = Node("", origin)
+        if text in ("", "-"):  # a dash is stdin; to YAML it is a list of nothing
+            value = Node(text, origin, text)
         if value is not None:
             layer = _put(layer, nested(keys, value))
     return layer, faults

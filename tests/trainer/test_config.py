@@ -79,6 +79,16 @@ def test_a_file_that_is_no_conf_is_refused(tmp_path: Path, text: str) -> None:
         conf.read(path)
 
 
+@pytest.mark.parametrize(("text", "inputs"), [("-", ("-",)), ("talk.mp4", ("talk.mp4",)), ("0", ("0",)), ("[a.mp4, -]", ("a.mp4", "-"))])
+def test_one_thing_is_a_list_of_one(text: str, inputs: tuple[str, ...], tmp_path: Path) -> None:
+    """As people type it: --set infer.input=talk.mp4."""
+    path = tmp_path / "c.yaml"
+    path.write_text("")
+    raw, faults = conf.read(path, [f"infer.input={text}"])
+    config, more = conf.parse(raw)
+    assert (config.infer.input, faults + more) == (inputs, [])
+
+
 @given(
     train=st.builds(
         TrainConf,

@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer import asking, infer, models, overlay
-from trainer.config import INFERENCE, Config, DataConf, InferConf, ModelConf
+from trainer.config import INFERENCE, Config, DataConf, InferConf, ModelConf, PrepareConf
 from trainer.data.decode import Shown
 from trainer.data.normalise import PRESETS
-from trainer.errors import ConfFault, DataError
+from trainer.errors import ConfFault, DataError, TryAgain
 from trainer.infer_inputs import Input, expand, open_frames, resampled
 from trainer.run_folder import RunFolder
-from trainer.windows import colours, windows
+from trainer.windows import colours, flows, windows
 
 CLASSES = ("run", "jump", "sit", "wave")
 DATA = DataConf(resize="short:40", frames=16, size=32, test_crop="center", short="loop")
@@ -165,11 +165,44 @@ def test_folders_and_globs_are_searched_in_order(tmp_path: Path, monkeypatch: py
     assert [Path(each.name).name for each in expand([str(tmp_path)])] == ["a.avi", "b.mp4", "c.gif"]
     assert [each.name for each in expand(["**/*.gif", "b.mp4", "0", "-"])] == ["deep/c.gif", "b.mp4", "webcam 0", "stdin"]
     assert infer.film_names(expand(["b.mp4", "deep/c.gif"])) == ["b-labelled.mp4", "c-labelled.mp4"]
-    assert infer.film_names([Input("x/a.mp4", "file"), Input("y/a.avi", "file")]) == ["a-labelled.mp4", "a-2-labelled.mp4"]
+    films = infer.film_names([Input("a-2.mp4", "file"), Input("x/a.mp4", "file"), Input("y/a.avi", "file")])
+    assert films == ["a-2-labelled.mp4", "a-labelled.mp4", "a-3-labelled.mp4"]
+
+
+def test_a_checkpoint_that_is_not_there_says_so(checkpoint: Path) -> None:
+    """And not that its class names are missing."""
+    with pytest.raises(DataError, match=r"there is no checkpoint .*epoch-000010\.pt \(did you mean \"epoch-000001\.pt\""):
+        asking.open_checkpoint(_conf(checkpoint.with_name("epoch-000010.pt")))
+
+
+def test_a_rate_can_be_asked_for(checkpoint: Path) -> None:
+    """Of frames that were extracted at a rate the checkpoint knows only that each was taken."""
+    assert asking.open_checkpoint(_conf(checkpoint)).data.fps == DATA.fps
+    assert asking.open_checkpoint(_conf(checkpoint, fps=16)).data.fps == 16
+
+
+def test_flow_is_of_frames_as_large_as_prepare_saw(shared: Path) -> None:
+    """A frame twice as wide moves by twice as many pixels."""
+    data, made = replace(DATA, stream="flow", flow_channels=2), PrepareConf()
+    source = Input(str(shared / "real" / "videos" / "demo.mp4"), "file")  # 340 x 256
+    sizes = [next(flows(open_frames(source, InferConf(), fps=0), data, made, short_side=side)).image.shape for side in (0, 128)]
+    assert sizes == [(256, 340, 2), (128, 170, 2)]
+    one = (Shown(np.zeros((32, 32, 3), np.uint8), 0.0),)
+    with pytest.raises(DataError, match="no two frames 1 apart"):
+        next(flows(iter(one), data, made))
+
+
+def test_a_labelled_video_that_is_stopped_is_not_kept(tmp_path: Path) -> None:
+    """It would look whole."""
+    path = tmp_path / "a-labelled.mp4"
+    film = overlay.Film(path)
+    film.add(np.zeros((32, 32, 3), np.uint8), 0.0)
+    film.__exit__(TryAgain, TryAgain("stopped"), None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_webcam_that_is_not_there_says_so() -> None:
-    with pytest.raises(DataError, match="webcam 97 cannot be opened"):
+    with pytest.raises(DataError, match=r"cannot be opened .*/dev/video"):
         next(open_frames(Input("webcam 97", "webcam"), InferConf(), fps=0))
 
 

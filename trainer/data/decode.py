@@ -375,5 +375,6 @@ def unreadable(decoder: str, fault: str) -> Video:
 
 
 def _first_line(error: Exception) -> str:
-    lines = CPP_PLACE.sub("", str(error).strip()).splitlines()
+    text = str(getattr(error, "strerror", "") or error)  # PyAV's and the system's: without a number and the file's name
+    lines = CPP_PLACE.sub("", text.strip()).splitlines()
     return lines[0][:200].rstrip(" .") if lines else type(error).__name__

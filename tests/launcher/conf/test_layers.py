@@ -81,6 +81,11 @@ def test_a_set_takes_yaml_and_an_empty_value_is_empty_text(resolved: Resolve) ->
     assert experiment.job.env == {"A": "x=y"}
 
 
+def test_a_set_of_a_dash_is_text(resolved: Resolve) -> None:
+    """Frames on stdin; to YAML a dash is a list of nothing."""
+    assert resolved(sets=["infer.input=-"]).trainer == {"infer": {"input": "-"}}
+
+
 def test_a_set_that_is_not_yaml_is_a_fault(resolved: Resolve) -> None:
     """It names the option."""
     assert str(resolved(sets=["train.lr=[1"]).faults[0]).startswith("--set train.lr: it is not YAML")
