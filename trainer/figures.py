@@ -172,5 +172,6 @@ def _png(figure: Figure) -> bytes:
 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    # tight: constrained layout forgets what a square matrix has outside its axes when the figure is taller or wider than it
+    figure.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()
