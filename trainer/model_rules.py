@@ -190,6 +190,8 @@ def _parts(config: Config, signature: Signature) -> list[Fault]:
 
 def _no_part(path: str, part: str, signature: Signature) -> Fault:
     hint = did_you_mean(part, signature.parts) or f"its parts: {', '.join(signature.parts)}"
+    if path == "model.freeze" and len(signature.parts) == 1:
+        hint = f"model.freeze: {signature.name} freezes all but its last layer"
     return Fault(path=path, message=f"{signature.name} has no part {part!r}", hint=hint)
 
 

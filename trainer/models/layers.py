@@ -176,14 +176,15 @@ class ExactSequential(nn.Sequential):
 class Part(nn.Module):
     """A network that can be frozen: its weights get no gradient and its BatchNorm statistics do not move in training mode."""
 
-    trainable_when_frozen: Collection[str] = ()  # children that stay trainable
+    trainable_when_frozen: Collection[str] = ()  # modules that stay trainable: of a classifier its last layer
     frozen = False
 
     def freeze(self) -> None:
         """Freeze all but `trainable_when_frozen`, for good."""
         self.frozen = True
+        trainable = tuple(f"{name}." for name in self.trainable_when_frozen)
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.partition(".")[0] in self.trainable_when_frozen)
+            parameter.requires_grad_(name.startswith(trainable))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

@@ -39,10 +39,10 @@ PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
 class VGG16(Part):
     """B, seq_len * in_channels, 300, 300 to B,classes."""
 
-    trainable_when_frozen = ("classifier",)
     head_module = "classifier.4"
     # what the public image networks have no weights for; weights.py lets it start fresh with the last layer
     fresh_with_head = (f"conv_base.{TRUNK + 1}.", f"conv_base.{TRUNK + 3}.", "extra_layers.", "classifier.")
+    trainable_when_frozen = tuple(name.removesuffix(".") for name in fresh_with_head)  # frozen as it started, it would be noise
 
     def __init__(self, num_classes: int, *, seq_len: int = 1, hidden: int = 4096, dropout: float = 0.6, in_channels: int = 3) -> None:
         super().__init__()
