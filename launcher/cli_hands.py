@@ -71,3 +71,15 @@ def shell(
     from launcher.commands import shell as module
 
     return module.run(run, claim=claim, command=command, time=time, cpu=cpu, memory=memory, gpus=gpus, cluster=cluster)
+
+
+@app.command()
+def tensorboard(
+    run: MaybeRun = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, metavar="N", help="6006, or any free one")] = None,
+    every: Annotated[float, typer.Option("--every", min=1, metavar="S", help="seconds between looks for new events")] = 10,
+) -> int:
+    """Serve a run's curves on this machine, new ones as they come."""
+    from launcher.commands import tensorboard as command
+
+    return command.run(run, port=port, every_s=every)

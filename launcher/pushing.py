@@ -28,6 +28,7 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 _DAMAGED = 3  # times that one file may arrive damaged
 _FINAL = (401, 403, 422)  # answers that asking again does not change
+_POD_GONE = (404, 500)  # between the look at the helper pod and the connection to it
 _SAME_TIME_NS = 1000  # some file systems keep microseconds
 
 
@@ -80,7 +81,7 @@ class Push:
                     stream.run()
                     return done
             except (ClusterError, ConnectionError, TimeoutError) as error:
-                if isinstance(error, ClusterError) and error.status in _FINAL:
+                if isinstance(error, ClusterError) and _is_final(error, connected=stream is not None):
                     raise
                 cuts = 0 if stream and stream.arrived and done.sent > before else cuts
                 cuts += 1
@@ -270,6 +271,11 @@ class _Stream:
             raise ConnectionError("the other end has gone")
         *lines, self.rest = (self.rest + data).split(b"\n")
         yield from (json.loads(line) for line in lines if line.strip())
+
+
+def _is_final(error: ClusterError, *, connected: bool) -> bool:
+    """True for what asking again does not change. A receiver that was killed reports a failure that is no word about the next one."""
+    return error.status in _FINAL or (not connected and not error.transient and error.status not in _POD_GONE)
 
 
 def _have(file: LocalFile, far: _Far) -> int:
