@@ -7,9 +7,9 @@ import os
 import shutil
 import subprocess
 import time
-from pathlib import Path
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
