@@ -149,13 +149,13 @@ def latest(records: Iterable[LossRecord]) -> list[LossRecord]:
     """Without what a resumed run wrote again: the last record per (phase, step) stays.
 
     When the steps of a phase go back, the run went on from a checkpoint, and train and val records beyond
-    that point describe steps that were undone:  1 2 3 4 | 3 4 5  ->  1 2 3 4 5.
+    that point describe steps that were undone:  1 2 3 4 | 3 4 5  ->  1 2 3 4 5. Each trial of a sweep has steps of its own.
     """
     kept: list[LossRecord] = []
-    newest: dict[str, int] = {}
+    newest: dict[object, int] = {}
     tested: dict[object, int] = {}  # what a test record is about -> its place in `kept`
     for record in records:
-        step = record.step
+        step, whose = record.step, (record.phase, record.values.get("trial"))
         if record.phase not in _TRAINING:
             about = _about(record)
             if about is not None and about in tested:
@@ -163,10 +163,10 @@ def latest(records: Iterable[LossRecord]) -> list[LossRecord]:
                 continue
             tested[about] = len(kept)
         elif step is not None:
-            if step <= newest.get(record.phase, -1):
-                kept = [old for old in kept if not _undone(old, record.phase, step)]
+            if step <= newest.get(whose, -1):
+                kept = [old for old in kept if not _undone(old, record, step)]
                 tested = {_about(old): place for place, old in enumerate(kept) if old.phase not in _TRAINING}
-            newest[record.phase] = step
+            newest[whose] = step
         kept.append(record)
     return kept
 
@@ -236,13 +236,13 @@ def _average(record: LossRecord) -> float | None:
 def _about(record: LossRecord) -> object:
     """Which checkpoint a test record is about; None when it does not say."""
     which = tuple(record.values.get(key) for key in ("epoch", "step", "checkpoint"))
-    return None if which == (None, None, None) else (record.phase, record.loss is None, which)
+    return None if which == (None, None, None) else (record.phase, record.loss is None, which, record.values.get("trial"))
 
 
-def _undone(old: LossRecord, phase: str, step: int) -> bool:
-    if old.step is None or old.phase not in _TRAINING:
+def _undone(old: LossRecord, again: LossRecord, step: int) -> bool:
+    if old.step is None or old.phase not in _TRAINING or old.values.get("trial") != again.values.get("trial"):
         return False
-    return old.step >= step if old.phase == phase else old.step > step
+    return old.step >= step if old.phase == again.phase else old.step > step
 
 
 def _plain(text: str) -> LossRecord | None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from launcher import output
 from launcher.all_backends import for_profile
-from launcher.errors import Fault
+from launcher.conf.resolve import Experiment
+from launcher.errors import ConfError, Fault
 from launcher.lint import Finding, lint
 from launcher.plan import cluster_faults, read
 from launcher.profiles import choose
 from launcher.site_rules import of_profile
 from launcher.sketch import sketch
+from launcher.sweep import Trials, expand
 from launcher.trainer_check import all_faults, check
 
 CONF_FAULTS = 2
@@ -23,8 +25,9 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     profile = choose(cluster)
     backend = for_profile(profile)
     experiment = read(conf, profile=profile, backend=backend, sets=sets)
-    verdict = check(experiment)
-    faults = all_faults([*experiment.faults, *cluster_faults(experiment, profile, backend)], verdict)
+    trials, wrong = _trials(experiment)
+    verdict = check(experiment, trials=trials)
+    faults = all_faults([*experiment.faults, *wrong, *cluster_faults(experiment, profile, backend)], verdict)
     findings = [*map(_as_finding, faults), *lint(experiment, profile, sketch(experiment, profile, backend))]
     if verdict.note:
         output.warn(verdict.note)
@@ -35,6 +38,16 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     if not findings:
         output.note(f'{conf}: nothing to say (rules: {profile.rules or "none"}, cluster "{profile.name}")')
     return CONF_FAULTS if any(finding.severity == "error" for finding in findings) else 0
+
+
+def _trials(experiment: Experiment) -> tuple[Trials | None, Sequence[Fault]]:
+    """The trials of a conf that has some, which are checked in its place, and what is wrong with its `sweep:`."""
+    if experiment.sweep is None or experiment.faults:
+        return None, ()
+    try:
+        return expand(experiment), ()
+    except ConfError as error:
+        return None, error.faults
 
 
 def show_rules(*, cluster: str | None = None, as_json: bool = False) -> int:

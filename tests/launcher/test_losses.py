@@ -311,3 +311,10 @@ def test_records_without_steps_are_placed_by_counting_train_lines() -> None:
     placed = step_axis(parse_stream(["train Loss: 1.0", "train Loss: 1.0", "val  Loss: 1.0 ", "train Loss: 1.0"]))
 
     assert [place for place, _ in placed] == [1.0, 2.0, 2.0, 3.0]
+
+
+def test_trials_of_a_sweep_have_steps_of_their_own() -> None:
+    """Read from one merged log, no trial undoes another's steps; only its own retry does."""
+    steps = [(1, 0), (2, 0), (1, 1), (3, 0), (2, 1), (2, 0)]
+    records = [LossRecord(phase="train", loss=1.0, values={"step": step, "trial": trial}) for step, trial in steps]
+    assert [(record.step, record.values["trial"]) for record in latest(records)] == [(1, 0), (1, 1), (2, 1), (2, 0)]

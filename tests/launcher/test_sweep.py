@@ -17,7 +17,7 @@ from launcher.backend_base import Phase
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.kube.status import Facts, run_status
 from launcher.backends.local.backend import LocalBackend
-from launcher.commands import submit
+from launcher.commands import lint, submit
 from launcher.conf.resolve import resolve
 from launcher.errors import ConfError
 from launcher.indexes import parse_ranges
@@ -184,6 +184,16 @@ def test_a_fault_of_a_trial_names_it_and_the_line_that_gave_the_value(tmp_path: 
     assert faults["model.read_at"].startswith("exp.yaml:10: model.read_at: ")
     assert ", in trial 1 (model.read_at=9)" in str(caught.value)
     assert "in trial" not in faults["train.epochs"]
+
+
+def test_lint_reads_the_sweep_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own faults, and those of each trial."""
+    monkeypatch.chdir(tmp_path)
+    trials_of(Path(), "  grid:\n    model.read_at: [0, 9]\n")
+    assert lint.run(Path("exp.yaml"), cluster="local") == 2
+    assert "exp.yaml:10: error conf: model.read_at" in capsys.readouterr().out.replace("  ", " ")
+    assert lint.run(Path("exp.yaml"), cluster="local", sets=["sweep.where=model.raed_at < 9"]) == 2
+    assert 'did you mean "model.read_at"' in capsys.readouterr().out
 
 
 def test_a_thousand_trials_are_one_object_and_expanded_in_no_time(tmp_path: Path) -> None:
