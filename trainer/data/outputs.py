@@ -2,7 +2,7 @@
 
 <target>/.prepared.json            in a folder that a step made: from which file, how, how many frames; written before it has its name
 <folder>/.<name>.prepared.json     the same beside a file that a step made
-<folder>/.<name>.<pid>.part        in the making
+<folder>/.<name>.part              in the making: its share is nobody else's, so a later process finds by name what a killed one left
 """
 
 from __future__ import annotations
@@ -146,10 +146,11 @@ def _do(step: Step, task: Task) -> _Outcome:
         return _Outcome(task=task, source=source, fault="No such file or directory")
     if not os.access(task.source, os.R_OK):
         return _Outcome(task=task, source=source, fault="Permission denied")
-    place = task.target.with_name(f".{task.target.name}.{os.getpid()}.part")
+    place = _part(task.target)
     with writing(task.target):
         task.target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(task.target)
+        _remove(place)
+        _remove(_part(task.target, "old"))
         try:
             made = _make(step, task, place, source)
         except NothingMade as error:
@@ -170,7 +171,7 @@ def _make(step: Step, task: Task, place: Path, source: str) -> Made:
     with atomic(record) as sink:
         sink.write(json.dumps(facts).encode())
     if step.folders and task.target.exists():  # of other settings, or of a file that changed; a folder cannot be replaced in one step
-        old = place.with_name(f".{task.target.name}.{os.getpid()}.old.part")
+        old = _part(task.target, "old")
         task.target.rename(old)
         place.rename(task.target)
         _remove(old)
@@ -203,15 +204,9 @@ def _record(target: Path, *, folders: bool) -> Path:
     return target / RECORD if folders else target.with_name(f".{target.name}{RECORD}")
 
 
-def _clear_leftovers(target: Path) -> None:
-    """What a killed process left of this output. Its share is nobody else's, so no one is at work on it."""
-    for leftover in target.parent.glob(f".{_literal(target.name)}.*.part"):
-        _remove(leftover)
-
-
-def _literal(name: str) -> str:
-    """The name as glob matches it itself."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def _part(target: Path, *kind: str) -> Path:
+    """Beside the target. Nothing looks for it by listing the folder, which may hold a quarter of a million."""
+    return target.with_name(".".join(["", target.name, *kind, "part"]))
 
 
 def _remove(path: Path) -> None:
