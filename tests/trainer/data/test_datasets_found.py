@@ -273,3 +273,10 @@ def test_folders_too_few_to_hold_a_validation_split_have_none(tmp_path: Path, wr
     """Then it is carved out of training, as for any dataset without one."""
     write({f"A/{number}.mp4": "" for number in range(2)})
     assert open_dataset(DataConf(name="folders", root=str(tmp_path))).splits == ("train", "test")
+
+
+def test_two_videos_of_one_name_are_two(tmp_path: Path, write: Write) -> None:
+    """v.avi and v.mp4 in one class: each keeps its suffix, so neither is taken for the other."""
+    write({f"{split}/A/{name}": "" for split in ("train", "test") for name in ("v.avi", "v.mp4", "w.mp4")})
+    dataset = open_dataset(DataConf(name="folders", root=str(tmp_path)))
+    assert [clip.id for clip in dataset.clips("train")] == ["A/v.avi", "A/v.mp4", "A/w"]

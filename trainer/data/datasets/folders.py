@@ -12,6 +12,7 @@ measures memory (96 % where the official split gives 45). The draw is seeded apa
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -101,9 +102,10 @@ def _draw(units: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 def _clips(name: str, paths: Sequence[Path], index: files.ClassIndex, *, images: bool) -> list[Clip]:
     label = index(name, str(paths[0].parent) if paths else name)
+    often = Counter(files.video_stem(path.name) for path in paths)  # v.avi and v.mp4 are two videos
     return [
         Clip(
-            id=f"{name}/{files.video_stem(path.name)}",
+            id=f"{name}/{path.name if often[files.video_stem(path.name)] > 1 else files.video_stem(path.name)}",
             path=path,
             labels=(label,),
             frames=files.frame_count(path) if images else 0,
