@@ -21,6 +21,7 @@ from researcher import get, kubectl
 
 from launcher import records, run_view
 from launcher.backend_base import Channel, Inlet, ShellOptions
+from launcher.backends.kube import doctor
 from launcher.backends.kube.duplex import Duplex
 from launcher.errors import ClusterError, UserError
 from launcher.push_source import tree
@@ -139,6 +140,19 @@ def test_what_the_volume_refuses_is_told(kube: Lab, claim: str, tmp_path: Path) 
             Push(inlet=inlet, files=tree(tmp_path), folder="x/a").run()
     with pytest.raises(ClusterError, match='"absent" does not exist'), kube.backend.inlet("absent") as inlet:
         Push(inlet=inlet, files=tree(tmp_path)).run()
+
+
+def test_doctor_looks_at_the_pull_secrets_of_the_profile(kube: Lab) -> None:
+    """One that is not there, one that is of another kind, and one for another registry; what they hold is not shown."""
+    here = f"--namespace={kube.namespace}"
+    login = ("--docker-username=me", "--docker-password=secret-word")
+    kubectl("create", "secret", "generic", "other", "--from-literal=a=b", here)
+    kubectl("create", "secret", "docker-registry", "good", "--docker-server=https://registry.example/v2/", *login, here)
+    kubectl("create", "secret", "docker-registry", "elsewhere", "--docker-server=quay.example", *login, here)
+    names = ["absent", "other", "good", "elsewhere"]
+    found = doctor.examine(kube.backend.client, image="registry.example/a/v:1", pull_secrets=names)
+    assert [each.ok for each in found if each.what.startswith("pull secret")] == [False, False, True, False]
+    assert "secret-word" not in str(found)
 
 
 def test_a_shell_in_a_running_run_is_in_its_pod_and_folder(kube: Lab, claim: str, capfd: pytest.CaptureFixture[str]) -> None:

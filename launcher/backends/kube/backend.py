@@ -157,7 +157,8 @@ class KubeBackend:
             yield made
 
     def doctor(self) -> list[Finding]:
-        return doctor.examine(self.client)
+        defaults = self._profile.conf_layer().get("job", {})
+        return doctor.examine(self.client, image=str(defaults.get("image") or ""), pull_secrets=defaults.get("pull_secrets") or [])
 
     def _objects(self, run: str) -> tuple[Object | None, list[Object]]:
         """The Job first: pods seen afterwards are never fewer than its status says.

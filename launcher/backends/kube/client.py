@@ -35,6 +35,7 @@ _API = {  # kind (or plural) -> (path of its API group, plural)
     "ResourceQuota": ("api/v1", "resourcequotas"),
     "LimitRange": ("api/v1", "limitranges"),
     "Event": ("api/v1", "events"),
+    "Secret": ("api/v1", "secrets"),
     "Node": ("api/v1", "nodes"),
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
     "SelfSubjectReview": ("apis/authentication.k8s.io/v1", "selfsubjectreviews"),

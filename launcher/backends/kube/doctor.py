@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import importlib.util
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from launcher.backend_base import Finding
@@ -18,8 +21,11 @@ _OLDEST_SERVER = (1, 29)  # podReplacementPolicy is on from here
 _MOST_SKEW_S = 60.0
 
 
-def examine(client: KubeClient) -> list[Finding]:
-    """Every finding, in the order in which one depends on the other; a broken step on the way to the server ends the list."""
+def examine(client: KubeClient, *, image: str = "", pull_secrets: Sequence[str] = ()) -> list[Finding]:
+    """Every finding, in the order in which one depends on the other; a broken step on the way to the server ends the list.
+
+    `image` and `pull_secrets` are those that the cluster profile gives to confs.
+    """
     found = [_same_directory(), _client_versions()]
     try:
         detail = f"context {client.login.context}, {client.server}, namespace {client.namespace}"
@@ -31,6 +37,8 @@ def examine(client: KubeClient) -> list[Finding]:
     }  # fmt: skip
     for what, look in looks.items():
         found += _seen(client, what, look)
+    for name in pull_secrets:
+        found += _seen(client, f"pull secret {name}", functools.partial(_pull_secret, name=name, image=image))
     return found
 
 
@@ -134,6 +142,36 @@ def _claims(client: KubeClient) -> Iterator[Finding]:
         yield Finding(what=f"claim {claim['metadata']['name']}", ok=True if phase == "Bound" else None, detail=detail, fix=fix)
     if not claims:
         yield Finding(what="claim", ok=None, detail="none", fix="`vidjobs volume create CLAIM --size SIZE`")
+
+
+def _pull_secret(client: KubeClient, *, name: str, image: str) -> Iterator[Finding]:
+    """Whether it is there, is one for images, and knows the registry of the profile's image. What it holds is not shown."""
+    what = f"pull secret {name}"
+    secret = client.find("Secret", name)
+    if secret is None:
+        fix = f"kubectl create secret docker-registry {name} --docker-server=... --docker-username=... --docker-password=..."
+        yield Finding(what=what, ok=False, detail="does not exist: pods would not get their image", fix=fix)
+        return
+    kind = str(secret.get("type", ""))
+    if kind != "kubernetes.io/dockerconfigjson":
+        yield Finding(what=what, ok=False, detail=f"is of type {kind}", fix="make one of type kubernetes.io/dockerconfigjson")
+        return
+    try:
+        servers = list(json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))["auths"])
+    except (KeyError, TypeError, ValueError):
+        yield Finding(what=what, ok=False, detail="holds no logins that can be read", fix=f"make {name} anew")
+        return
+    wanted = _registry(image)
+    known = [re.sub(r"^https?://|/.*$", "", server) for server in servers]
+    fits = not image or wanted in known or (wanted == "docker.io" and "index.docker.io" in known)
+    detail = f"for {', '.join(known)}" + ("" if fits else f"; the profile's image is on {wanted}")
+    yield Finding(what=what, ok=fits, detail=detail, fix="" if fits else f"add a login for {wanted}")
+
+
+def _registry(image: str) -> str:
+    """The host of an image's name: what stands before the first slash, when it can be a host."""
+    host = image.partition("/")[0] if "/" in image else ""
+    return host if "." in host or ":" in host or host == "localhost" else "docker.io"
 
 
 def _pairs(values: Object) -> str:

@@ -30,14 +30,14 @@ FEATURES: dict[str, tuple[Rule, ...]] = {
         Rule(group="", resource="limitranges", verbs=("list",), why="doctor"),
     ),
     "fetch": (
-        Rule(group="", resource="pods/exec", verbs=("get", "create"), why="read files in a running pod; older servers ask for get"),
+        Rule(group="", resource="pods/exec", verbs=("get", "create"), why="files and shells in a pod; older servers ask for get"),
         Rule(group="", resource="pods", verbs=("create", "delete"), why="the helper pod once a run has ended; submit tries its pod"),
     ),
     "volume": (Rule(group="", resource="persistentvolumeclaims", verbs=("create",), why="volume create"),),
 }
 ABOUT = {
     "base": "submit, status, logs, cancel, resume, delete, doctor",
-    "fetch": "fetch, volume ls CLAIM, delete --files, --from RUN@best",
+    "fetch": "fetch, push, shell, tensorboard, volume ls CLAIM, delete --files, --from RUN@best",
     "volume": "volume create",
 }
 
