@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from typing import Any
 from launcher.backend_base import Phase
 from launcher.charts import SCORES, bar_chart, compare_chart, loss_chart, score_chart
 from launcher.drawing import Scene, css_colours, to_svg
+from launcher.errors import UserError
 from launcher.losses import LossRecord, best_val, epoch_losses
 from launcher.report_data import ClassRow, RunData, is_number
+from launcher.sweep import shown_value
+from launcher.sweep_map import choose_axes, heat_map
+from launcher.sweep_view import SweepView
 
 _TEMPLATE = "report.html.j2"
 _SCORES = tuple(name for names in SCORES for name in names)
@@ -51,6 +55,8 @@ class RunView:
     columns: tuple[str, ...]  # of scores and tests: those that one of their rows has
     scores: tuple[ScoreRow, ...]
     tests: tuple[ScoreRow, ...]
+    trial_columns: tuple[str, ...]
+    trials: tuple[ScoreRow, ...]
     provenance: tuple[tuple[str, str], ...]
     packages: tuple[tuple[str, str], ...]
     confusion: tuple[tuple[ClassRow, tuple[tuple[int, float], ...]], ...]
@@ -104,14 +110,39 @@ def _view(data: RunData) -> RunView:
         state=_state(data),
         summary=tuple(_summary(data, best.val if best else None)),
         facts=tuple(_facts(data)),
-        charts=_svg([loss_chart(data.records, title="Loss"), _score_chart(data)]),
+        charts=_svg([loss_chart(data.records, title="Loss"), _score_chart(data), _heat_map(data.sweep)]),
         columns=tuple(_SCORE_COLUMNS[place].replace("_", " ") for place in filled),
         scores=tuple(_with(row, filled) for row in scores),
         tests=tuple(_with(row, filled) for row in tests),
+        trial_columns=_trial_columns(data.sweep) if data.sweep else (),
+        trials=tuple(_trial_rows(data.sweep)) if data.sweep else (),
         provenance=tuple(_provenance(data)),
         packages=tuple(_packages(data)),
         confusion=tuple((row, _shares(row)) for row in data.classes),
     )
+
+
+def _heat_map(sweep: SweepView | None) -> Scene | None:
+    """Of a sweep in which two keys vary."""
+    if sweep is None or not sweep.metrics:
+        return None
+    try:
+        return heat_map(sweep, sweep.metrics[0], choose_axes(sweep, None))
+    except UserError:
+        return None  # one key or three, or too many values: the table has them
+
+
+def _trial_columns(sweep: SweepView) -> tuple[str, ...]:
+    return (*sweep.keys, "status", "epoch", *sweep.metrics, "why")
+
+
+def _trial_rows(sweep: SweepView) -> Iterator[ScoreRow]:
+    """Best first; those without a score at the end."""
+    for trial in sweep.best_first(sweep.metrics[0]) if sweep.metrics else sweep.trials:
+        changed = [shown_value(trial.changes[key]) if key in trial.changes else "" for key in sweep.keys]
+        numbers = [trial.score(metric) for metric in sweep.metrics]
+        cells = (*changed, trial.phase, str(trial.epoch or ""), *("" if each is None else f"{each:.4f}" for each in numbers), trial.cause)
+        yield ScoreRow(name=str(trial.number), cells=cells)
 
 
 def _state(data: RunData) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from launcher.backend_base import Files, RemoteFile, RunStatus
 from launcher.losses import LossRecord, Value, latest
 from launcher.records import RunPaths, RunRecord
+from launcher.sweep_view import SweepView, in_folder, trials_of
 
 TEXT_LIMIT = 64 * 2**20  # bytes of one text file; metrics.jsonl of 64,000 steps has 15 MB
 PICTURE_LIMIT = 4 * 2**20  # bytes of one picture
@@ -66,6 +67,7 @@ class RunData:
     provenance: dict[str, Any] = field(default_factory=dict)
     done: dict[str, Any] = field(default_factory=dict)
     conf: str = ""
+    sweep: SweepView | None = None  # its trials
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
 
@@ -91,6 +93,7 @@ def gather(record: RunRecord, status: RunStatus, files: Files, *, pictures: bool
     data.provenance = _mapping(reader.json(str(paths.provenance)))
     data.done = _mapping(reader.json(str(paths.done)))
     data.conf = reader.text(str(paths.conf)) or record.conf_text
+    data.sweep = in_folder(record, status, files) if trials_of(record) else None
     trained = any(record.phase in ("train", "val") for record in data.records)
     if pictures:
         data.pictures = reader.pictures(paths.figures, without={*_TABLES, _LOSSES} if trained else _TABLES)

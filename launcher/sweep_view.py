@@ -87,6 +87,12 @@ class SweepView:
         scored = [(value, trial) for trial in self.trials if (value := trial.score(metric)) is not None]
         return [trial for _, trial in sorted(scored, key=lambda pair: pair[0], reverse=not lower_is_better(metric))]
 
+    def best_first(self, metric: str) -> list[TrialView]:
+        """All trials, those without the metric at the end."""
+        ranked = self.ranked(metric)
+        known = {trial.number for trial in ranked}
+        return [*ranked, *(trial for trial in self.trials if trial.number not in known)]
+
     def counts(self) -> dict[str, int]:
         """Phase -> how many trials."""
         found: dict[str, int] = {}
@@ -172,26 +178,39 @@ class TrialFiles:
 
 def look(record: RunRecord) -> SweepView:
     """Ask the backend and read the folders. A folder that cannot be read now costs progress and scores, with a note, nothing else."""
-    backend, trials = for_record(record), trials_of(record)
-    assert trials is not None
+    backend = for_record(record)
     status = backend.status(record)
     started = bool(status.indexes) or status.phase.ended
-    found = _folders(backend.files(record)) if started else {}
+    return _together(record, status, _read(backend.files(record)) if started else {})
+
+
+def in_folder(record: RunRecord, status: RunStatus, files: Files) -> SweepView:
+    """The same when both are known already."""
+    return _together(record, status, _folders(files))
+
+
+def _together(record: RunRecord, status: RunStatus, found: Mapping[int, Mapping[str, bytes]]) -> SweepView:
+    trials = trials_of(record)
+    assert trials is not None
     views = tuple(_view(number, trials, status, found.get(number, {})) for number in range(len(trials)))
     selects = [str(select) for files in found.values() if (select := _mapping(files, str(_IN.manifest)).get("select"))]
     select = max(set(selects), key=selects.count) if selects else ""
     return SweepView(record=record, status=status, keys=trials.keys, trials=views, select="val_loss" if select == "loss" else select)
 
 
-def _folders(files: AbstractContextManager[Files]) -> dict[int, dict[str, bytes]]:
-    """Trial -> its small files by name."""
+def _read(files: AbstractContextManager[Files]) -> dict[int, dict[str, bytes]]:
     try:
         with files as folder:
-            gathered = folder.gather([f"trials/*/{name}" for name in _WHOLE], _WHOLE_LIMIT)
-            gathered |= folder.gather([f"trials/*/{_IN.metrics}"], _TAIL_LIMIT)
+            return _folders(folder)
     except ClusterError as error:
         output.note(f"progress and scores cannot be read now: {error.message}")
         return {}
+
+
+def _folders(files: Files) -> dict[int, dict[str, bytes]]:
+    """Trial -> its small files by name."""
+    gathered = files.gather([f"trials/*/{name}" for name in _WHOLE], _WHOLE_LIMIT)
+    gathered |= files.gather([f"trials/*/{_IN.metrics}"], _TAIL_LIMIT)
     found: dict[int, dict[str, bytes]] = {}
     for path, content in gathered.items():
         match = _PATH.fullmatch(path)

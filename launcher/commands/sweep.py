@@ -45,7 +45,7 @@ def results(
     view = look(find(run))
     metric = _metric(view, by)
     ranked = view.ranked(metric) if metric else []
-    order = [*ranked, *(trial for trial in view.trials if trial not in ranked)] if by else list(view.trials)
+    order = view.best_first(metric) if by else list(view.trials)
     if heatmap is not None:
         _draw(view, metric, heatmap, axes)
     if out is not None:

@@ -13,7 +13,7 @@ import pytest
 
 from launcher import records
 from launcher.backend_base import Phase
-from launcher.commands import delete, fetch, logs, sweep
+from launcher.commands import delete, fetch, logs, report, sweep
 from launcher.commands import status as status_command
 from launcher.errors import UserError
 from launcher.records import RunRecord
@@ -129,6 +129,15 @@ def test_one_trial_can_be_fetched_and_its_log_read(ended: RunRecord, tmp_path: P
     for wrong in (lambda: fetch.run("all", RUN, trial=6), lambda: logs.run(RUN, trial=6, as_json=False, plot=None, file=None, **none)):
         with pytest.raises(UserError, match="no trial 6"):
             wrong()
+
+
+def test_a_report_of_a_sweep_has_its_trials_and_the_heat_map(ended: RunRecord, tmp_path: Path) -> None:
+    report.run([RUN], out=tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "<h2>Trials</h2>" in page
+    assert '<tr class="best"><td>5</td><td>2</td><td>2</td><td>succeeded</td><td>2</td><td>0.5500</td>' in page
+    assert "model.read_at: is 9" in page
+    assert f"f1_macro of {RUN}" in page
 
 
 def test_a_run_that_is_no_sweep_says_so(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
