@@ -26,6 +26,7 @@ from launcher.spec import CodePin, JobSpec, Mount, Resources, SecretKey
 from launcher.sweep import Trials, expand
 from launcher.version import VERSION
 
+WEBHOOK = "VIDJOBS_WEBHOOK"  # the variable that the trainer reads
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, no look-alikes
 
 
@@ -128,8 +129,8 @@ def job_spec(
         node_affinity=affinity,
         node_selector=dict(job.node_selector),
         tolerations=tuple(_toleration(each) for each in job.tolerations),
-        env=dict(job.env),
-        secret_env=tuple((each.env, SecretKey(secret=each.secret, key=each.key)) for each in job.secrets),
+        env=dict(job.env) | ({WEBHOOK: job.webhook.url} if job.webhook and job.webhook.url else {}),
+        secret_env=_secret_env(job),
         pull_secrets=job.pull_secrets,
         priority=job.priority,
         queue=job.queue,
@@ -257,6 +258,12 @@ def _mount(volume: VolumeConf, backend: Backend) -> Mount:
         stage_to=volume.stage_to if staged else "",
         unpack=volume.unpack and staged,
     )
+
+
+def _secret_env(job: JobConf) -> tuple[tuple[str, SecretKey], ...]:
+    named = [(each.env, SecretKey(secret=each.secret, key=each.key)) for each in job.secrets]
+    hook = job.webhook
+    return (*named, *([(WEBHOOK, SecretKey(secret=hook.secret, key=hook.key))] if hook and hook.secret else []))
 
 
 def _resources(job: JobConf, gpu_resource: str) -> Resources:

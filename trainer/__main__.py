@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainer import check, ending, meeting, models_list, trials
+from trainer import check, ending, meeting, models_list, trials, webhook
 from trainer.errors import CannotWrite, ConfFault, Fault
 from trainer.run_folder import RunFolder
 
@@ -61,12 +61,12 @@ def main(argv: Sequence[str]) -> int:
         config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb, changes=changes)
         importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the top: every ending gets its exit code and its message
-        return _end(error, folder)
-    _tell_ending(ending.message("done", 0, "", folder.manifest), folder)
+        return _end(error, folder, arguments.verb)
+    _tell_ending(ending.message("done", 0, "", folder.manifest), folder, arguments.verb)
     return 0
 
 
-def _end(error: BaseException, folder: RunFolder | None) -> int:
+def _end(error: BaseException, folder: RunFolder | None, verb: str = "") -> int:
     cause, code = ending.classify(error)
     text = str(error) or type(error).__name__
     if cause == "bug":
@@ -77,13 +77,16 @@ def _end(error: BaseException, folder: RunFolder | None) -> int:
     if folder is not None:
         if meeting.leads(os.environ):  # of several nodes one writes
             _log(folder, report)
-        _tell_ending(ending.message(cause, code, text, folder.manifest), folder)
+        _tell_ending(ending.message(cause, code, text, folder.manifest), folder, verb)
     return code
 
 
-def _tell_ending(message: dict[str, Any], folder: RunFolder) -> None:
-    """To Kubernetes, and of a trial to the folder that outlives its pod."""
-    ending.write(message if folder.trial is None else message | {"trial": folder.trial})
+def _tell_ending(message: dict[str, Any], folder: RunFolder, verb: str) -> None:
+    """To Kubernetes, of a trial to the folder that outlives its pod, and to the user's webhook."""
+    whole = message if folder.trial is None else message | {"trial": folder.trial}
+    ending.write(whole)
+    if meeting.leads(os.environ):
+        webhook.tell(whole, verb=verb, manifest=folder.manifest, environ=os.environ)
     if folder.trial is not None:
         with suppress(CannotWrite):  # the exit code still says it
             trials.end(message, folder)

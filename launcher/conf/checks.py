@@ -49,6 +49,7 @@ def job_problems(job: JobConf) -> Iterator[Problem]:
     if job.join_timeout < 1:
         yield "join_timeout", f"is {job.join_timeout} s; pods do not come at once", "join_timeout: 15m"
     yield from _code(job)
+    yield from _webhook(job)
     yield from _volumes(job)
     yield from _environment(job)
     yield from _names(job)
@@ -78,6 +79,14 @@ def _code(job: JobConf) -> Iterator[Problem]:
         )
     if code.repo.startswith("-") or code.ref.startswith("-"):
         yield "code", 'a repository or a ref cannot begin with "-"', ""
+
+
+def _webhook(job: JobConf) -> Iterator[Problem]:
+    hook = job.webhook
+    if hook and bool(hook.url) == bool(hook.secret):
+        yield "webhook", "wants either a url or a secret", "{secret: NAME, key: url}, where the Secret's key holds the address"
+    if hook and hook.url and not re.match(r"https?://[^/\s]+", hook.url):
+        yield "webhook.url", f'"{hook.url}" is no http address', ""
 
 
 def _volumes(job: JobConf) -> Iterator[Problem]:
@@ -139,6 +148,8 @@ def _named(job: JobConf) -> Iterator[tuple[str, str, Callable[[str], object], st
     secrets = [(f"secrets[{index}]", secret.secret, secret.key) for index, secret in enumerate(job.secrets)]
     if job.code.token:
         secrets.append(("code.token", job.code.token.secret, job.code.token.key))
+    if job.webhook and job.webhook.secret:
+        secrets.append(("webhook", job.webhook.secret, job.webhook.key))
     for where, secret, key in secrets:
         yield f"{where}.secret", secret, _SUBDOMAIN.fullmatch, "the name of a Secret"
         yield f"{where}.key", key, _SECRET_KEY.fullmatch, "a key of a Secret"

@@ -86,6 +86,15 @@ class UserConf:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WebhookConf:
+    """An address that the trainer POSTs a small JSON document to when the run ends (each trial and each shard of its own)."""
+
+    url: str = ""  # in plain sight of everybody who may read Jobs: most such addresses belong in a Secret
+    secret: str = ""  # instead of url: a Secret of the namespace
+    key: str = "url"  # and its key
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobConf:
     """Where and with what the trainer runs."""
 
@@ -104,6 +113,7 @@ class JobConf:
     pull_secrets: tuple[str, ...] = ()
     priority: str = ""  # priority class
     queue: str = ""  # Kueue's local queue
+    webhook: WebhookConf | None = None  # who is told when the run ends
     tolerations: tuple[TolerationConf, ...] = ()
     node_selector: dict[str, str] = field(default_factory=dict)
     avoid_nodes: tuple[str, ...] = ()  # names of nodes that no pod may go to

@@ -171,3 +171,13 @@ def test_a_run_without_checkpoints_says_so(conf: Path) -> None:
     records.save(made.record)
     with pytest.raises(UserError, match="no checkpoint yet"):
         _local(conf, "eval", source=made.spec.run)
+
+
+def test_a_webhook_is_a_variable_literal_or_from_a_secret(conf: Path) -> None:
+    """And only one of both."""
+    assert _kube(conf, sets=("job.webhook.url=https://h.example/x",)).spec.env["VIDJOBS_WEBHOOK"] == "https://h.example/x"
+    made = _kube(conf, sets=("job.webhook.secret=hook",))
+    assert [(env, key.secret, key.key) for env, key in made.spec.secret_env] == [("VIDJOBS_WEBHOOK", "hook", "url")]
+    for wrong in (("job.webhook.url=h.example",), ("job.webhook.url=https://h.example", "job.webhook.secret=hook"), ("job.webhook.key=x",)):
+        with pytest.raises(ConfError, match="webhook"):
+            _kube(conf, sets=wrong)
