@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from launcher import trainer_check
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.local.backend import LocalBackend
 from launcher.lint import lint
@@ -35,7 +36,8 @@ def verb_of(name: str) -> str:
     return "prepare" if folder == "prepare" else "fuse" if own.startswith("fuse") else "train"
 
 
-TRAINED = [name for name in CONFS if verb_of(name) == "train"]
+SWEEPS = [name for name in CONFS if name.rpartition("/")[2].startswith("sweep_")]  # of confs that are trained here
+TRAINED = [name for name in CONFS if verb_of(name) == "train" and name not in SWEEPS]
 
 
 @functools.cache
@@ -57,13 +59,22 @@ def test_there_are_confs_of_every_system() -> None:
     assert folders >= {"", "tinyvirat", "two_stream", "efficient", "vmz", "c3d", "prepare"}
 
 
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_trial_of_a_sweep_is_sound(name: str) -> None:
+    """The trainer finds no fault with what any of them makes of the conf."""
+    profile = load("nautilus")
+    made = plan("train", CONFS[name], profile=profile, backend=KubeBackend(profile), sets=("job.code=image",), sweep=True)
+    assert made.trials is not None
+    assert trainer_check.check(made.experiment, "train", made.trials).faults == ()
+
+
 @pytest.mark.parametrize("name", CONFS)
 def test_every_conf_resolves_checks_lints_and_renders(name: str) -> None:
     """On a cluster and on this machine; the trainer has no fault to find and the site no error."""
     for cluster in ("nautilus", "local"):
         made, profile = _plan(name, cluster)
         assert _typed(made)[1] == []
-        assert [each for each in lint(made.experiment, profile) if each.severity == "error"] == []
+        assert [each for each in lint(made.experiment, profile, made.manifests) if each.severity == "error"] == []
         assert made.manifests[0]["metadata"]["name"].startswith(f"{made.experiment.name}-{verb_of(name)}-")
 
 
