@@ -188,7 +188,12 @@ def logs(
 @app.command()
 def fetch(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="checkpoints predictions metrics logs figures report all, or a glob in the run folder")
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="checkpoints predictions metrics logs figures report all, or a glob in the run folder",
+            autocompletion=completing.what,
+        ),
     ],
     run: MaybeRun = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="where to; ./RUN if left out")] = None,

@@ -17,7 +17,7 @@ app = typer.Typer(rich_markup_mode=None)
 def push(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="a file, or a folder whose files go below PATH")],
     to: Annotated[
-        str, typer.Argument(metavar="CLAIM:PATH", help="where to; a PATH that ends with / is a folder", autocompletion=completing.claims)
+        str, typer.Argument(metavar="CLAIM:PATH", help="where to; a PATH that ends with / is a folder", autocompletion=completing.places)
     ],
     skip_links: Annotated[bool, typer.Option("--skip-links", help="leave links out instead of refusing them")] = False,
     cluster: Cluster = None,
@@ -59,7 +59,9 @@ def diff(
 @app.command()
 def shell(
     run: MaybeRun = None,
-    claim: Annotated[str | None, typer.Option("--claim", metavar="CLAIM", help="look at a volume instead of a run")] = None,
+    claim: Annotated[
+        str | None, typer.Option("--claim", metavar="CLAIM", help="look at a volume instead of a run", autocompletion=completing.claims)
+    ] = None,
     command: Annotated[str | None, typer.Option("--command", "-c", metavar="COMMAND", help="run this instead of typing")] = None,
     time: Annotated[str, typer.Option("--time", metavar="D", help="a pod made for this ends after 30m, 2h; at most 6h")] = "1h",
     cpu: Annotated[str, typer.Option("--cpu", metavar="N", help="and gets so many cores")] = "1",

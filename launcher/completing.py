@@ -4,10 +4,23 @@ from __future__ import annotations
 
 
 def runs(incomplete: str) -> list[str]:
-    """Runs that this machine submitted."""
-    from launcher.records import load_all
+    """Runs that this machine submitted, the newest first; by the names of their records alone, since a tab must not wait."""
+    from launcher.records import state_dir
 
-    return [record.run for record in load_all() if record.run.startswith(incomplete)]
+    found = [(path.stat().st_mtime, path.stem) for path in (state_dir() / "runs").glob(f"{_plain(incomplete)}*.json")]
+    return [run for _, run in sorted(found, reverse=True)]
+
+
+def _plain(text: str) -> str:
+    """Without what a glob would read."""
+    return "".join(each for each in text if each.isalnum() or each in "-.")
+
+
+def what(incomplete: str) -> list[str]:
+    """What `fetch` knows by name."""
+    from launcher.fetch_choice import WORDS
+
+    return [name for name in WORDS if name.startswith(incomplete)]
 
 
 def clusters(incomplete: str) -> list[str]:
@@ -29,8 +42,13 @@ def models(incomplete: str) -> list[str]:
         return []
 
 
+def places(incomplete: str) -> list[str]:
+    """`CLAIM:` of each."""
+    return [f"{claim}:" for claim in claims("") if f"{claim}:".startswith(incomplete)]
+
+
 def claims(incomplete: str) -> list[str]:
-    """`CLAIM:` of those that this machine's runs mounted; the cluster is not asked, a tab must not wait."""
+    """Those that this machine's runs mounted; the cluster is not asked."""
     from launcher.records import load_all
 
     volumes = [
@@ -40,4 +58,4 @@ def claims(incomplete: str) -> list[str]:
         for volume in manifest.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", [])
         if "persistentVolumeClaim" in volume
     ]
-    return [f"{claim}:" for claim in dict.fromkeys(volumes) if f"{claim}:".startswith(incomplete)]
+    return [claim for claim in dict.fromkeys(volumes) if claim.startswith(incomplete)]
