@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from trainer.config import DataConf
 from trainer.data.kept import RESIZE_HINT, resize_fault
-from trainer.errors import Fault
+from trainer.data.normalise import PRESETS, channels, of_conf
+from trainer.errors import Fault, did_you_mean
 
 JITTERED = ("center", "random")  # crops of a size in px; the others are shares of the frame, whatever its size
 
@@ -19,7 +22,7 @@ def clip_faults(data: DataConf) -> list[Fault]:
     ]
     if fault := resize_fault(data.resize):
         faults.append(Fault(path="data.resize", message=fault, hint=RESIZE_HINT))
-    return faults + _crops(data)
+    return faults + _crops(data) + _numbers(data)
 
 
 def _crops(data: DataConf) -> list[Fault]:
@@ -39,3 +42,25 @@ def _crops(data: DataConf) -> list[Fault]:
     elif 0 < data.test_short < data.size:
         faults.append(Fault(path="data.test_short", message=f"is {data.test_short}, less than data.size ({data.size})"))
     return faults
+
+
+def _numbers(data: DataConf) -> list[Fault]:
+    """Which numbers a network is fed: one mean and one deviation for each channel, and colours only where there are colours."""
+    if data.normalise not in PRESETS:
+        hint = did_you_mean(data.normalise, list(PRESETS)) or f"known: {', '.join(PRESETS)}"
+        return [Fault(path="data.normalise", message=f"no preset is called {data.normalise!r}", hint=hint)]
+    fed, count, faults = of_conf(data), channels(data), []
+    for key, values in (("mean", fed.mean), ("std", fed.std)):
+        own = bool(getattr(data, key))
+        if len(values) != count:
+            said = f"is {list(values)}" if own else f"is {data.normalise}, for {len(values)} channels"
+            fitting = ", ".join(name for name, preset in PRESETS.items() if len(preset.mean) == count and preset.order == "rgb")
+            hint = "one number for each channel" if own else f"data.mean and data.std, or one of {fitting}"
+            path = f"data.{key}" if own else "data.normalise"
+            faults.append(Fault(path=path, message=f"{said}, and the frames have {count}", hint=hint))
+        elif not all(math.isfinite(value) and (key == "mean" or value > 0) for value in values):
+            faults.append(Fault(path=f"data.{key}", message=f"is {list(values)}", hint="finite numbers on 0..255, std above 0"))
+    if data.stream == "flow" and fed.order == "bgr":
+        path = "data.normalise" if data.channels == "auto" else "data.channels"
+        faults.append(Fault(path=path, message="is bgr, and the channels of flow are no colours", hint="data.channels: rgb"))
+    return list({fault.path: fault for fault in faults}.values())

@@ -108,10 +108,18 @@ def test_mirrored_flow_runs_the_other_way(channels: int) -> None:
         (DataConf(crop="random", size=112, jitter=(100, 128)), "data.jitter"),
         (DataConf(test_short=128), "data.test_short"),
         (DataConf(size=112, test_short=100, test_crop="center"), "data.test_short"),
+        (DataConf(normalise="imagnet"), "data.normalise"),
+        (DataConf(std=(1.0, 0.0, 1.0)), "data.std"),
+        (DataConf(mean=(float("nan"), 1.0, 1.0)), "data.mean"),
+        (DataConf(mean=(1.0, 2.0)), "data.mean"),
+        (DataConf(stream="flow", flow_channels=2), "data.normalise"),  # of three channels
+        (DataConf(stream="flow", normalise="c3d_bgr"), "data.normalise"),  # would feed v for u
+        (DataConf(stream="flow", channels="bgr"), "data.channels"),
     ],
 )
 def test_impossible_clips_are_refused(data: DataConf, path: str) -> None:
     """By `check`, before anything is read."""
     assert [fault.path for fault in clip_faults(data)] == [path]
     assert not clip_faults(DataConf())
+    assert not clip_faults(DataConf(stream="flow", flow_channels=2, normalise="vmz_flow"))
     assert not clip_faults(DataConf(resize="short:128", size=112, crop="random", jitter=(128, 160), test_crop="center", test_short=128))
