@@ -68,6 +68,7 @@ class RunStatus:
     fix: str = ""  # one line: the next step
     pods: tuple[PodStatus, ...] = ()  # oldest first
     termination: Mapping[str, Any] = field(default_factory=dict)  # the trainer's JSON: cause, step, checkpoint
+    created: str = ""  # RFC 3339, UTC; "" where only the record knows
     indexes: Mapping[int, IndexStatus] = field(default_factory=dict)  # of trials and shards those that have started
 
 

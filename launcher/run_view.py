@@ -42,9 +42,8 @@ class RunView:
 
     @property
     def created(self) -> str:
-        """RFC 3339; of a run submitted elsewhere its first pod's start; "" when not known."""
-        pods = self.status.pods if self.status else ()
-        return self.record.created if self.record else next((pod.started for pod in pods), "")
+        """RFC 3339; of a run submitted elsewhere its Job's; "" when not known."""
+        return self.record.created if self.record else self.status.created if self.status else ""
 
     @property
     def epoch(self) -> int | None:

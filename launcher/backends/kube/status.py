@@ -40,6 +40,7 @@ def run_status(run: str, facts: Facts) -> RunStatus:
         fix=cause.fix,
         pods=tuple(map(_pod, pods)),
         termination=said,
+        created=str((facts.job or {}).get("metadata", {}).get("creationTimestamp") or ""),
         indexes=indexes_of(run, facts),
     )
 
