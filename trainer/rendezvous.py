@@ -100,6 +100,7 @@ class _Link:
         self._waiting = False  # the main thread looks for `lost` itself
         self._lost: Exception | None = None
         self._missing = place.others
+        self._last = ""  # what the last try to reach node 0 met
         self._answered = time.monotonic()  # when the store did
         self._stop = threading.Event()
         self._threads = [
@@ -183,7 +184,7 @@ class _Link:
 
     def _nobody_came(self) -> str:
         place, missing = self._place, self._missing
-        who = f"node 0 at {place.host}:{place.port}, or a node that it waits for,"
+        who = f"node 0 at {place.host}:{place.port}{self._last}, or a node that it waits for,"
         if place.leads:
             who = f"{'node' if len(missing) == 1 else 'nodes'} {', '.join(map(str, missing))} of {place.nodes}"
         return f"waited {place.patience:.0f} s for peers: {who} did not come"
@@ -218,12 +219,14 @@ class _Link:
             return
         while not self._stop.is_set():
             try:
+                self._last = ""
                 met = Meeting(self._place, connect(self._place) if store is None else store)
                 if self._meet(met):
                     self._beat(met)
             except Exception as error:  # noqa: BLE001  torch raises several kinds for a connection that broke
+                said = (str(error).splitlines() or [type(error).__name__])[0]
+                self._last = f" ({said})"
                 if self._formed:
-                    said = (str(error).splitlines() or [type(error).__name__])[0]
                     self._lose(LostPeers(f"the connection to node 0 is lost: {said}"))
                     return
             self._stop.wait(BEAT)

@@ -156,6 +156,9 @@ def test_nodes_that_do_not_come_are_waited_for_no_longer_than_that(project: Path
     assert nodes.codes(0, 1) == [75, 75]
     assert "waited 3 s for peers: node 2 of 3 did not come" in nodes.said(0)
     assert "waited 3 s for peers: node 0 at 127.0.0.1:" in nodes.said(1)
+    nodes.start(1)
+    assert nodes.codes(1) == [75]
+    assert "refused), or a node that it waits for, did not come" in nodes.said(1)
 
 
 @pytest.mark.slow
