@@ -6,7 +6,7 @@ on this machine). Commands know only this file; `all_backends.py` maps names to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -77,7 +77,7 @@ class LogLine:
     """One line of one container, without its newline.
 
     `kind` is "line"; "gap" when the cluster lost lines here (the text says so);
-    "truncated" when only the tail of a line could be had.
+    "truncated" when only the tail of a line could be had; "skipped" when it only counts lines that were not wanted.
     """
 
     pod: str
@@ -86,6 +86,7 @@ class LogLine:
     container: str = "trainer"
     kind: str = "line"
     terminated: bool = True  # False: an ended container's last line, which has no newline and may be cut
+    skipped: int = 0  # lines before this one that were not wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,10 +220,11 @@ class Backend(Protocol):
         tail: int | None = None,
         all_pods: bool = False,
         index: int | None = None,
+        wanted: Callable[[str], bool] | None = None,
     ) -> Iterator[LogLine]:
         """Lines of the newest pod (or all), oldest first; with `follow` until the run has ended, pods found as they come.
 
-        `index`: only pods of this trial or shard.
+        `index`: only pods of this trial or shard. `wanted`: lines for which it is false may be left out, if they are counted.
         """
         ...
 

@@ -86,6 +86,10 @@ class SpooledLog:
             block += _MARK + b"gap " + gap.replace("\n", " ").encode() + b"\n"
         self._write(block)
 
+    def append_block(self, block: bytes) -> None:
+        """Whole lines with their newlines, none of which begins with a zero byte."""
+        self._write(block)
+
     def end(self, *, open_end: bool = False) -> None:
         """The container's log holds no more than what was appended."""
         self._write(_MARK + (b"end open\n" if open_end else b"end\n"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,9 @@ class LogView:
     def feed(self, line: LogLine) -> None:
         """The next line, or a mark where lines were lost."""
         self._note_pod(line)
+        self.reader.lines += line.skipped
+        if line.kind == "skipped":
+            return
         if line.kind == "gap":
             self._gap(line)
             return
@@ -62,6 +65,21 @@ class LogView:
             output.note("the next line is not whole")
         if not self.options.parse and not self.options.silent:
             self._text(line)
+
+    @property
+    def wanted(self) -> Callable[[str], bool] | None:
+        """Which lines must come; None: all. Losses need the headings between them, too."""
+        options = self.options
+        if self._records_wanted or not options.grep:
+            return None
+        first, *others = options.grep
+        if not others:
+            return lambda text: first.search(text) is not None
+        return lambda text: any(pattern.search(text) for pattern in options.grep)
+
+    @property
+    def _records_wanted(self) -> bool:
+        return self.options.parse or self.options.plot is not None
 
     def finish(self) -> None:
         """What is left to show when no line comes any more."""
@@ -86,7 +104,7 @@ class LogView:
             self._pod = line.pod
 
     def _read(self, line: LogLine) -> LossRecord | None:
-        if line.kind == "truncated":  # a part of it is lost, so what it says cannot be known
+        if line.kind == "truncated" or not self._records_wanted:  # of a truncated line a part is lost: what it says cannot be known
             self.reader.lines += 1
             return None
         return self.reader.feed(line.text, pod=line.pod, complete=line.terminated)

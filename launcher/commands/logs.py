@@ -51,7 +51,13 @@ def follow(record: RunRecord, backend: Backend, options: LogOptions | None = Non
 def _stream(view: LogView, record: RunRecord, backend: Backend) -> None:
     options = view.options
     lines = backend.logs(
-        record, follow=options.follow, since_s=options.since_s, tail=options.tail, all_pods=options.all_pods, index=options.index
+        record,
+        follow=options.follow,
+        since_s=options.since_s,
+        tail=options.tail,
+        all_pods=options.all_pods,
+        index=options.index,
+        wanted=view.wanted,
     )
     for line in lines:
         view.feed(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from launcher import nodes
@@ -88,10 +88,11 @@ class KubeBackend:
         tail: int | None = None,
         all_pods: bool = False,
         index: int | None = None,
+        wanted: Callable[[str], bool] | None = None,
     ) -> Iterator[LogLine]:
         index = nodes.console(record) if index is None and not all_pods else index
         kept = KeptLogs(run=record.run, index=index, folder=(lambda: self._folder_log(record, index)) if tail is None else tuple)
-        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index, kept=kept)
+        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index, kept=kept, wanted=wanted)
         return reader.follow(all_pods=all_pods) if follow else reader.read(all_pods=all_pods)
 
     @contextlib.contextmanager

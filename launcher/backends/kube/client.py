@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from launcher.backends.kube import api_errors
+from launcher.backends.kube.chunks import unchunked
 from launcher.backends.kube.login import Login, log_in
 from launcher.errors import ClusterError
 
@@ -179,7 +180,10 @@ class KubeClient:
         import urllib3
 
         try:
-            if getattr(answer, "chunked", False):
+            connection = getattr(getattr(answer, "_fp", None), "fp", None)  # where urllib3, too, reads chunks from, but one at a time
+            if getattr(answer, "chunked", False) and connection is not None and "content-encoding" not in answer.headers:
+                yield from unchunked(connection.read1)
+            elif getattr(answer, "chunked", False):
                 yield from answer.stream(65536)
             else:
                 while block := answer.read1(65536):

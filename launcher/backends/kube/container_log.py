@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from launcher.backend_base import LogLine
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient
-from launcher.backends.kube.log_cursor import Entry, LogCursor
+from launcher.backends.kube.log_cursor import STAMP, Block, Entry, LogCursor
 from launcher.errors import ClusterError
 from launcher.log_spool import SpooledLog
 
@@ -46,10 +46,11 @@ class ContainerLog:
     pace_s: float = 1.0  # between two attachments; a failed one doubles it
     stop: threading.Event = field(default_factory=threading.Event)
     spool: SpooledLog | None = None  # used by reads from the first line
+    wanted: Callable[[str], bool] | None = None  # lines for which it is false are only counted
 
     def __post_init__(self) -> None:
         self._cursor = LogCursor(from_start=self.start == Start())
-        self._last = ""  # text of the last line shown
+        self._last = ""  # text of the last line, shown or counted
         if self.start != Start():
             self.spool = None
 
@@ -81,7 +82,7 @@ class ContainerLog:
             try:
                 for block in self._read(follow=not last):
                     failures = 0
-                    yield from self._shown(self._cursor.feed(block))
+                    yield from self._arrived(self._cursor.feed_many(block))
             except ClusterError as error:
                 failures += 1
                 if error.status in (401, 403):
@@ -157,6 +158,31 @@ class ContainerLog:
             else:
                 lines.append(entry.raw)
         self.spool.append(lines)
+
+    def _arrived(self, pieces: Sequence[Entry | Block]) -> Iterator[LogLine]:
+        for piece in pieces:
+            if isinstance(piece, Block):
+                if self.spool is not None:
+                    self.spool.append_block(piece.raw)
+                yield from self._of_block(piece)
+            else:
+                yield from self._shown([piece])
+
+    def _of_block(self, block: Block) -> Iterator[LogLine]:
+        """Each line costs as little as can be: a log may bring a million of them a second."""
+        lines = block.raw.decode("utf-8", "replace").split("\n")[:-1]
+        self._last = lines[-1][STAMP:]
+        if self.wanted is None:
+            for line in lines:
+                yield LogLine(pod=self.pod, text=line[STAMP:], time=line[: STAMP - 1], container=self.container)
+            return
+        wanted, shown = self.wanted, 0
+        for number, line in [(number, line) for number, line in enumerate(lines) if wanted(line[STAMP:])]:
+            skipped = number - shown
+            yield LogLine(pod=self.pod, text=line[STAMP:], time=line[: STAMP - 1], container=self.container, skipped=skipped)
+            shown = number + 1
+        if shown < len(lines):
+            yield LogLine(pod=self.pod, text="", container=self.container, kind="skipped", skipped=len(lines) - shown)
 
     def _shown(self, entries: Sequence[Entry], *, keep: bool = True) -> Iterator[LogLine]:
         if keep:

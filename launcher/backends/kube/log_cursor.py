@@ -24,6 +24,12 @@ _JITTER_NS = _SECOND // 10  # far more than lines were seen to go back in time
 _MOST_REMEMBERED = 100_000  # lines; a bound on memory for logs faster than 20,000 lines a second
 LONGEST_LINE = 16 << 20  # bytes; the rest of a longer line is not shown
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d)(?: |$)")  # the kubelet always writes nine digits
+# Whole lines that all have a timestamp in UTC, as nearly every block of a log is.
+_PLAIN_BLOCK = re.compile(rb"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z [^\n]*+\n)*+")
+STAMP = 31  # bytes of such a timestamp and its space
+_SHORT = 1 << 10  # bytes; blocks of lines that are longer on average are taken line by line
+_BLOCK_LIMIT = 1 << 20  # bytes of one block
+_MOST_BYTES = 6 << 20  # of all blocks that are remembered
 # What the kubelet sends in place of a log, with status 200 and no timestamp.
 _NODE_SAYS = re.compile(rb"unable to retrieve container logs for |failed to (try resolving symlinks|create fsnotify|watch)|rpc error: ")
 
@@ -41,6 +47,13 @@ class Entry:
     raw: bytes = field(default=b"", repr=False, compare=False)  # as it was sent, without its newline
 
 
+@dataclass(frozen=True)
+class Block:
+    """Many new lines at once: whole ones, each `TIMESTAMP text`, as they were sent."""
+
+    raw: bytes
+
+
 class LineSplitter:
     """Blocks of bytes in, whole lines without their newline out. Linear in time also for lines of many blocks."""
 
@@ -56,6 +69,13 @@ class LineSplitter:
             return []
         whole = [self.take(), *(line[: self._limit] for line in others[:-1])]
         self._keep(others[-1])
+        return whole
+
+    def cut(self, block: bytes) -> bytes:
+        """The whole lines up to this block's last newline, in one piece."""
+        end = block.rfind(b"\n") + 1
+        whole = self.take() + block[:end] if end else b""
+        self._keep(block[end:])
         return whole
 
     def take(self) -> bytes:
@@ -82,6 +102,8 @@ class LogCursor:
         self._splitter = LineSplitter(limit)
         self._whole = from_start  # every line before the newest one is known
         self._recent: deque[_Key] = deque()  # in file order
+        self._blocks: deque[tuple[int, bytes]] = deque()  # newer than these: (nanoseconds of the last line, lines)
+        self._block_bytes = 0
         self._newest_ns = 0
         self._last_time = ""
         self._tail = b""  # of an earlier read: shown only if the line never comes whole
@@ -96,13 +118,14 @@ class LogCursor:
     @property
     def since(self) -> int | None:
         """Second (epoch) from which the next read must start; None: where the first one started."""
-        return self._newest_ns // _SECOND - _OVERLAP_S if self._recent else None
+        return self._newest_ns // _SECOND - _OVERLAP_S if self._recent or self._blocks else None
 
     def attach(self) -> None:
         """A read from `since` begins: what it brings again will be dropped."""
         rest = self._splitter.take()
         if rest and self._final is None:
             self._tail = rest
+        self._unfold()
         self._expected = Counter(self._recent)
         self._final = self._recent[-1] if self._recent else None
         self._asked_ns = (self.since or 0) * _SECOND
@@ -115,6 +138,46 @@ class LogCursor:
         for raw in self._splitter.feed(block):
             self._line(raw, entries)
         return entries
+
+    def feed_many(self, block: bytes) -> list[Entry | Block]:
+        """The same, and where all is plain many lines as one."""
+        if self._final is not None or self._lead or not self._led or len(block) > _SHORT * block.count(b"\n"):
+            return [*self.feed(block)]
+        whole = self._splitter.cut(block)
+        if not whole:
+            return []
+        last = whole.rfind(b"\n", 0, -1) + 1
+        plain = len(whole) <= _BLOCK_LIMIT and _PLAIN_BLOCK.fullmatch(whole)
+        second = _second(whole[last : last + 19], b"Z") if plain else None
+        if second is None:
+            entries: list[Entry] = []
+            for raw in whole[:-1].split(b"\n"):
+                self._line(raw[: self._limit], entries)
+            return [*entries]
+        self._tail = b""
+        self._last_time = whole[last : last + STAMP - 1].decode()
+        self._newest_ns = max(self._newest_ns, second[0] * _SECOND + int(whole[last + 20 : last + 29]))
+        self._remember(whole)
+        return [Block(whole)]
+
+    def _remember(self, block: bytes) -> None:
+        """Lines that were shown, until they are too old or too many."""
+        self._blocks.append((self._newest_ns, block))
+        self._block_bytes += len(block)
+        while (many := self._block_bytes > _MOST_BYTES) or self._blocks[0][0] < self._newest_ns - _REMEMBERED_NS:
+            self._whole = self._whole and not many
+            self._recent.clear()  # older than the blocks
+            self._block_bytes -= len(self._blocks.popleft()[1])
+
+    def _unfold(self) -> None:
+        """Remember the blocks' lines one by one."""
+        for _, block in self._blocks:
+            for raw in block[:-1].split(b"\n"):
+                stamped = _parse(raw)
+                if stamped:
+                    self._recent.append((stamped[0], hash(stamped[2])))
+        self._blocks.clear()
+        self._block_bytes = 0
 
     def finish(self) -> list[Entry]:
         """The container has ended and was read to its end: what was held back, the unterminated last line included."""
@@ -210,12 +273,13 @@ class LogCursor:
         self._lead = []
 
     def _show(self, key: _Key, entry: Entry, entries: list[Entry]) -> None:
+        self._unfold()
         entries.append(entry)
         self._tail = b""
         self._last_time = entry.time
         self._newest_ns = max(self._newest_ns, key[0])
         self._recent.append(key)
-        if len(self._recent) > _MOST_REMEMBERED:
+        while len(self._recent) > _MOST_REMEMBERED:
             self._whole = False
             self._recent.popleft()
         while self._recent[0][0] < self._newest_ns - _REMEMBERED_NS:

@@ -39,6 +39,7 @@ class JobLogs:
     index: int | None = None  # only pods of this trial or shard
     silence_s: float = SILENCE_S
     kept: KeptLogs | None = None  # this machine's; None: nothing is kept
+    wanted: Callable[[str], bool] | None = None  # see Backend.logs
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def read(self, *, all_pods: bool) -> Iterator[LogLine]:
@@ -128,7 +129,7 @@ class JobLogs:
         return ContainerLog(
             client=self.client, pod=pod_of.name(pod), uid=pod_of.uid(pod), container=container,
             start=start, silence_s=self.silence_s, stop=self._stop,
-            spool=self.kept.of(pod, container) if self.kept and start == Start() else None,
+            spool=self.kept.of(pod, container) if self.kept and start == Start() else None, wanted=self.wanted,
         )  # fmt: skip
 
     def _started(self, pod: Object) -> Object | None:
