@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import pty
 import random
+import secrets
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Lab, mounted
-from researcher import get, kubectl
+from researcher import arrive, get, kubectl
 
 from launcher import records, run_view
 from launcher.backend_base import Channel, Inlet, ShellOptions
@@ -140,6 +143,47 @@ def test_what_the_volume_refuses_is_told(kube: Lab, claim: str, tmp_path: Path) 
             Push(inlet=inlet, files=tree(tmp_path), folder="x/a").run()
     with pytest.raises(ClusterError, match='"absent" does not exist'), kube.backend.inlet("absent") as inlet:
         Push(inlet=inlet, files=tree(tmp_path)).run()
+
+
+def test_a_rerun_on_the_cluster_is_the_same_pod_again(small: str, tmp_path: Path) -> None:
+    """From the record alone: the Job was deleted, the conf too. The small image has no trainer: both runs fail."""
+    namespace = f"rerun-{secrets.token_hex(3)}"
+    researcher = arrive(tmp_path, namespace)
+    try:
+        researcher.vidjobs("volume", "create", "runs", "--size", "64Mi")
+        job = {
+            "image": small,
+            "code": "image",
+            "resources": {"gpus": 0, "cpu": "200m", "memory": "512Mi", "shm": "64Mi", "scratch": "100Mi"},
+            "volumes": [{"claim": "runs", "mount": "/runs", "as": "runs"}],
+            "env": {"WORD": "it's $(WORD) of ${runs}"},
+            "retries": 0,
+        }
+        conf = {"name": "again", "data": {"root": "/data", "frames": 8, "size": 32}, "model": {"name": "i3d", "mode": "8x32"}, "job": job}
+        (tmp_path / "exp.yaml").write_text(json.dumps(conf))
+        first = researcher.vidjobs("submit", "train", "exp.yaml").strip()
+        until = time.monotonic() + 60
+        while researcher.json("status", first)["phase"] != "failed":
+            assert time.monotonic() < until
+            time.sleep(1)
+        before = researcher.pods(first)[0]
+        researcher.vidjobs("delete", first)
+        (tmp_path / "exp.yaml").unlink()
+        second = researcher.vidjobs("rerun", first).strip()
+        while not (pods := researcher.pods(second)):
+            time.sleep(0.5)
+        assert _told(pods[0], second) == _told(before, first)
+        told = researcher.json("diff", first, second)
+        assert (told["conf"], told["code"]) == ([], [])
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def _told(pod: Any, run: str) -> str:
+    """What a pod was told to be, but for the run's name, and what the cluster adds with a random name."""
+    spec = pod["spec"]
+    told = [spec["containers"], spec.get("initContainers"), spec["securityContext"], pod["metadata"]["annotations"]["vidjobs/conf"]]
+    return json.dumps(told).replace(run, "RUN")
 
 
 def test_doctor_looks_at_the_pull_secrets_of_the_profile(kube: Lab) -> None:
