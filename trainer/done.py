@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from trainer.checkpoints import Manifest
 from trainer.config import Config
@@ -18,8 +20,8 @@ def before(config: Config, folder: RunFolder) -> bool:
         return False
 
 
-def write(config: Config, folder: RunFolder) -> None:
-    """The file, and a line on stdout. Raises CannotWrite."""
+def write(config: Config, folder: RunFolder, *, usage: Mapping[str, Any]) -> None:
+    """The file, and a line on stdout. `usage` is of the last attempt. Raises CannotWrite."""
     manifest = Manifest.load(folder)
     done = {
         "verb": "train",
@@ -29,6 +31,7 @@ def write(config: Config, folder: RunFolder) -> None:
         "last": manifest.last,
         "best": manifest.best,
         "step": max((entry.step for entry in manifest.files.values()), default=0),
+        "usage": dict(usage),
     }
     folder.write_text(folder.done, json.dumps(done, indent=1) + "\n")
     print(f"finished: last {manifest.last}, best {manifest.best or 'unknown (no validation)'} in {folder.checkpoints}", flush=True)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,15 @@ def write(folder: RunFolder, config: Config) -> None:
     known = _read(folder.provenance)
     attempts = [*known.get("attempts", []), attempt]
     folder.write_text(folder.provenance, json.dumps({**(known or facts), "attempts": attempts}, indent=1) + "\n")
+
+
+def add_usage(folder: RunFolder, usage: Mapping[str, Any]) -> None:
+    """Write into the newest attempt what it used. Raises CannotWrite."""
+    known = _read(folder.provenance)
+    attempts = known.get("attempts")
+    if usage and isinstance(attempts, list) and attempts:
+        attempts[-1] |= {"usage": dict(usage)}
+        folder.write_text(folder.provenance, json.dumps(known, indent=1) + "\n")
 
 
 def collect(config: Config) -> dict[str, Any]:

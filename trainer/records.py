@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,6 +20,8 @@ from trainer.run_folder import RunFolder, writing
 Value = float | int | str | None
 IN_FILES_ONLY = re.compile(r"(clip_)?top3|clip_top5|mean_error|mean_class_accuracy|map|best\d+_\w+")  # metrics too many for a line
 RECORD_LINE = re.compile(r"(?P<phase>\w+)\s+Loss: \S+ .*\bstep=(?P<step>\d+)\b")
+
+USAGE_LINE = '{"kind": "usage"'  # how the lines of usage.py begin
 
 
 class Writer(Protocol):
@@ -75,11 +76,12 @@ class Recorder:
 
         kept = [entry for entry in read_metrics(self._folder.metrics) if stays(entry["phase"], int(entry.get("step") or 0))]
         before = _lines(self._folder.metrics)
-        self._folder.write_text(self._folder.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+        usage = [line for line in before if line.startswith(USAGE_LINE) and line.endswith("}")]  # of time, not of steps: they stay
+        self._folder.write_text(self._folder.metrics, "".join(f"{line}\n" for line in (*usage, *map(json.dumps, kept))))
         log = [line for line in _lines(self._folder.log) if not (hit := RECORD_LINE.match(line)) or stays(hit["phase"], int(hit["step"]))]
         self._folder.write_text(self._folder.log, "".join(line + "\n" for line in log))
         self._rebuild_events(kept)
-        return len(before) - len(kept)
+        return len(before) - len(kept) - len(usage)
 
     def close(self) -> None:
         """Flush the events."""
@@ -104,7 +106,8 @@ class Recorder:
 
     def _rebuild_events(self, entries: list[dict[str, Any]]) -> None:
         self.close()
-        shutil.rmtree(self._folder.tensorboard, ignore_errors=True)
+        for path in self._folder.tensorboard.glob("events.*"):  # not those of usage
+            path.unlink(missing_ok=True)
         for entry in entries:
             self._scalars(entry)
 

@@ -88,6 +88,11 @@ class RunFolder:
         return self.root / "tensorboard"
 
     @property
+    def usage_events(self) -> Path:
+        """TensorBoard events of what the training uses, in minutes instead of steps."""
+        return self.tensorboard / "usage"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

@@ -10,12 +10,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import beginning, checkpoints, done, evaluation, lock, loop, losses, optim, preflight, randomness, signatures
+from trainer import beginning, checkpoints, done, evaluation, lock, loop, losses, optim, preflight, randomness, signatures, usage
 from trainer import config as conf
 from trainer.checkpoints import Manifest, WeightsFile
 from trainer.compute import Compute, process_count
@@ -364,6 +365,8 @@ def run(config: Config, folder: RunFolder) -> None:
         with joined(place, say) as nodes, lock.hold_for(place, folder, say=say) as holder:
             if nodes.first(lambda: beginning.begin(config, folder, cache, say), then=lambda: ensure_cache(config, cache, nodes.say)):
                 return
-            launch(nodes, process_count(config.compute), train, config, folder, cache=cache, holder=holder)
-            if place.leads:
-                done.write(config, folder)
+            held = partial(lock.require_held, folder.lock, holder)
+            with usage.watched(folder, enabled=place.leads, require=held) as sampler:
+                launch(nodes, process_count(config.compute), train, config, folder, cache=cache, holder=holder)
+                if sampler is not None:
+                    done.write(config, folder, usage=sampler.summary())
