@@ -159,7 +159,8 @@ class _Reading:
         rate = (found - 1) / length if length > 0 else fps
         times = np.sort(np.asarray(self.times)) if variable or rate <= 0 else even_times(found, rate)
         taken = resample(times, self.kept.fps) if self.kept.fps and found else np.arange(found)
-        frames = np.concatenate(self.parts) if self.parts else np.empty((0, *self.kept.sides(*self.sides), 3), np.uint8)
+        sides = self.kept.sides(*self.sides) if found else (0, 0)
+        frames = np.concatenate(self.parts) if self.parts else np.empty((0, *sides, 3), np.uint8)
         resampled = bool(self.kept.fps) and len(frames) > 0
         return Video(
             frames=frames[taken] if resampled else frames,
