@@ -12,10 +12,11 @@ from typing import Any
 from launcher import output
 from launcher.all_backends import for_record
 from launcher.backend_base import Files, RemoteFile
-from launcher.fetch_choice import INSIDE, Which, choose
+from launcher.errors import UserError
+from launcher.fetch_choice import INSIDE, WORDS, Which, choose
 from launcher.fetching import Fetched, fetch_each
 from launcher.records import find
-from launcher.sweep_view import TrialFiles, folder_of, require_trial
+from launcher.sweep_view import TrialFiles, folder_of, require_trial, trials_of
 
 
 def _manifest(files: Files, listed: Sequence[RemoteFile]) -> dict[str, Any] | None:
@@ -63,6 +64,9 @@ def run(
     if trial is not None:
         require_trial(record, trial)
         own /= folder_of(trial)
+    elif what in WORDS and what != "all" and trials_of(record):
+        hint = f"--trial N brings those of one; of all: a glob, as 'trials/*/{INSIDE.metrics}'"
+        raise UserError(f"{record.run} is a sweep: each trial has {what} of its own", hint=hint)
     target = out if out is not None else own
     with for_record(record).files(record) as folder:
         files = folder if trial is None else TrialFiles(folder, trial)

@@ -122,6 +122,10 @@ def test_results_are_the_same_when_the_job_is_gone(ended: RunRecord, tmp_path: P
 def test_one_trial_can_be_fetched_and_its_log_read(ended: RunRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fetch.run("checkpoints", RUN, out=tmp_path, best=True, trial=3) == 0
     assert (tmp_path / "checkpoints/epoch-000001.pt").read_bytes() == bytes([3]) * 1000
+    with pytest.raises(UserError, match="each trial has checkpoints of its own"):
+        fetch.run("checkpoints", RUN, out=tmp_path)
+    assert fetch.run("trials/*/metrics.jsonl", RUN, out=tmp_path / "all") == 0
+    assert len(list((tmp_path / "all/trials").iterdir())) == 5
     capsys.readouterr()
     none = {"grep": [], "follow": False, "since": None, "tail": None, "all_pods": False, "timestamps": False, "parse": False, "style": None}
     assert logs.run(RUN, trial=3, as_json=False, plot=None, file=None, **none) == 0
