@@ -6,7 +6,7 @@ on this machine). Commands know only this file; `all_backends.py` maps names to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from launcher.records import RunRecord
 from launcher.spec import CodePin
+from launcher.wanted import Wanted
 
 Manifest = dict[str, Any]
 
@@ -87,6 +88,7 @@ class LogLine:
     kind: str = "line"
     terminated: bool = True  # False: an ended container's last line, which has no newline and may be cut
     skipped: int = 0  # lines before this one that were not wanted
+    more: bool = False  # the next one has come already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,11 +222,11 @@ class Backend(Protocol):
         tail: int | None = None,
         all_pods: bool = False,
         index: int | None = None,
-        wanted: Callable[[str], bool] | None = None,
+        wanted: Wanted | None = None,
     ) -> Iterator[LogLine]:
         """Lines of the newest pod (or all), oldest first; with `follow` until the run has ended, pods found as they come.
 
-        `index`: only pods of this trial or shard. `wanted`: lines for which it is false may be left out, if they are counted.
+        `index`: only pods of this trial or shard. `wanted`: other lines may be left out, if they are counted.
         """
         ...
 

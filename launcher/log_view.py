@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from launcher.charts import records_chart
 from launcher.drawing import to_png, to_svg
 from launcher.errors import UserError
 from launcher.losses import LossReader, LossRecord, Value, latest
+from launcher.wanted import Wanted
 from launcher.whole_file import write_whole
 
 
@@ -52,6 +53,7 @@ class LogView:
         self._note_pod(line)
         self.reader.lines += line.skipped
         if line.kind == "skipped":
+            output.flush()
             return
         if line.kind == "gap":
             self._gap(line)
@@ -67,15 +69,9 @@ class LogView:
             self._text(line)
 
     @property
-    def wanted(self) -> Callable[[str], bool] | None:
+    def wanted(self) -> Wanted | None:
         """Which lines must come; None: all. Losses need the headings between them, too."""
-        options = self.options
-        if self._records_wanted or not options.grep:
-            return None
-        first, *others = options.grep
-        if not others:
-            return lambda text: first.search(text) is not None
-        return lambda text: any(pattern.search(text) for pattern in options.grep)
+        return None if self._records_wanted or not self.options.grep else Wanted(self.options.grep)
 
     @property
     def _records_wanted(self) -> bool:
@@ -140,7 +136,7 @@ class LogView:
             output.json_line(_line_json(line))
             return
         container = "" if line.container == "trainer" else f"{line.container}: "
-        output.result(f"{self._prefix(line.pod, line.time)}{container}{line.text}")
+        output.result(f"{self._prefix(line.pod, line.time)}{container}{line.text}", more=line.more)
 
     def _prefix(self, pod: str, time: str) -> str:
         who = f"[{pod}] " if pod and self.options.all_pods and self.several_pods else ""

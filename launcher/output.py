@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 
 class ReaderLeft(Exception):
@@ -17,17 +17,36 @@ class ReaderLeft(Exception):
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 
 
-def result(text: str) -> None:
-    """One line (or block) of result on stdout, flushed so that a pipe sees it at once.
+def result(text: str, *, more: bool = False) -> None:
+    """One line (or block) of result on stdout, flushed so that a pipe sees it at once, unless `more` comes at once.
 
     Raises ReaderLeft when whoever read stdout (`| head`) has gone. Not BrokenPipeError: click would make that exit code 1.
     """
     try:
         sys.stdout.write(text + "\n")
+    except BrokenPipeError:
+        _leave()
+    if not more:
+        flush()
+
+
+def flush() -> None:
+    """Let a pipe see what was written. Raises ReaderLeft as `result` does."""
+    try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter's last flush stays quiet too
-        raise ReaderLeft from None
+        _leave()
+
+
+def _leave() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter's last flush stays quiet too
+    raise ReaderLeft from None
+
+
+def redraw() -> None:
+    """On a terminal: what comes next stands at its top, and nothing below it."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[H\x1b[J")
 
 
 def json_result(value: Any) -> None:

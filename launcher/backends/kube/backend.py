@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from launcher import nodes
@@ -22,6 +22,7 @@ from launcher.errors import ClusterError
 from launcher.profiles import ClusterProfile
 from launcher.records import RunRecord
 from launcher.spec import CodePin
+from launcher.wanted import Wanted
 
 _WORKPLACE = "/vidjobs"
 _NOT_DONE = "status.phase!=Succeeded"
@@ -88,7 +89,7 @@ class KubeBackend:
         tail: int | None = None,
         all_pods: bool = False,
         index: int | None = None,
-        wanted: Callable[[str], bool] | None = None,
+        wanted: Wanted | None = None,
     ) -> Iterator[LogLine]:
         index = nodes.console(record) if index is None and not all_pods else index
         kept = KeptLogs(run=record.run, index=index, folder=(lambda: self._folder_log(record, index)) if tail is None else tuple)

@@ -27,7 +27,8 @@ def unchunked(read: Callable[[int], bytes]) -> Iterator[bytes]:
                     out.append(data[at : at + max(left - 2, 0)])
                     left -= size - at
                     break
-                out.append(data[at : at + max(left - 2, 0)])
+                if left > 2:
+                    out.append(data[at : at + left - 2])
                 at += left
                 left = 0
             end = data.find(b"\r\n", at)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from launcher.backends.kube.client import KubeClient
 from launcher.backends.kube.log_cursor import STAMP, Block, Entry, LogCursor
 from launcher.errors import ClusterError
 from launcher.log_spool import SpooledLog
+from launcher.wanted import Wanted
 
 SILENCE_S = 60.0  # a follow that brings nothing for so long is attached again; cures connections and rotations that stall silently
 _LAST_READ_TRIES = 4
@@ -46,7 +47,7 @@ class ContainerLog:
     pace_s: float = 1.0  # between two attachments; a failed one doubles it
     stop: threading.Event = field(default_factory=threading.Event)
     spool: SpooledLog | None = None  # used by reads from the first line
-    wanted: Callable[[str], bool] | None = None  # lines for which it is false are only counted
+    wanted: Wanted | None = None  # other lines are only counted
 
     def __post_init__(self) -> None:
         self._cursor = LogCursor(from_start=self.start == Start())
@@ -170,19 +171,20 @@ class ContainerLog:
 
     def _of_block(self, block: Block) -> Iterator[LogLine]:
         """Each line costs as little as can be: a log may bring a million of them a second."""
-        lines = block.raw.decode("utf-8", "replace").split("\n")[:-1]
-        self._last = lines[-1][STAMP:]
+        text = block.raw.decode("utf-8", "replace")
+        pod, container = self.pod, self.container
+        self._last = text[text.rfind("\n", 0, -1) + 1 + STAMP : -1]
         if self.wanted is None:
-            for line in lines:
-                yield LogLine(pod=self.pod, text=line[STAMP:], time=line[: STAMP - 1], container=self.container)
+            lines = text[:-1].split("\n")
+            for number, line in enumerate(lines, 1):
+                more = number < len(lines)
+                yield LogLine(pod=pod, text=line[STAMP:], time=line[: STAMP - 1], container=container, more=more)
             return
-        wanted, shown = self.wanted, 0
-        for number, line in [(number, line) for number, line in enumerate(lines) if wanted(line[STAMP:])]:
-            skipped = number - shown
-            yield LogLine(pod=self.pod, text=line[STAMP:], time=line[: STAMP - 1], container=self.container, skipped=skipped)
-            shown = number + 1
-        if shown < len(lines):
-            yield LogLine(pod=self.pod, text="", container=self.container, kind="skipped", skipped=len(lines) - shown)
+        for skipped, line in self.wanted.among(text, start=STAMP):
+            if line:
+                yield LogLine(pod=pod, text=line[STAMP:], time=line[: STAMP - 1], container=container, skipped=skipped, more=True)
+            else:
+                yield LogLine(pod=pod, text="", container=container, kind="skipped", skipped=skipped)
 
     def _shown(self, entries: Sequence[Entry], *, keep: bool = True) -> Iterator[LogLine]:
         if keep:

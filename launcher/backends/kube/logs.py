@@ -19,6 +19,7 @@ from launcher.backends.kube.kept_logs import KeptLogs
 from launcher.backends.kube.log_cursor import LogCursor
 from launcher.errors import ClusterError
 from launcher.indexes import parse_ranges
+from launcher.wanted import Wanted
 
 _WATCH_S = 10  # how long to wait for news of the run's pods before looking at the Job again
 _PATIENCE_S = 600.0  # how long a follow survives an API server that is away
@@ -39,7 +40,7 @@ class JobLogs:
     index: int | None = None  # only pods of this trial or shard
     silence_s: float = SILENCE_S
     kept: KeptLogs | None = None  # this machine's; None: nothing is kept
-    wanted: Callable[[str], bool] | None = None  # see Backend.logs
+    wanted: Wanted | None = None  # see Backend.logs
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def read(self, *, all_pods: bool) -> Iterator[LogLine]:

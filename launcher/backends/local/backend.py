@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from launcher.errors import ClusterError, UserError
 from launcher.profiles import ClusterProfile
 from launcher.records import RunRecord
 from launcher.spec import CodePin
+from launcher.wanted import Wanted
 
 _PACKAGE_ROOT = Path(__file__).parents[3]  # the folder that holds `launcher`
 
@@ -88,7 +89,7 @@ class LocalBackend:
         tail: int | None = None,
         all_pods: bool = False,
         index: int | None = None,
-        wanted: Callable[[str], bool] | None = None,  # noqa: ARG002  all lines come: those of a file on this machine cost little
+        wanted: Wanted | None = None,  # noqa: ARG002  all lines come: those of a file on this machine cost little
     ) -> Iterator[LogLine]:
         if reader.read_state(record.run) is None:
             raise UserError(
