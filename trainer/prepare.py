@@ -265,7 +265,7 @@ def _entry(clip: Clip, file: Path, video: Video, *, source: str, how: Reading) -
         width=video.width,
         fps=kept.fps or round(video.fps, 4),
         source_fps=video.source_fps,
-        taken=tuple(video.taken.tolist()) if resampled and video.variable_rate else (),
+        taken=tuple(video.taken.tolist()) if resampled and (video.variable_rate or video.source_fps <= 0) else (),
         decoder=video.decoder,
         seekable=video.seekable,
         variable_rate=video.variable_rate,

@@ -120,7 +120,7 @@ def test_a_file_without_frames_says_why(tube: Path, tmp_path: Path, decoder: Dec
         subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", path], check=True)
     video = read(path, size=24, limit=60, decoder=decoder)
     assert len(video.frames) == 0
-    assert len(decode.read_video(path, Kept(resize="short:24"), decoder=decoder).frames) == 0  # of a frame without sides
+    assert len(read_video(path, Kept(resize="short:24"), decoder=decoder).frames) == 0  # of a frame without sides
     assert video.fault or kind == "no frames"
     assert "\n" not in video.fault
     assert ".cpp" not in video.fault
