@@ -84,6 +84,8 @@ def check(config: Config, verb: str = "train") -> list[Fault]:
     if verb == "infer":
         return _infer(config) + _compute(config)
     model = [] if verb == "prepare" and not config.model.name else check_model(config, None)
+    if verb == "eval" and not config.model.init:
+        model = [*model, _no_checkpoint("eval")]
     return _data(config) + prepare_faults(config) + model + _train(config) + _evaluation(config) + _compute(config)
 
 
@@ -227,6 +229,11 @@ def _fuse(config: Config) -> list[Fault]:
     return faults + _at_least({"fuse.search_steps": (fuse.search_steps, 1)})
 
 
+def _no_checkpoint(verb: str) -> Fault:
+    hint = f"`vidjobs submit {verb} CONF --from RUN@best`, or model.init: a checkpoint's path"
+    return Fault(path="model.init", message=f"{verb} needs a checkpoint", hint=hint)
+
+
 def _infer(config: Config) -> list[Fault]:
     infer, faults = config.infer, []
     if not infer.input:
@@ -238,8 +245,7 @@ def _infer(config: Config) -> list[Fault]:
     if not infer.stdin_fps > 0:
         faults.append(Fault(path="infer.stdin_fps", message=f"is {infer.stdin_fps}, not above 0"))
     if not config.model.init:
-        hint = "`vidjobs submit infer CONF --from RUN@best`, or model.init: a checkpoint's path"
-        faults.append(Fault(path="model.init", message="infer needs a checkpoint", hint=hint))
+        faults.append(_no_checkpoint("infer"))
     limits = {f"infer.{key}": (getattr(infer, key), 0) for key in ("fps", "short_side", "step", "max_windows")}
     return faults + _at_least({**limits, "infer.top": (infer.top, 1)})
 

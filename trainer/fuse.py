@@ -42,12 +42,20 @@ class Stream:
 
 
 def find_predictions(named: str, runs: Path) -> Path:
-    """The predictions of a run beside this one, or of a path to a run or to its predictions. Raises DataError that names what there is."""
+    """The predictions of a run beside this one, by its name or a start that no other has, or of a path to a run or to its predictions.
+
+    Raises DataError that names what there is.
+    """
     for place in (runs / named, Path(named)):
         for folder in (place / "predictions", place):
             if (folder / SCORES).is_file():
                 return folder
     beside = sorted(path.parent.parent.name for path in runs.glob(f"*/predictions/{SCORES}"))
+    alike = [name for name in beside if named and name.startswith(named)]
+    if len(alike) == 1:
+        return runs / alike[0] / "predictions"
+    if alike:
+        raise DataError(f'"{named}" is the start of several evaluations: {", ".join(alike[:10])}', hint="name one of them")
     told = f"evaluations in {runs}: {', '.join(beside[:10])}" if beside else f"{runs} has none; run `eval` first"
     raise DataError(f'no evaluation is called "{named}": there is no {SCORES} of it', hint=told)
 

@@ -157,7 +157,7 @@ class _Watch:
         }
         self.sink.write(json.dumps(row) + "\n")
         self.sink.flush()
-        when = f"{facts['from']:.1f}-{facts['to']:.1f} s" if kind == "window" else "as a whole"
+        when = f"{facts['from']:.2f}-{facts['to']:.2f} s" if kind == "window" else "as a whole"
         print(f"{self.source.name} {when}: {', '.join(f'{label} {score:.2f}' for label, score in top)}", flush=True)
 
 

@@ -117,7 +117,10 @@ class Scorer:
         faults = weights_faults(self.config, fields, self.clips.classes) if fields.get("format") == FORMAT else []
         if faults:
             raise ConfFault(faults)
-        report = load_init(model, init, head="keep")
+        try:
+            report = load_init(model, init, head="keep")
+        except ConfFault as fault:
+            raise ConfFault([_of_a_run(each) if each.path == "model.init_head" else each for each in fault.faults]) from fault
         if self.world.rank == 0:
             print("".join(f"{note}\n" for note in notes(self.config, report)), end="", flush=True)
         return self.compute.prepare(model.eval()), fields
@@ -165,6 +168,11 @@ class Scorer:
         except DataError:
             return None
         return train.class_counts
+
+
+def _of_a_run(fault: Fault) -> Fault:
+    """The fault of a last layer for other classes: what trains takes a fresh one, what scores wants a trained one."""
+    return replace(fault, path="model.init", hint="`vidjobs submit eval CONF --from RUN@best` takes the checkpoint of a run of yours")
 
 
 def accuracy_line(scores: Mapping[str, Any]) -> str:

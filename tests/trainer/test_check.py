@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from trainer import check
+from trainer.config import Config
+
 GOOD = "data: {root: /data, size: 112}\nmodel: {name: i3d}\n"
 
 
@@ -87,3 +90,9 @@ def test_a_faulty_conf_ends_a_verb_with_64_and_a_termination_message(tmp_path: P
     assert done.returncode == told["exit_code"] == 64
     assert told["cause"] == "conf"
     assert "data.root" in told["message"]
+
+
+@pytest.mark.parametrize("verb", ["eval", "infer"])
+def test_what_asks_a_checkpoint_needs_one_before_it_is_submitted(verb: str) -> None:
+    faults = check.check(Config(), verb)
+    assert f"model.init: {verb} needs a checkpoint (`vidjobs submit {verb} CONF --from RUN@best`" in "\n".join(map(str, faults))

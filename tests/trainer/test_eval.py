@@ -238,6 +238,14 @@ def test_eval_never_replaces_a_head(data: Path, runs: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(logits, expected_logits(data, runs, 1), rtol=1e-4, atol=1e-5)
 
 
+def test_weights_of_other_classes_are_no_run_of_ours(data: Path, runs: Path, tmp_path: Path) -> None:
+    """Who forgets --from is told so, and not to start with a fresh last layer."""
+    tensors = torch.load(RunFolder(runs / "trained").weights(1), weights_only=True)["state_dict"]
+    torch.save({key: tensor[:2] if "logits" in key else tensor for key, tensor in tensors.items()}, tmp_path / "public.pt")
+    with pytest.raises(ConfFault, match=r"model\.init: .* has 2 classes, the model 26 .*--from RUN@best"):
+        eval.run(conf(data, {"init": str(tmp_path / "public.pt"), "init_head": "replace"}), RunFolder(runs / "other"))
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_predictions(data: Path, runs: Path, evaluated: tuple[Config, RunFolder]) -> None:
     """Unpadded and in the same order, also where the clips do not share out evenly."""

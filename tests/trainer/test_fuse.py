@@ -140,6 +140,9 @@ def test_what_does_not_belong_together_is_refused(runs: Path) -> None:
             fuse.run(conf(), RunFolder(runs / "x"))
     with pytest.raises(DataError, match=r'no evaluation is called "nothing".*flow, flow-val, rgb, rgb-val'):
         fuse.find_predictions("nothing", runs)
+    assert fuse.find_predictions("rgb-v", runs) == fuse.find_predictions("rgb-val", runs)
+    with pytest.raises(DataError, match=r'"fl" is the start of several evaluations: flow, flow-val'):
+        fuse.find_predictions("fl", runs)
     write_run(runs / "flow", answers(1))
     with pytest.raises(DataError, match="has 40 of the videos that are fused"):
         fuse.run(conf(search_on={"rgb": "rgb", "flow": "flow"}), RunFolder(runs / "x"))
