@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from launcher import output
 from launcher.all_backends import ALL_BACKENDS, for_record
 from launcher.backend_base import Backend, Phase, RunStatus
 from launcher.errors import VidjobsError
+from launcher.forecast import Verdict, asked, forecast, newest
 from launcher.losses import LossRecord, parse_line
 from launcher.profiles import ClusterProfile, load
-from launcher.records import RunRecord, note_image
+from launcher.records import RunPaths, RunRecord, note_image
 
 _TAILS = (10, 200)  # log lines looked at for the newest loss
+_USAGE_TAIL = 256 << 10  # bytes at the end of metrics.jsonl that hold a line of usage, which comes once a minute
+_USAGE_S = 30.0  # how long one is shown by --watch before it is read again
 _NAME = re.compile(r"(?P<name>.+)-(?P<verb>[a-z]+)-[a-z0-9]{6}")
 _PARTS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -30,6 +36,14 @@ class RunView:
     status: RunStatus | None
     cluster: str
     loss: LossRecord | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)  # the trainer's newest record of what it uses
+    verdicts: tuple[Verdict, ...] = ()  # of the site on that
+
+    @property
+    def eta(self) -> str:
+        """What the trainer said last of the time that is left, while it runs: "1h02m"."""
+        running = self.status is not None and self.status.phase is Phase.RUNNING
+        return str(self.loss.values.get("eta", "")) if self.loss and running else ""
 
     @property
     def phase(self) -> str:
@@ -73,6 +87,8 @@ class RunView:
             "folder": str(record.paths.root) if record else "",
             "epoch": self.epoch,
             "step": self.step,
+            "eta": self.eta,
+            "usage": {**self.usage, "verdicts": [asdict(each) for each in self.verdicts]} if self.usage else None,
             "progress": self.loss.as_json() if self.loss else None,
             "pods": [asdict(pod) for pod in status.pods] if status else [],
             "termination": dict(status.termination) if status else {},
@@ -98,7 +114,28 @@ def one(record: RunRecord) -> RunView:
     backend = for_record(record)
     status = backend.status(record)
     _note_image(record, status)
-    return RunView(run=record.run, record=record, status=status, cluster=record.cluster, loss=_newest_loss(backend, record, status))
+    usage = _usage(backend, record, status)
+    verdicts = tuple(forecast(usage, asked(record.manifests), load(record.cluster).bands)) if usage else ()
+    loss = _newest_loss(backend, record, status)
+    return RunView(run=record.run, record=record, status=status, cluster=record.cluster, loss=loss, usage=usage, verdicts=verdicts)
+
+
+_seen: dict[str, tuple[float, dict[str, Any]]] = {}  # run -> when its usage was read, and what it was
+
+
+def _usage(backend: Backend, record: RunRecord, status: RunStatus) -> dict[str, Any]:
+    """The newest usage record of a training that runs; {} when there is none, or it may not be read."""
+    if record.verb != "train" or status.phase is not Phase.RUNNING:
+        return {}
+    when, known = _seen.get(record.run, (-_USAGE_S, {}))
+    if time.monotonic() - when < _USAGE_S:
+        return known
+    name = str(RunPaths(root=PurePosixPath()).metrics)
+    found: dict[str, Any] = {}
+    with contextlib.suppress(VidjobsError), backend.files(record) as files:
+        found = newest(files.gather([name], _USAGE_TAIL).get(name, b"").decode("utf-8", "replace"))
+    _seen[record.run] = (time.monotonic(), found)
+    return found
 
 
 def everything(records: Sequence[RunRecord], extra: ClusterProfile | None = None) -> list[RunView]:
@@ -153,10 +190,11 @@ def _newest_loss(backend: Backend, record: RunRecord, status: RunStatus) -> Loss
         return None
     try:
         for tail in _TAILS:  # most logs end with a loss, or soon after one: the long look is rare
-            for line in reversed(list(backend.logs(record, tail=tail))):
-                found = parse_line(line.text, complete=line.terminated)
-                if found is not None and found.loss is not None:
-                    return found
+            found = [parse_line(line.text, complete=line.terminated) for line in backend.logs(record, tail=tail)]
+            losses = [each for each in found if each is not None and each.loss is not None]
+            if losses:
+                eta = next((each.values["eta"] for each in reversed(losses) if "eta" in each.values), None)  # a val line has none
+                return losses[-1] if eta is None else replace(losses[-1], values={**losses[-1].values, "eta": eta})
     except VidjobsError:
         pass  # progress is a courtesy; the status itself has come
     return None

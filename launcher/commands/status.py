@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from launcher import output, run_view
+from launcher.errors import ClusterError
 from launcher.profiles import ClusterProfile, choose, config_dir
 from launcher.records import RunRecord, find, load_all
 from launcher.run_view import RunView, age
 
 _EVERY_S = 2.0
 _SHOWN = 25  # ended runs in the table
-_HEADERS = ("RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "WHY")
-_CLEAR = "\x1b[H\x1b[2J"
+_HEADERS = ("RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "ETA", "WHY")
 
 
 def _configured() -> ClusterProfile | None:
@@ -34,7 +34,7 @@ def _row(view: RunView) -> list[str]:
     loss = f"{view.loss.phase} {view.loss.loss:.4g}" if view.loss and view.loss.loss is not None else ""
     numbers = ["" if value is None else str(value) for value in (view.epoch, view.step)]
     why = view.status.cause if view.status else "its cluster does not answer"
-    return [view.run, view.verb, view.phase, age(view.created), *numbers, loss, why]
+    return [view.run, view.verb, view.phase, age(view.created), *numbers, loss, view.eta, why]
 
 
 def _fit(rows: list[list[str]]) -> list[list[str]]:
@@ -67,7 +67,7 @@ def _show_one(view: RunView) -> None:
         "phase": view.phase,
         "why": status.cause if status else "",
         "next": status.fix if status else "",
-        "progress": ", ".join([*far, loss] if loss else far),
+        "progress": ", ".join(word for word in (*far, loss, f"{view.eta} left" if view.eta else "") if word),
         "age": age(view.created),
         "cluster": " ".join(word for word in (view.cluster, record.namespace if record else "") if word),
         "folder": str(record.paths.root) if record else "",
@@ -75,6 +75,9 @@ def _show_one(view: RunView) -> None:
     for label, value in lines.items():
         if value:
             output.result(f"{label:<9} {value}")
+    for verdict in view.verdicts:
+        text = output.paint(verdict.text, "yellow") if not verdict.ok else verdict.text
+        output.result(f"{'use':<9} {text}" + (f"; {verdict.fix}" if verdict.fix else ""))
     pods = status.pods if status else ()
     if pods:
         output.result("")
@@ -90,14 +93,21 @@ def _watch(look: Callable[[], list[RunView]], show: Callable[[list[RunView]], No
     """Show again what has changed, until nothing runs any more; a terminal is redrawn in place."""
     before: list[dict[str, Any]] = []
     while True:
-        views = look()
+        try:
+            views = look()
+        except ClusterError as error:
+            if not error.transient:
+                raise
+            output.note(f"{error.message}; trying again")
+            time.sleep(_EVERY_S)
+            continue
         now = [view.as_json() for view in views]
         if as_json:
             for each in now:
                 if each not in before:
                     output.json_line(each)
         elif sys.stdout.isatty():
-            output.result(_CLEAR)
+            output.redraw()
             show(views)
         elif now != before:
             show(views)

@@ -52,7 +52,7 @@ def test_status_of_a_running_run_says_how_far_it_is(running: str, capsys: pytest
 
     assert status.run(None, watch=False, as_json=False) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "WHY"]
+    assert header.split() == ["RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "ETA", "WHY"]
     assert row.split()[:3] == [RUN, "train", "running"]
     assert row.split()[-3:] == ["40", "train", "0.5"]
 
