@@ -1,7 +1,8 @@
 """Which part of the frames a network is fed: one box for all frames of a clip, resized to the network's size, and mirrored.
 
 The crop comes first and the resize after it, so a frame is interpolated once: "resize the short side to 128, crop 112" is a box of
-112/128 of the short side, resized to 112. Bilinear without a filter against aliasing (cv2.INTER_LINEAR), as in the originals.
+112/128 of the short side, resized to 112. Bilinear without a filter against aliasing (cv2.INTER_LINEAR), as in TinyVIRAT's, VMZ's and
+the C3D system; the two-stream and the efficient 3D CNN system resized with PIL, which filters where it shrinks.
 """
 
 from __future__ import annotations

@@ -235,6 +235,23 @@ def test_a_video_gives_several_samples(tmp_path: Path) -> None:
     assert np.array_equal(pickle.loads(pickle.dumps(clips))[0, 2][0], clips[0, 2][0])
 
 
+def test_samples_cost_no_memory_of_their_own(tmp_path: Path) -> None:
+    """What a worker gets is of videos; each sample is found all the same, and other samples have another fingerprint."""
+    data = replace(DATA, frames=1, test_start="every", test_step=1)
+    entries = [_entry("a", 200), _entry("b", 100, 1), _entry("c", 150)]
+    clips = open_split(_cached(tmp_path, data, test=entries), "test", tmp_path)
+    fewer = open_split(Config(data=replace(data, test_step=50)), "test", tmp_path)
+    assert (len(clips), len(fewer)) == (450, 9)
+    assert abs(len(pickle.dumps(clips)) - len(pickle.dumps(fewer))) < 100
+    assert [numbers(clips, place)[0] for place in (0, 199, 200, 299, 300, 449)] == [0, 199, 0, 99, 0, 149]
+    assert [clips.name_of(place) for place in (199, 200)] == ["a@199", "b@0"]
+    assert (clips.labels_of(250), clips.class_counts) == ((1,), [2, 1])
+    assert clips.fingerprint != fewer.fingerprint
+    assert clips.fingerprint == open_split(Config(data=data), "test", tmp_path).fingerprint
+    with pytest.raises(IndexError):
+        clips.name_of(450)
+
+
 def test_random_test_clips_and_repeats_are_drawn_once(tmp_path: Path) -> None:
     """Without training a drawn start depends on seed and sample only; in an epoch of a size each repeat draws its own."""
     data = replace(DATA, test_start="random", start="random", stride=2, val_from="test")
