@@ -58,6 +58,11 @@ class LogView:
         if line.kind == "gap":
             self._gap(line)
             return
+        if line.lines > 1:
+            self.reader.lines += line.lines
+            self.shown += line.lines
+            output.result(line.text)
+            return
         record = self._read(line)
         if self.options.grep and not any(pattern.search(line.text) for pattern in self.options.grep):
             return
@@ -70,8 +75,9 @@ class LogView:
 
     @property
     def wanted(self) -> Wanted | None:
-        """Which lines must come; None: all. Losses need the headings between them, too."""
-        return None if self._records_wanted or not self.options.grep else Wanted(self.options.grep)
+        """Which lines must come; None: all, one by one. Losses need the headings between them, too."""
+        bare = not (self.options.as_json or self.options.timestamps or self.options.all_pods)
+        return None if self._records_wanted else Wanted(self.options.grep, joined=bare)
 
     @property
     def _records_wanted(self) -> bool:

@@ -11,12 +11,13 @@ _SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|()\n]")
 
 @dataclass(frozen=True)
 class Wanted:
-    """The lines in which any of the patterns is found."""
+    """The lines in which any of the patterns is found; all where there is none. `joined`: many may come as one text of many lines."""
 
     patterns: tuple[re.Pattern[str], ...]
+    joined: bool = False
 
     def __call__(self, text: str) -> bool:
-        return any(pattern.search(text) for pattern in self.patterns)
+        return not self.patterns or any(pattern.search(text) for pattern in self.patterns)
 
     def among(self, block: str, *, start: int) -> Iterator[tuple[int, str]]:
         """(lines passed over since the one before, line) of a block of lines that all end with a newline.
@@ -35,6 +36,14 @@ class Wanted:
             else:
                 passed += 1
         yield passed, ""
+
+    def join(self, block: str, *, start: int) -> tuple[int, str]:
+        """(how many, all of them without their fronts as one text) of a block."""
+        lines = [line[start:] for line in block[:-1].split("\n")]
+        if self.patterns:
+            search = self.patterns[0].search if len(self.patterns) == 1 else self
+            lines = [line for line in lines if search(line)]
+        return len(lines), "\n".join(lines)
 
     @property
     def _literal(self) -> str:

@@ -24,3 +24,5 @@ def test_a_block_gives_what_its_lines_give(lines: list[str], patterns: list[str]
             at += 1
     assert found == [(number, line) for number, line in enumerate(lines) if wanted(line)]
     assert at == len(lines)
+    chosen = [line for line in lines if wanted(line)]
+    assert wanted.join("".join(f"12:{line}\n" for line in lines), start=3) == (len(chosen), "\n".join(chosen))

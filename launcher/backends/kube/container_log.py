@@ -175,10 +175,15 @@ class ContainerLog:
         pod, container = self.pod, self.container
         self._last = text[text.rfind("\n", 0, -1) + 1 + STAMP : -1]
         if self.wanted is None:
-            lines = text[:-1].split("\n")
-            for number, line in enumerate(lines, 1):
-                more = number < len(lines)
+            every = text[:-1].split("\n")
+            for number, line in enumerate(every, 1):
+                more = number < len(every)
                 yield LogLine(pod=pod, text=line[STAMP:], time=line[: STAMP - 1], container=container, more=more)
+            return
+        if self.wanted.joined and container == pod_of.TRAINER:  # of others each line says whose it is
+            count, lines = self.wanted.join(text, start=STAMP)
+            passed = text.count("\n") - count
+            yield LogLine(pod=pod, text=lines, container=container, kind="line" if count else "skipped", skipped=passed, lines=count)
             return
         for skipped, line in self.wanted.among(text, start=STAMP):
             if line:
