@@ -15,6 +15,7 @@ It answers ["at", bytes] as data arrives, [n, "error", why] when a file cannot b
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -181,6 +182,13 @@ class Receiver:
         self.close()
         say(self.header["n"], "ok")
 
+    def settle(self) -> None:
+        """All small files onto the disk at once; of this file system only, since the node has other users."""
+        with contextlib.suppress(ImportError, OSError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).syncfs(self.top)
+
     def throw_away(self) -> None:
         os.unlink(self.part, dir_fd=self.at)
         self.close()
@@ -221,7 +229,7 @@ def main(top: str, folder: str, only: str) -> int:
         return 0
     for kind, data in frames(sys.stdin.buffer):
         if kind == b"Q":
-            os.sync()
+            receiver.settle()
             say("done")
             return 0
         try:

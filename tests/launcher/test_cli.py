@@ -22,6 +22,7 @@ def test_help_names_every_verb() -> None:
     assert {
         *("submit", "render", "conf", "lint", "status", "logs", "fetch", "cancel", "resume", "delete"),
         *("volume", "report", "doctor", "rbac", "init", "clusters", "models", "completion"),
+        *("push", "rerun", "diff", "shell", "tensorboard"),
     } <= listed
 
 

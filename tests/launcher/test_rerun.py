@@ -181,6 +181,17 @@ def test_all_but_the_name_is_the_same_on_a_cluster(kube_record: RunRecord, monke
     assert [note for note in notes if "may have been moved" in note]
 
 
+def test_a_sweep_is_run_again_with_all_its_trials(tree: Path) -> None:
+    profile = load("generic")
+    sets = ["job.image=registry.example/a/v:1", "job.code=image"]
+    (tree / "sweep.yaml").write_text(f"{CONF}sweep: {{grid: {{train.lr: [1, 2, 3]}}, where: 'train.lr != 2'}}\n")
+    record = plan("train", tree / "sweep.yaml", profile=profile, backend=KubeBackend(profile), sets=sets, sweep=True).record
+    made, _ = again(record)
+    assert json.dumps(made.manifests).replace(made.spec.run, record.run) == json.dumps(record.manifests)
+    assert made.trials
+    assert len(made.trials) == 2
+
+
 def test_the_digest_that_ran_is_run_again(kube_record: RunRecord) -> None:
     records.save(kube_record)
     noted = records.note_image(kube_record, f"registry.example/a/v@{DIGEST}")
