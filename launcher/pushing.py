@@ -2,7 +2,7 @@
 
 What is there already is asked first (names, sizes, times), so that a later push, or this one after a cut, sends only what is missing: files
 of equal size and time are taken as there, those of equal size are compared by digest, and a part goes on from its last byte. At the other
-end `receiving.py` writes; it needs Python and nothing else. Memory does not grow with the files.
+end `receiving.py` writes; it needs Python and nothing else. Memory grows with the number of files, not with their bytes.
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ import pytest
 from launcher import recorded, records
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.local import reader
+from launcher.code_pin import pin
 from launcher.code_secrets import secrets_in
 from launcher.commands import delete, diff, rerun, submit
-from launcher.errors import UserError
+from launcher.conf.schema import CodeConf
+from launcher.errors import ConfError, UserError
 from launcher.plan import plan
 from launcher.profiles import load
 from launcher.records import RunRecord
@@ -214,6 +216,16 @@ def test_settings_of_every_section_may_be_changed(kube_record: RunRecord) -> Non
 def test_a_record_without_a_whole_conf_is_refused(kube_record: RunRecord) -> None:
     with pytest.raises(UserError, match="older vidjobs"):
         again(dataclasses.replace(kube_record, whole_conf=""))
+
+
+def test_a_secret_in_local_changes_stays_here(tree: Path) -> None:
+    """Refused where it would travel, not recorded where the tree runs as it is; a file that is named goes."""
+    (tree / ".env").write_text("A=1\n")
+    with pytest.raises(ConfError, match=r"looks like a secret.*\.env \(its name\).*job\.code\.allow"):
+        pin(CodeConf(), local=False, cwd=tree)
+    assert "+A=1" in pin(CodeConf(allow=(".env",)), local=False, cwd=tree).diff
+    found = pin(CodeConf(), local=True, cwd=tree)
+    assert (found.diff, found.unrecorded) == ("", "they hold what looks like a secret")
 
 
 def _added(path: str, text: str) -> str:
