@@ -117,6 +117,8 @@ def _file(path: str) -> Iterator[Shown]:
         raise DataError(f"cannot be read{after}: {error}") from error
     if not count:
         raise DataError("holds no frame")
+    if count < (promised := decode.promised(Path(path))):  # cut off where no decoder stumbles, as an AVI; or trimmed by an edit list
+        print(f"note: {path} gave {count} of the {promised} frames that its header promises", flush=True)
 
 
 def _webcam(number: int) -> Iterator[Shown]:

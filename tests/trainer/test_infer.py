@@ -133,6 +133,15 @@ def test_a_damaged_video_is_named_and_the_others_are_answered(shared: Path, chec
     assert [row["windows"] for row in _rows(folder, "video")] == [2]
 
 
+def test_a_video_that_was_cut_off_is_answered_with_a_note(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No decoder stumbles over the end of an AVI; only its header tells."""
+    whole = (shared / "real" / "videos" / "test.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 4])
+    found = sum(1 for _ in open_frames(Input(str(tmp_path / "cut.avi"), "file"), InferConf(), fps=0))
+    assert 0 < found < 164
+    assert capsys.readouterr().out.endswith(f"gave {found} of the 164 frames that its header promises\n")
+
+
 def test_a_random_last_layer_is_not_asked(checkpoint: Path, tmp_path: Path) -> None:
     """A trunk of other classes, whose head is replaced, would answer noise."""
     names = tmp_path / "names.txt"

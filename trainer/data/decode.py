@@ -282,6 +282,19 @@ def stream(path: Path) -> Iterator[Shown]:
         yield Shown(image, last)
 
 
+def promised(path: Path) -> int:
+    """Frames that a file's header says there are; 0 where it says nothing, or nothing that can be read."""
+    if not find_spec("av"):
+        return 0
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return int(container.streams.video[0].frames)
+    except (av.FFmpegError, *BAD_FILE):
+        return 0
+
+
 def _stream_pyav(path: Path) -> Iterator[tuple[Frames, float]]:
     import av
 
