@@ -153,3 +153,33 @@ def test_a_real_nvidia_smi_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert time.monotonic() < until
         time.sleep(0.01)
     gpus.close()
+
+
+_CONF = """
+data: {{name: tinyvirat, root: {root}, frames: 16, size: 16}}
+model: {{name: i3d, mode: 16x16}}
+train: {{max_steps: 5, epochs: 9, batch: 4}}
+compute: {{device: cpu, workers: 0, threads: 1}}
+"""
+
+
+@pytest.mark.slow
+def test_a_training_records_itself(tmp_path: Path, made_set: Path, project: Path) -> None:
+    """Lines while it runs, the summary in DONE.json and in the attempt, nothing about it on stdout."""
+    (tmp_path / "conf.yaml").write_text(_CONF.format(root=made_set))
+    folder = RunFolder(tmp_path / "runs" / "r")
+    command = [sys.executable, "-m", "trainer", "train", "--conf", "conf.yaml", "--run", str(folder.root)]
+    environment = os.environ | {"PYTHONPATH": str(project), "VIDJOBS_USAGE_EVERY": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "usage" not in done.stdout + done.stderr
+    entries = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    told = [entry for entry in entries if entry.get("kind") == "usage"]
+    assert told
+    assert max(entry["cpu"] for entry in told) < 3  # cores: one thread, and what starts it
+    assert told[-1]["memory"] > 100 << 20
+    assert len([entry for entry in entries if entry.get("phase") == "train"]) == 5
+    summary = json.loads(folder.done.read_text())["usage"]
+    assert 0.05 < summary["cpu_mean"] < 3
+    assert summary["memory_peak"] >= summary["memory_mean"] > 50 << 20
+    assert json.loads(folder.provenance.read_text())["attempts"][-1]["usage"]["elapsed"] >= summary["elapsed"] > 1
