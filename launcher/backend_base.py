@@ -88,7 +88,7 @@ class LogLine:
     kind: str = "line"
     terminated: bool = True  # False: an ended container's last line, which has no newline and may be cut
     skipped: int = 0  # lines before this one that were not wanted
-    more: bool = False  # the next one has come already
+    more: bool = field(default=False, compare=False)  # the next one has come already
     lines: int = 1  # in `text`; more only where `wanted` allows it
 
 

@@ -21,7 +21,7 @@ _SECOND = 1_000_000_000
 _REMEMBERED_NS = 5 * _SECOND
 _OVERLAP_S = 2  # of each re-read with what was read before; well inside what is remembered
 _JITTER_NS = _SECOND // 10  # far more than lines were seen to go back in time
-_MOST_REMEMBERED = 100_000  # lines; a bound on memory for logs faster than 20,000 lines a second
+_MOST_REMEMBERED = 40_000  # lines; a bound on memory for logs faster than 8,000 lines a second
 LONGEST_LINE = 16 << 20  # bytes; the rest of a longer line is not shown
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d)(?: |$)")  # the kubelet always writes nine digits
 # Whole lines that all have a timestamp in UTC, as nearly every block of a log is.
@@ -29,7 +29,7 @@ _PLAIN_BLOCK = re.compile(rb"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z [^\n]*+\n
 STAMP = 31  # bytes of such a timestamp and its space
 _SHORT = 1 << 10  # bytes; blocks of lines that are longer on average are taken line by line
 _BLOCK_LIMIT = 1 << 20  # bytes of one block
-_MOST_BYTES = 6 << 20  # of all blocks that are remembered
+_MOST_BYTES = 3 << 20  # of all blocks that are remembered
 # What the kubelet sends in place of a log, with status 200 and no timestamp.
 _NODE_SAYS = re.compile(rb"unable to retrieve container logs for |failed to (try resolving symlinks|create fsnotify|watch)|rpc error: ")
 

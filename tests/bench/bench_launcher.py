@@ -1,0 +1,204 @@
+"""The launcher beside kubectl in one run: a log followed through grep, and a submit until its Job exists. Prints ratios; asserts none.
+
+`--help` beside torchx and `render` are in bench_startup.py, a sweep of 1,000 trials and a list of 1,000 runs in bench_sweep.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.bench
+
+PROJECT = Path(__file__).resolve().parents[2]
+LINES = 1_000_000
+BEGAN = "2026-01-01T00:00:00Z"
+FOLLOW = """
+import re, resource, sys, time
+from pathlib import Path
+from launcher.backends.kube.client import KubeClient
+from launcher.backends.kube.kept_logs import KeptLogs
+from launcher.backends.kube.logs import JobLogs
+from launcher.log_view import LogOptions, LogView
+view = LogView(options=LogOptions(grep=(re.compile("Loss"),), follow=True), title="r")
+for line in JobLogs(client=KubeClient(), run="r", kept=KeptLogs(run="r"), wanted=view.wanted).follow(all_pods=False):
+    view.feed(line)
+view.finish()
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0], file=sys.stderr)
+"""
+
+
+def _state(over: bool) -> dict[str, Any]:
+    return {"terminated": {"exitCode": 0, "startedAt": BEGAN}} if over else {"running": {"startedAt": BEGAN}}
+
+
+class _Server:
+    """Answers what kubectl and the launcher ask before they follow a log; the log is one long chunked answer, made beforehand."""
+
+    def __init__(self) -> None:
+        lines = [self._line(number) for number in range(LINES)]
+        raw = b"".join(lines)
+        blocks = [raw[start : start + 32768] for start in range(0, len(raw), 32768)]
+        self.bodies = {"one chunk a line": self._chunked(lines), "chunks of 32 KiB": self._chunked(blocks)}
+        self.mode = "one chunk a line"
+        self.followed = False
+        self.last = lines[-1]
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    @staticmethod
+    def _line(number: int) -> bytes:
+        second, rest = divmod(number * 33_000, 10**9)
+        stamp = b"2026-11-21T16:%02d:%02d.%09dZ " % (second // 60, second % 60, rest)
+        if number % 10:
+            return stamp + b"step %d of an epoch, and a few more words that nobody looks for\n" % number
+        return stamp + b"train Loss: 0.0710 epoch=3 step=%d lr=1.5e-03 clips_per_s=412.0 data_wait=0.03 eta=1h02m\n" % number
+
+    @staticmethod
+    def _chunked(pieces: Sequence[bytes]) -> bytes:
+        return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+    def serve(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer_all, args=(client,), daemon=True).start()
+
+    def _answer_all(self, client: socket.socket) -> None:
+        with client, client.makefile("rb") as asked:
+            while first := asked.readline().decode():
+                while asked.readline().strip():
+                    pass
+                path = first.split()[1]
+                if "/log" in path and "follow" in path:
+                    self.followed = True
+                    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + self.bodies[self.mode])
+                    continue
+                data = self.last if "/log" in path else json.dumps(self._object(path.partition("?")[0])).encode()
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+
+    def _object(self, path: str) -> dict[str, Any]:
+        pods = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
+        status = {"name": "trainer", "state": _state(self.followed), "ready": True, "restartCount": 0, "image": "i", "imageID": "i"}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "lab", "uid": "u", "resourceVersion": "1", "creationTimestamp": BEGAN},
+            "spec": {"containers": [{"name": "trainer", "image": "i"}]},
+            "status": {"phase": "Succeeded" if self.followed else "Running", "containerStatuses": [status]},
+        }
+        known: dict[str, dict[str, Any]] = {
+            "/api": {"kind": "APIVersions", "versions": ["v1"]},
+            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [pods]},
+            "/api/v1/namespaces/lab/pods/p": pod,
+            "/api/v1/namespaces/lab/pods": {"kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": [pod]},
+        }
+        return known.get(path, {"metadata": {"name": "r"}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}})
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[tuple[_Server, dict[str, str]]]:
+    server = _Server()
+    threading.Thread(target=server.serve, daemon=True).start()
+    address = f"http://127.0.0.1:{server.listener.getsockname()[1]}"
+    context = {"cluster": "c", "user": "u", "namespace": "lab"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": context}],
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    (folder / "kubeconfig").write_text(json.dumps(config))
+    try:
+        yield server, os.environ | {"KUBECONFIG": str(folder / "kubeconfig"), "PYTHONPATH": str(PROJECT)}
+    finally:
+        server.listener.close()
+
+
+def test_a_log_followed_through_grep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A million lines, a tenth of them with a loss; the launcher keeps a copy on disk meanwhile. Lines a second, start included."""
+    kubectl = shutil.which("kubectl")
+    commands = {"vidjobs logs -f --grep Loss": [sys.executable, "-c", FOLLOW]}
+    if kubectl:
+        commands = {"kubectl logs -f | grep Loss": ["sh", "-c", f"{kubectl} logs -f p | grep Loss"], **commands}
+    with _served(tmp_path) as (server, environment), capsys.disabled():
+        for mode in server.bodies:
+            server.mode, rates = mode, {}
+            print(f"\n{mode}, load {os.getloadavg()[0]:.1f}")
+            for name, command in commands.items():
+                walls, said = [], ""
+                for number in range(3):
+                    server.followed = False
+                    start = time.perf_counter()
+                    state = {"XDG_STATE_HOME": str(tmp_path / f"{mode}{number}")}
+                    done = subprocess.run(command, env=environment | state, capture_output=True, text=True, check=True)
+                    walls.append(time.perf_counter() - start)
+                    assert done.stdout.count("\n") == LINES // 10
+                    said = done.stderr.strip()
+                rates[name] = LINES / min(walls) / 1000
+                print(f"  {name:30}{rates[name]:8.0f} klines/s" + (f"  {int(said) / 1024:.0f} MiB" if said.isdigit() else ""))
+            first, *rest = rates.values()
+            print(*(f"  ratio {rate / first:.2f}" for rate in rest))
+
+
+def test_submit_until_the_job_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`vidjobs submit` against `kubectl apply` of the manifest that `vidjobs render` prints; no node has so many GPUs, so nothing runs."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("no cluster: KUBECONFIG is not set")
+    namespace = f"bench-{secrets.token_hex(3)}"
+    owner = ["kubectl", f"--namespace={namespace}"]
+    subprocess.run(["kubectl", "create", "namespace", namespace], check=True, capture_output=True)
+    try:
+        config = json.loads(
+            subprocess.run(["kubectl", "config", "view", "--raw", "--flatten", "-ojson"], capture_output=True, check=True).stdout
+        )
+        config["contexts"][0]["context"]["namespace"] = namespace
+        (tmp_path / "kubeconfig").write_text(json.dumps(config))
+        environment = os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig"), "PYTHONPATH": str(PROJECT)}
+        volumes = "job.volumes=[{claim: c, mount: /r, as: runs}, {claim: d, mount: /d, as: data}]"
+        sets = ("job.code=image", "job.image=localhost/none:1", "job.resources.gpus=99", volumes)
+            "job.code=image",
+            "job.image=localhost/none:1",
+            "job.resources.gpus=99",
+            "job.volumes=[{claim: c, mount: /r, as: runs}, {claim: d, mount: /d, as: data}]",
+        )
+        options = ["train", "conf/quickstart.yaml", "--cluster", "kube-one", *(part for each in sets for part in ("--set", each))]
+        vidjobs = [sys.executable, "-m", "launcher"]
+        manifest = subprocess.run(
+            [*vidjobs, "render", *options], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        name = next(line.split()[-1].strip('"') for line in manifest.splitlines() if line.startswith("  name:"))
+        ours, theirs = [], []
+        for number in range(7):
+            start = time.perf_counter()
+            subprocess.run([*vidjobs, "submit", *options], cwd=PROJECT, env=environment, capture_output=True, check=True)
+            ours.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            text = manifest.replace(name, f"bench-{number}")
+            subprocess.run([*owner, "apply", "-f", "-"], input=text, text=True, capture_output=True, check=True)
+            theirs.append(time.perf_counter() - start)
+        jobs = subprocess.run([*owner, "get", "jobs", "-oname"], capture_output=True, text=True, check=True).stdout.split()
+        assert len(jobs) == 14
+    finally:
+        subprocess.run(["kubectl", "delete", "namespace", namespace, "--wait=false"], check=True, capture_output=True)
+    with capsys.disabled():
+        mine, other = statistics.median(ours), statistics.median(theirs)
+        print(f"\nsubmit to Job-exists {1000 * mine:.0f} ms, kubectl apply {1000 * other:.0f} ms: ratio {mine / other:.2f}")
