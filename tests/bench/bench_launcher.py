@@ -175,11 +175,6 @@ def test_submit_until_the_job_exists(tmp_path: Path, capsys: pytest.CaptureFixtu
         environment = os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig"), "PYTHONPATH": str(PROJECT)}
         volumes = "job.volumes=[{claim: c, mount: /r, as: runs}, {claim: d, mount: /d, as: data}]"
         sets = ("job.code=image", "job.image=localhost/none:1", "job.resources.gpus=99", volumes)
-            "job.code=image",
-            "job.image=localhost/none:1",
-            "job.resources.gpus=99",
-            "job.volumes=[{claim: c, mount: /r, as: runs}, {claim: d, mount: /d, as: data}]",
-        )
         options = ["train", "conf/quickstart.yaml", "--cluster", "kube-one", *(part for each in sets for part in ("--set", each))]
         vidjobs = [sys.executable, "-m", "launcher"]
         manifest = subprocess.run(
