@@ -63,9 +63,7 @@ def results(
     run: MaybeRun = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="where the CSV goes; stdout if left out")] = None,
     by: Annotated[str | None, typer.Option("--by", metavar="METRIC", help="the best trials of this metric first")] = None,
-    heatmap: Annotated[
-        Path | None, typer.Option("--heatmap", metavar="FILE", help="draw two keys against the metric: .png, .svg")
-    ] = None,
+    heatmap: Annotated[Path | None, typer.Option("--heatmap", metavar="FILE", help="draw two keys against the metric: .png, .svg")] = None,
     axes: Annotated[
         str | None, typer.Option("--axes", metavar="KEY,KEY", help="of the heat map: across and down; the two that vary if left out")
     ] = None,

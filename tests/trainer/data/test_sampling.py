@@ -204,11 +204,11 @@ def test_validation_never_parts_a_group(labels: list[list[int]], fraction: float
 
 
 def test_validation_of_groups_of_any_size_is_close_to_its_fraction() -> None:
-    """HMDB51's recordings give 1 to 41 clips: one too many is not drawn because it came last."""
+    """HMDB51's recordings give 1 to 41 clips: what is held out is off by half of the largest at most."""
     sizes = [1, 2, 3, 5, 8, 20, 41] * 6
     groups = [f"g{place}" for place, size in enumerate(sizes) for _ in range(size)]
     for seed in range(20):
         _, val = split_validation([[0]] * len(groups), 1, fraction=0.1, seed=seed, groups=groups)
-        assert 0.09 <= len(val) / len(groups) <= 0.12
+        assert abs(len(val) - 0.1 * len(groups)) <= max(sizes) / 2
     _, val = split_validation([[0]] * 60, 1, fraction=0.1, seed=1, groups=["a"] * 20 + ["b"] * 40)
     assert len(val) in (20, 40)  # never none
