@@ -106,6 +106,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "I3D and learned resizers (TinyVIRAT)": (
         Row("i3d", 32, 112, 26, short=True, result="TinyVIRAT f1_macro .321, micro .762"),
         Row("i3d", 64, 224, 400, {"mode": "64x224"}),
+        Row("i3d", 16, 32, 26, {"mode": "16x32"}),
         Row("resizer_i3d", 32, 28, 26, short=True, result="TinyVIRAT f1_macro .244, micro .780"),
         Row("resizer_i3d", 32, 56, 26, {"resizer": "3d"}, short=True, result="TinyVIRAT f1_macro .291, micro .779"),
         Row("stn_resizer_i3d", 32, 28, 26, {"residual_blocks": 2}, short=True, result="TinyVIRAT f1_macro .226, micro .773"),
@@ -202,6 +203,25 @@ def runs(row: Row) -> list[str]:
     return [name for name, (model, data) in confs().items() if fits(model, data)]
 
 
+def _others() -> Iterator[Row]:
+    """Rows of what has none above: a new network's confs and published weights, so that no list here needs a line for it."""
+    rows = [row for rows in SECTIONS.values() for row in rows]
+    shown = {name for row in rows for name in runs(row)}
+    for name, (model, data) in confs().items():
+        if name not in shown:
+            options = {
+                key: value for key, value in model.items() if key in signatures.read()[model["name"]].options and key not in COSTLESS
+            }
+            rows.append(row := Row(model["name"], data.get("frames", 16), data.get("size", 112), 400, options, short=True))
+            shown |= set(runs(row))
+            yield row
+    for signature in signatures.read().values():
+        for record in signature.published:
+            if not any(record in weights(row) for row in rows if row.model == signature.name):
+                rows.append(row := Row(signature.name, record["frames"], record["size"], record["classes"], dict(record["options"])))
+                yield row
+
+
 def _value(model: str, options: Mapping[str, Any], key: str) -> Any:
     """As text, since a conf may write 32x112 or "3d" in several ways."""
     return str(options.get(key, signatures.read()[model].options[key].default)).lower()
@@ -261,6 +281,9 @@ def _millions(parameters: int) -> str:
 def _gmacs(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
+
+if others := tuple(_others()):
+    SECTIONS["Others"] = others
 
 if __name__ == "__main__":
     page, readme = PROJECT / "conf" / "MODELS.md", PROJECT / "README.md"
