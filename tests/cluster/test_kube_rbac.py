@@ -64,7 +64,8 @@ def test_the_whole_path_with_the_printed_role(limited: Lab) -> None:
     limited.wait(record, lambda status: status.phase is Phase.CANCELLED and not status.pods)
     backend.resume(record)
     limited.wait(record, lambda status: status.phase is Phase.SUCCEEDED)
-    assert [line.text for line in backend.logs(record, all_pods=True)] == ["hello"]
+    assert [line.text for line in backend.logs(record)] == ["hello"]
+    assert [line.text for line in backend.logs(record, all_pods=True)] == ["hello", "hello"]  # also of the pod that cancel took away
     with backend.files(record) as files:
         assert files.sha256("train.log") == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
     assert [status.run for status in backend.list_runs()] == [run]
