@@ -53,8 +53,10 @@ def _healthy_afterwards() -> Iterator[None]:
     try:
         yield
     finally:
-        cluster("start", "apiserver")
-        cluster("start", "kubelet")
+        status = subprocess.run([CLUSTER, "status"], capture_output=True, text=True, check=False).stdout
+        for part in ("apiserver", "kubelet"):
+            if f"{part} running" not in status:  # a second one would end at once, and its number be written down for the first's
+                cluster("start", part)
         kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=90s")
 
 
