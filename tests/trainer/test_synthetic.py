@@ -91,6 +91,7 @@ def _scores(train: np.ndarray, test: np.ndarray, shown: np.ndarray, shown_test: 
     return scores
 
 
+@pytest.mark.slow
 def test_labels_are_in_the_motion_and_not_in_the_frames() -> None:
     """Pixels, brightness and spread of single frames and of the mean frame say nothing; simple measures of change say much."""
     (videos, shown), (others, shown_others) = _rendered(500, seed=1), _rendered(300, seed=2)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -220,6 +221,7 @@ def test_a_megabyte_line_in_small_blocks_is_linear() -> None:
     assert len(line) == 8192 * 1024
 
 
+@pytest.mark.slow
 def test_a_log_faster_than_memory_allows_is_still_shown_once() -> None:
     """120,000 lines within one second: more than are remembered, and a cut, yet none doubled or lost."""
     chunks = [Chunk(START + number, str(number).encode()) for number in range(120_000)]
