@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,3 +39,13 @@ def restore(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Put the generators back at the end: what happens inside (a validation, packages that draw when they are imported) moves none."""
+    before = snapshot()
+    try:
+        yield
+    finally:
+        restore(before)

@@ -228,20 +228,21 @@ def _validate(run: Run) -> dict[str, float]:
     session.world.share_buffers(session.model)
     source = _batches(run, run.validation, shuffle=False)
     try:
-        found = evaluation.predict(
-            session.model,
-            source,
-            session.compute,
-            inputs=session.inputs,
-            loss=session.loss,
-            videos=run.validation.video_of,
-            rank=session.world.rank,
-            world=session.world.size,
-            stop=lambda: run.stop.requested,
-        )
+        with randomness.untouched():
+            found = evaluation.predict(
+                session.model,
+                source,
+                session.compute,
+                inputs=session.inputs,
+                loss=session.loss,
+                videos=run.validation.video_of,
+                rank=session.world.rank,
+                world=session.world.size,
+                stop=lambda: run.stop.requested,
+            )
+            scores = found.scores(run.config.test.threshold, multi_label=run.clips.multi_label, combine=run.config.eval.combine)
     except TryAgain:
         _save_and_stop(run)
-    scores = found.scores(run.config.test.threshold, multi_label=run.clips.multi_label, combine=run.config.eval.combine)
     if not math.isfinite(found.loss):
         run.recorder.say("warning: the validation loss is not finite; the weights grow, or BatchNorm has seen too few clips yet")
     run.recorder.record("val", found.loss, epoch=run.position.epoch, step=run.position.step, **scores)

@@ -112,7 +112,7 @@ def test_frames_on_stdin_get_the_answers_of_the_file_they_come_from(shared: Path
     command = [sys.executable, "-m", "trainer", "infer", "--conf", str(conf), "--run", str(tmp_path / "piped")]
     done = subprocess.run(command, input=raw, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    assert b"stdin 0.0-0.5 s: " in done.stdout
+    assert b"stdin 0.00-0.50 s: " in done.stdout
     infer.run(_conf(checkpoint, str(path)), RunFolder(tmp_path / "read"))
     piped, read = (_rows(RunFolder(tmp_path / name), "window") for name in ("piped", "read"))
     assert len(piped) == len(read) == 2
