@@ -162,6 +162,7 @@ def test_long_lists_come_page_by_page_and_start_again_when_the_server_forgets(se
     assert "labelSelector=a%3Db" in server.seen[3][1]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_and_a_name_that_is_unknown_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither is a login problem."""
     with socket.create_server(("127.0.0.1", 0)) as unused:

@@ -290,6 +290,7 @@ def test_a_trainer_that_stops_in_the_middle_leaves_nothing_behind(made_set: Path
     assert (trainer.returncode, output, errors) == (75, "ready\nrest left\n", "")
 
 
+@pytest.mark.slow
 def test_a_trainer_that_is_killed_takes_its_workers_with_it(made_set: Path, cache: Path, tmp_path: Path) -> None:
     """Out of memory, for example: no process that it started is left."""
     trainer = _start(made_set, cache, tmp_path, "wait")
