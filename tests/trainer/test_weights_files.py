@@ -187,6 +187,11 @@ def test_what_is_no_checkpoint_is_named(data: bytes, said: str, tmp_path: Path) 
         checkpoint_files.read(written(tmp_path / "net.pth", data))
 
 
+def test_a_text_with_an_escape_that_python_never_writes_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="damaged"):
+        checkpoint_files.read(written(tmp_path / "x.pkl", b"c__builtin__\nby\\ues\n."))
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), writer=st.sampled_from(list(WRITERS.values())))
 def test_damaged_pickles_are_data_errors(data: st.DataObject, writer: Any, tmp_path: Path) -> None:

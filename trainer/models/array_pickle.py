@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 import struct
+import warnings
 from collections import OrderedDict
 from math import prod
 from typing import Any, BinaryIO
@@ -20,8 +21,8 @@ MOST_DIMENSIONS = 32
 MOST_MEMO = 1 << 22  # entries: a place far behind makes the unpickler reserve memory up to there
 _NUMBERS = frozenset(f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248", "b": "1"}.items() for size in sizes)
 _REFUSED = frozenset({"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"})
-# what a broken pickle makes the unpickler raise
-BROKEN = (EOFError, ValueError, LookupError, AttributeError, TypeError, OverflowError, MemoryError, struct.error, RecursionError)
+# what a broken pickle makes the unpickler raise, or only warn of: an escape in a text that Python never writes
+BROKEN = (EOFError, ValueError, LookupError, AttributeError, TypeError, OverflowError, MemoryError, struct.error, RecursionError, Warning)
 
 
 class NumberType:
@@ -122,10 +123,16 @@ class _Unpickler(pickle.Unpickler):
 
 def read(file: BinaryIO) -> Any:
     """The content, with `Array`s where the pickle has arrays. Raises pickle.UnpicklingError, or one of BROKEN."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _refuse_dangers(file)
+        file.seek(0)
+        return _Unpickler(file, encoding="latin1").load()
+
+
+def _refuse_dangers(file: BinaryIO) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in _REFUSED:
             raise pickle.UnpicklingError("it refers to things outside the file")
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > MOST_MEMO:
             raise pickle.UnpicklingError("it asks for much memory and holds little")
-    file.seek(0)
-    return _Unpickler(file, encoding="latin1").load()
