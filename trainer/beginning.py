@@ -8,7 +8,6 @@ from pathlib import Path
 from trainer import config as conf
 from trainer import done, preflight, provenance
 from trainer.config import Config
-from trainer.data.all_datasets import open_dataset
 from trainer.prepare import ensure_cache
 from trainer.run_folder import RunFolder, remove_temporary
 
@@ -31,7 +30,6 @@ def begin(config: Config, folder: RunFolder, cache: Path, say: Callable[[str], N
         remove_temporary(place)
     folder.write_text(folder.conf, conf.dump(config))
     provenance.write(folder, config)
-    ensure_cache(config, cache, say)
-    for note in open_dataset(config.data).notes:
+    for note in ensure_cache(config, cache, say).notes:
         say(f"note: {note}")
     return False
