@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainer import signatures
-from trainer.checkpoints import FORMAT, require_as_written
+from trainer.checkpoints import FORMAT
 from trainer.compute import Compute
 from trainer.config import INFERENCE, Config, DataConf
 from trainer.data import normalise
+from trainer.data.dataset_files import class_names
 from trainer.data.decode import Frames
 from trainer.data.sampling import span_of
 from trainer.data.transforms import ModelInput
 from trainer.errors import ConfFault, DataError, Fault, did_you_mean
 from trainer.model_rules import check_model
 from trainer.models import published
+from trainer.models.checkpoint_files import CheckpointFile
 from trainer.models.registry import create
-from trainer.models.weights import create_for, load_init, read_tensors
-from trainer.scoring import require_init
+from trainer.models.weights import LoadReport, create_for, load_init
+from trainer.scoring import read_as_written, require_init
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,9 @@ def open_checkpoint(config: Config) -> Asked:
     cannot be read or used.
     """
     init = config.model.init
-    fields = _own_fields(init) if isinstance(init, str) else {}
-    model, classes, report = _of_own(fields, str(init)) if fields else _of_published(config)
+    file = _opened(init) if isinstance(init, str) else None
+    fields = _own_fields(file, str(init))
+    model, classes, report = _of_own(file, str(init)) if file and fields else _of_published(config, file)
     if not report.head_trained and not config.infer.allow_random_head:
         message = "leaves the last layer with random weights: its answers would be noise"
         hint = "fine-tune first and take that run's checkpoint; infer.allow_random_head: true answers all the same"
@@ -85,31 +88,34 @@ def open_checkpoint(config: Config) -> Asked:
     )
 
 
-def _own_fields(init: str) -> dict[str, Any]:
-    """What one of our own checkpoints says beside its tensors, {} for any other file. Raises DataError."""
+def _opened(init: str) -> CheckpointFile | None:
+    """The checkpoint that lies at a path, None for a name or an address. Raises DataError."""
     source = published.source(init, "")
     if isinstance(source, Fault) or source.kind != "path":
-        return {}  # a name that `load_init` knows, or complains about
+        return None  # `load_init` knows it, or complains about it
     if not Path(init).exists():
         near = did_you_mean(Path(init).name, [each.name for each in Path(init).parent.glob("*")]) if Path(init).parent.is_dir() else ""
         raise DataError(f"there is no checkpoint {init}", hint=near or "`vidjobs submit infer CONF --from RUN@best` finds that of a run")
-    require_as_written(Path(init))
-    fields = read_tensors(init)[1]
-    if fields.get("format") != FORMAT or "model" not in fields:
+    return read_as_written(init)
+
+
+def _own_fields(file: CheckpointFile | None, init: str) -> Mapping[str, Any]:
+    """What one of our own checkpoints says beside its tensors, {} for any other file. Raises DataError."""
+    if file is None or file.fields.get("format") != FORMAT or "model" not in file.fields:
         return {}
-    if "data" not in fields:
+    if "data" not in file.fields:
         hint = "it is from vidjobs 0.1; one more epoch of training writes a new one"
         raise DataError(f"the checkpoint {init} does not say how clips are cut for it", hint=hint)
-    return fields
+    return file.fields
 
 
-def _of_own(fields: Mapping[str, Any], init: str) -> tuple[nn.Module, tuple[str, ...], Any]:
-    options = dict(fields["model"])
+def _of_own(file: CheckpointFile, init: str) -> tuple[nn.Module, tuple[str, ...], LoadReport]:
+    options = dict(file.fields["model"])
     model = create(options.pop("name"), **options)
-    return model, tuple(fields["classes"]), load_init(model, init, head="keep")
+    return model, tuple(file.fields["classes"]), load_init(model, init, head="keep", file=file)
 
 
-def _of_published(config: Config) -> tuple[nn.Module, tuple[str, ...], Any]:
+def _of_published(config: Config, file: CheckpointFile | None) -> tuple[nn.Module, tuple[str, ...], LoadReport]:
     if not config.model.name:
         hint = "the conf that it fits, as in `vidjobs models`"
         raise ConfFault([Fault(path="model.name", message="is missing, and the checkpoint does not say which network it is", hint=hint)])
@@ -123,14 +129,14 @@ def _of_published(config: Config) -> tuple[nn.Module, tuple[str, ...], Any]:
     if faults:
         raise ConfFault(faults)
     model = create_for(config, classes)
-    return model, classes, load_init(model, config.model.init, head=config.model.init_head)
+    return model, classes, load_init(model, config.model.init, head=config.model.init_head, file=file)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names in index order: lines ("name" or "<number> name"), a JSON list, {index: name} or {name: index}. Raises DataError."""
+    """Class names in index order: lines as a dataset's, a JSON list, {index: name} or {name: index}. Raises DataError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        names = _from_json(json.loads(text)) if path.suffix == ".json" else _from_lines(text.splitlines())
+        names = _from_json(json.loads(text)) if path.suffix == ".json" else class_names(text, str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*")]) if path.parent.is_dir() else ""
         raise DataError(f"cannot read the class names in {path}: {error}", hint=hint) from error
@@ -153,13 +159,3 @@ def _from_json(content: Any) -> tuple[str, ...]:
 
 def _whole(content: Mapping[str, Any]) -> bool:
     return all(str(key).isdecimal() for key in content)
-
-
-def _from_lines(lines: Sequence[str]) -> tuple[str, ...]:
-    """ "12 Fencing" is Fencing where every line is numbered in order."""
-    words = [line.strip() for line in lines if line.strip()]
-    numbers = [word.partition(" ")[0] for word in words]
-    first = int(numbers[0]) if numbers and numbers[0].isdecimal() else 0
-    if all(" " in word for word in words) and numbers == [str(first + place) for place in range(len(words))]:
-        return tuple(word.partition(" ")[2].strip() for word in words)
-    return tuple(words)

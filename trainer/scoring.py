@@ -28,7 +28,9 @@ from trainer.evaluation import Predictions, predict, selected
 from trainer.lock import hold_for
 from trainer.meeting import Place
 from trainer.model_rules import weights_faults
-from trainer.models.weights import create_for, load_init, local_path, notes, read_tensors
+from trainer.models import checkpoint_files
+from trainer.models.checkpoint_files import CheckpointFile
+from trainer.models.weights import create_for, load_init, local_path, notes
 from trainer.preflight import fit_workers
 from trainer.prepare import ensure_cache
 from trainer.rendezvous import Group, joined
@@ -113,12 +115,13 @@ class Scorer:
         Raises ConfFault when the conf is not what the checkpoint was trained as, DataError when it cannot be read or does not fit.
         """
         model = create_for(self.config, self.clips.classes)
-        fields = _fields(Path(local_path(init, self.config.model.name)[0])) if isinstance(init, str) else {}
+        file = read_as_written(local_path(init, self.config.model.name)[0]) if isinstance(init, str) else None
+        fields = file.fields if file else {}
         faults = weights_faults(self.config, fields, self.clips.classes) if fields.get("format") == FORMAT else []
         if faults:
             raise ConfFault(faults)
         try:
-            report = load_init(model, init, head="keep")
+            report = load_init(model, init, head="keep", file=file)
         except ConfFault as fault:
             raise ConfFault([_of_a_run(each) if each.path == "model.init_head" else each for each in fault.faults]) from fault
         if self.world.rank == 0:
@@ -195,7 +198,7 @@ def require_init(config: Config, parts: tuple[str, ...]) -> str | dict[str, str]
     return dict(init)
 
 
-def _fields(path: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors, after its sha256 was compared with the manifest that names it. Raises DataError."""
-    require_as_written(path)
-    return read_tensors(str(path))[1]
+def read_as_written(path: str) -> CheckpointFile:
+    """A checkpoint, after its sha256 was compared with the manifest that names it. Raises DataError."""
+    require_as_written(Path(path))
+    return checkpoint_files.read(path)

@@ -20,7 +20,8 @@ from torch import Tensor, nn, serialization
 from trainer import models
 from trainer.config import Config, parse
 from trainer.errors import ConfFault, DataError
-from trainer.models.weights import create_for, load_init, read_tensors
+from trainer.models import checkpoint_files
+from trainer.models.weights import create_for, load_init
 
 BLOCKS = ["3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"]
 UNITS = [
@@ -289,13 +290,13 @@ def test_a_hostile_checkpoint_is_refused_and_runs_nothing(wrapped: bool, zipped:
 )  # fmt: skip
 def test_what_is_no_state_dict_is_named(content: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
-        read_tensors(saved(tmp_path / "x.pt", content))
+        checkpoint_files.read(saved(tmp_path / "x.pt", content))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.pt", tmp_path):
         with pytest.raises(DataError, match=r"cannot read the checkpoint .*(No such file|Is a directory)"):
-            read_tensors(str(path))
+            checkpoint_files.read(str(path))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -310,7 +311,7 @@ def test_damaged_files_are_data_errors(data: st.DataObject, zipped: bool, tmp_pa
     path = tmp_path / "x.pt"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        tensors, _ = read_tensors(str(path))
+        tensors = checkpoint_files.read(str(path)).tensors
     except DataError:
         return
     assert all(isinstance(value, Tensor) for value in tensors.values())

@@ -17,6 +17,7 @@ from trainer.config import Config
 from trainer.errors import ConfFault, DataError, Fault, did_you_mean
 from trainer.model_rules import check_model, fed_otherwise, model_options
 from trainer.models import checkpoint_files, download, published
+from trainer.models.checkpoint_files import CheckpointFile
 from trainer.models.layers import Part
 from trainer.models.registry import create
 
@@ -74,17 +75,23 @@ def apply_freeze(model: nn.Module, parts: Iterable[str]) -> None:
 
 
 def load_init(
-    model: nn.Module, init: str | Mapping[str, str], *, head: Head = "keep", say: Callable[[str], None] = lambda _: None
+    model: nn.Module,
+    init: str | Mapping[str, str],
+    *,
+    head: Head = "keep",
+    file: CheckpointFile | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> LoadReport:
     """Fill a model from one checkpoint, or some of its parts from one each: {"resizer": ..., "i3d": ...}.
 
     A checkpoint is whatever `model.init` takes (published.FORMS); what lies on the network is fetched once. With head "replace"
-    the last layer of the checkpoint is left out and the model's own fresh one stays. Raises DataError for a file that cannot be
+    the last layer of the checkpoint is left out and the model's own fresh one stays. `file`: the one that `init` names, where the
+    caller has read it already. Raises DataError for a file that cannot be
     had, read or does not fit, CannotWrite for a volume that a download does not fit on, ConfFault for another number of classes,
     for parts that the model does not have and for names that nothing published has.
     """
     files = {"": init} if isinstance(init, str) else init
-    plans = [_plan(model, part, text, head, say=say) for part, text in files.items()]
+    plans = [_plan(model, part, text, head, file=file, say=say) for part, text in files.items()]
     with torch.no_grad():
         for plan in plans:
             for target, source in plan.pairs:
@@ -150,11 +157,11 @@ class _Plan:
     replaced: list[str] = field(default_factory=list)
 
 
-def _plan(model: nn.Module, part: str, init: str, head: Head, *, say: Callable[[str], None]) -> _Plan:
+def _plan(model: nn.Module, part: str, init: str, head: Head, *, file: CheckpointFile | None, say: Callable[[str], None]) -> _Plan:
     module = _part(model, part) if part else model
     parts = _child_parts(model)
     path, record = local_path(init, part if part in parts else getattr(model, "model_name", part), say=say)
-    file = checkpoint_files.read(path)
+    file = file or checkpoint_files.read(path)
     tensors, others = _of_part(file.tensors, part)
     plan = _Plan(part, file.fields, record, file.ignored, unused=others)
     state = module.state_dict()
@@ -195,12 +202,6 @@ def _fresh_with_head(module: nn.Module, key: str) -> bool:
     """Whether public files of the network's trunk lack this tensor, so that it may start fresh where the last layer does."""
     prefixes: tuple[str, ...] = getattr(module, "fresh_with_head", ())
     return key.startswith(prefixes)
-
-
-def read_tensors(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint by their names, without `module.`, and the other fields of the file. Raises DataError."""
-    file = checkpoint_files.read(path)
-    return file.tensors, file.fields
 
 
 def _of_part(tensors: dict[str, Tensor], part: str) -> tuple[dict[str, Tensor], list[str]]:
