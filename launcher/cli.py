@@ -14,7 +14,7 @@ import typer
 
 from launcher import cli_sweep, completing, output
 from launcher.cli_hands import app as hands_on
-from launcher.cli_options import BackendName, Cluster, Conf, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb
+from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb
 from launcher.errors import UserError, VidjobsError
 from launcher.version import VERSION
 
@@ -61,16 +61,12 @@ def submit(
     name: Name = None,
     shards: Shards = None,
     watch: Annotated[bool, typer.Option("--watch", help="follow to the end and exit with the job's outcome")] = False,
-    dry_run: Annotated[
-        str | None, typer.Option("--dry-run", metavar="client|server", help="show what would be sent; server: and ask it")
-    ] = None,
+    dry_run: DryRun = None,
     as_json: Json = False,
 ) -> int:
     """Render a Job from CONF and submit it."""
     from launcher.commands import submit as command
 
-    if dry_run not in (None, "client", "server"):
-        raise UserError(f'--dry-run is "{dry_run}"', hint="client (only render) or server (ask the API server too)")
     return command.run(
         verb,
         conf,

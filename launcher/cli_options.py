@@ -19,6 +19,12 @@ def _verb(value: str) -> str:
     return value
 
 
+def _dry_run(value: str | None) -> str | None:
+    if value not in (None, "client", "server"):
+        raise UserError(f'--dry-run is "{value}"', hint="client (only render) or server (ask the API server too)")
+    return value
+
+
 Verb = Annotated[str, typer.Argument(callback=_verb, metavar="VERB", help=" | ".join(VERBS), autocompletion=lambda: list(VERBS))]
 Conf = Annotated[Path, typer.Argument(metavar="CONF", help="the experiment's conf file")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's name or a unique start of it", autocompletion=completing.runs)]
@@ -37,6 +43,10 @@ Cluster = Annotated[
 ]
 BackendName = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="kube or local, instead of the profile's")]
 Name = Annotated[str | None, typer.Option("--name", metavar="N", help="instead of the conf's name")]
+DryRun = Annotated[
+    str | None,
+    typer.Option("--dry-run", callback=_dry_run, metavar="client|server", help="show what would be sent; server: and ask it"),
+]
 Shards = Annotated[int | None, typer.Option("--shards", min=1, metavar="N", help="of prepare: N pods share the videos")]
 Trial = Annotated[int | None, typer.Option("--trial", min=0, metavar="N", help="of a sweep: this trial alone")]
 Json = Annotated[bool, typer.Option("--json", help="for programs: a stable schema on stdout")]

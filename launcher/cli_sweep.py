@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli_options import BackendName, Cluster, Conf, Json, MaybeRun, Name, Sets, Source, Verb
-from launcher.errors import UserError
+from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Sets, Source, Verb
 
 app = typer.Typer(help="Many trials of one conf, as one Job: a grid, a list, random samples.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,16 +21,12 @@ def submit(
     backend: BackendName = None,
     cluster: Cluster = None,
     name: Name = None,
-    dry_run: Annotated[
-        str | None, typer.Option("--dry-run", metavar="client|server", help="show what would be sent; server: and ask it")
-    ] = None,
+    dry_run: DryRun = None,
     as_json: Json = False,
 ) -> int:
     """Submit all trials of CONF's `sweep:` as one Job, each checked before."""
     from launcher.commands import submit as command
 
-    if dry_run not in (None, "client", "server"):
-        raise UserError(f'--dry-run is "{dry_run}"', hint="client (only render) or server (ask the API server too)")
     return command.run(
         verb,
         conf,

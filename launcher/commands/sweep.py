@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,6 @@ from launcher.sweep_view import SweepView, TrialView, find, look, lower_is_bette
 from launcher.whole_file import write_whole
 
 _EVERY_S = 3.0
-_CLEAR = "\x1b[H\x1b[2J"
 _MOST_COLUMNS = 5  # of keys; more are one column
 
 
@@ -27,7 +25,7 @@ def status(run: str | None, *, watch: bool = False, as_json: bool = False) -> in
         view = look(record)
         now = view.as_json()
         if now != before:
-            _show(view, as_json=as_json, redraw=watch and sys.stdout.isatty(), line=watch)
+            _show(view, as_json=as_json, again=watch)
         if not watch or view.status.phase.ended:
             return 0
         before = now
@@ -94,12 +92,12 @@ def _csv(view: SweepView, order: list[TrialView]) -> str:
     return sink.getvalue()
 
 
-def _show(view: SweepView, *, as_json: bool, redraw: bool, line: bool) -> None:
+def _show(view: SweepView, *, as_json: bool, again: bool) -> None:
     if as_json:
-        output.json_line(view.as_json()) if line else output.json_result(view.as_json())
+        output.json_line(view.as_json()) if again else output.json_result(view.as_json())
         return
-    if redraw:
-        output.result(_CLEAR)
+    if again:
+        output.redraw()
     counts = Counter(trial.phase for trial in view.trials)
     lines = {
         "run": view.record.run,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from log_server import kubeconfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 VERSIONS = ("35", "36", "37")
@@ -122,21 +123,9 @@ def server(tmp_path: Path) -> Iterator[type[_Server]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         handler.address = f"http://127.0.0.1:{listening.server_address[1]}"  # type: ignore[attr-defined]
-        write_kubeconfig(tmp_path, handler.address, command)  # type: ignore[attr-defined]
+        kubeconfig(tmp_path, handler.address, {"exec": command})  # type: ignore[attr-defined]
         yield handler
         listening.shutdown()
-
-
-def write_kubeconfig(folder: Path, server: str, command: dict[str, Any], **cluster: str) -> None:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "lab"}}],
-        "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
-        "users": [{"name": "u", "user": {"exec": command}}],
-    }
-    (folder / "kubeconfig").write_text(json.dumps(config))
 
 
 def expected(package: str) -> dict[str, Any]:
@@ -166,11 +155,11 @@ def test_proxies_of_the_environment_and_of_the_kubeconfig(package: str, server: 
     own = str(tmp_path / "kubeconfig")
     assert run(package, PROGRAM, KUBECONFIG=own, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="127.0.0.1")["pods"] == ["p"]
     assert run(package, PROGRAM, KUBECONFIG=own, HTTPS_PROXY="http://127.0.0.1:9")["pods"] == ["p"]
-    write_kubeconfig(tmp_path, far, command)
+    kubeconfig(tmp_path, far, {"exec": command})
     server.seen.clear()
     assert run(package, PROGRAM, KUBECONFIG=own, HTTP_PROXY=proxy)["lines"] == expected(package)["lines"]
     assert all(path.startswith(far) for path in server.seen)
-    write_kubeconfig(tmp_path, far, command, **{"proxy-url": proxy})
+    kubeconfig(tmp_path, far, {"exec": command}, **{"proxy-url": proxy})
     assert run(package, PROGRAM, KUBECONFIG=own, HTTP_PROXY="http://127.0.0.1:9")["pods"] == ["p"]
 
 

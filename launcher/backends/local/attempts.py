@@ -11,6 +11,7 @@ import signal
 import string
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -34,7 +35,7 @@ _STOPPING = {
 _LETTERS = string.ascii_lowercase + string.digits
 
 
-class Attempts:
+class Attempts(ABC):
     """The pods of a run, or of one of its indexes. `save` says where its state goes."""
 
     def __init__(self, files: RunDir, order: Order, job: LocalJob, *, state: State, started: float, index: int | None = None) -> None:
@@ -48,9 +49,9 @@ class Attempts:
         self.stop: Stop | None = None
         self.meeting = ""  # HOST:PORT where the nodes of a group meet on this machine
 
+    @abstractmethod
     def save(self) -> None:
         """Keep `self.state` where others look for it."""
-        raise NotImplementedError
 
     def attempts(self) -> Outcome:
         """Until one has succeeded, no more are allowed, or the run is stopped."""
