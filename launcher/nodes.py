@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from launcher.backend_base import Phase, PodStatus, Volume
+from launcher.backend_base import Phase, PodStatus, RunStatus, Volume
 from launcher.conf.schema import JobConf
 from launcher.errors import Fault
 from launcher.records import RunRecord
@@ -52,8 +52,8 @@ def console(record: RunRecord) -> int | None:
     return None
 
 
-def failed_repeatedly(pods: Sequence[PodStatus], *, least: int = 2) -> tuple[str, ...]:
-    """Names of nodes that failed the run's pods `least` times or more, for `job.avoid_nodes` of a run that is tried again.
+def failed_repeatedly(pods: Sequence[PodStatus], *, least: int = 2) -> dict[str, int]:
+    """Nodes that failed the run's pods `least` times or more, and how often each did, for `job.avoid_nodes` of a run that is tried again.
 
     What ends a pod on any node does not count: the run's own exit codes, too little memory, a preemption. A crash (70, a signal)
     counts while all crashes are one node's; on two nodes it is the run's own.
@@ -62,4 +62,16 @@ def failed_repeatedly(pods: Sequence[PodStatus], *, least: int = 2) -> tuple[str
     refused = [pod for pod in ended if pod.reason in _OF_THE_NODE or pod.exit_code == 128]
     crashed = [pod for pod in ended if pod not in refused and pod.exit_code is not None and pod.exit_code not in _OF_THE_RUN]
     blamed = refused + (crashed if len({pod.node for pod in crashed}) == 1 else [])
-    return tuple(sorted(node for node, times in Counter(pod.node for pod in blamed).items() if times >= least))
+    return {node: times for node, times in sorted(Counter(pod.node for pod in blamed).items()) if times >= least}
+
+
+def blamed(record: RunRecord, status: RunStatus) -> dict[str, int]:
+    """The same for a run: by its pods while they are there, then by what was noted of them. This machine has no other node to go to."""
+    if record.backend == "local":
+        return {}
+    return failed_repeatedly(status.pods) if any(pod.phase is Phase.FAILED for pod in status.pods) else record.blamed
+
+
+def told(blamed: dict[str, int]) -> str:
+    """`node gpu-7, which failed 3 attempts`"""
+    return ", ".join(f"node {node}, which failed {times} attempts" for node, times in blamed.items())

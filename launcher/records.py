@@ -38,6 +38,7 @@ class RunRecord:
     conf_text: str = ""
     whole_conf: str = ""  # all sections resolved, as a conf file: `rerun` starts from it
     rerun_of: str = ""
+    blamed: dict[str, int] = field(default_factory=dict)  # nodes that failed its pods again and again -> how often (launcher/nodes.py)
     manifests: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -116,12 +117,15 @@ def save(record: RunRecord) -> Path:
     return path
 
 
-def note_image(record: RunRecord, image_id: str) -> RunRecord:
-    """The record with what its pod ran, on disk too if it is there. The first word stays: a retry may have pulled something else."""
+def note(record: RunRecord, *, image_id: str, blamed: dict[str, int]) -> RunRecord:
+    """The record with what its pods told, on disk too if it is there.
+
+    Of what was run the first word stays, since a retry may have pulled something else; of the nodes to blame the last one counts.
+    """
     path = state_dir() / "runs" / f"{record.run}.json"
-    if record.image_id or not image_id or not path.is_file():
+    noted = replace(record, image_id=record.image_id or image_id, blamed=blamed)
+    if noted == record or not path.is_file():
         return record
-    noted = replace(record, image_id=image_id)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(asdict(noted), indent=1))
     temporary.replace(path)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from launcher import recorded
 from launcher.backend_base import Backend
@@ -26,10 +29,12 @@ def plan_again(
     """
     if not record.whole_conf:
         raise UserError(f"the record of {record.run} is of an older vidjobs and holds no whole conf", hint="submit its conf again")
-    chosen = {each.partition("=")[0] for each in sets}
+    chosen = _keys(sets)
     own_code = any(key == "job.code" or key.startswith("job.code.") for key in chosen)
     notes: list[str] = []
     code = None if own_code else _code(record, notes)
+    if avoided := to_avoid(record, sets):
+        sets = [f"job.avoid_nodes={json.dumps([*_avoids(record), *avoided])}", *sets]
     if record.image and "job.image" not in chosen:
         sets = [f"job.image={_image(record, notes)}", *sets]
     with tempfile.TemporaryDirectory() as folder:
@@ -50,6 +55,23 @@ def plan_again(
     if made.spec.resources.gpus and not made.spec.node_affinity and made.spec.resources.gpu_resource == "nvidia.com/gpu":
         notes.append("any type of GPU may be given: job.resources.gpu_type names those that will do")
     return dataclasses.replace(made, record=dataclasses.replace(made.record, rerun_of=record.run)), notes
+
+
+def to_avoid(record: RunRecord, sets: Sequence[str]) -> dict[str, int]:
+    """Nodes that the new run keeps away from though the old one did not, and how many attempts failed there; none when the user chose."""
+    if "job.avoid_nodes" in _keys(sets):
+        return {}
+    return {node: times for node, times in record.blamed.items() if node not in _avoids(record)}
+
+
+def _keys(sets: Sequence[str]) -> set[str]:
+    return {each.partition("=")[0] for each in sets}
+
+
+def _avoids(record: RunRecord) -> list[str]:
+    """Those that the recorded conf names."""
+    conf = yaml.safe_load(record.whole_conf)
+    return list(conf.get("job", {}).get("avoid_nodes", [])) if isinstance(conf, dict) else []
 
 
 def _image(record: RunRecord, notes: list[str]) -> str:

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from launcher import output
+from launcher import nodes, output
 from launcher.all_backends import ALL_BACKENDS, for_record
 from launcher.backend_base import Backend, Phase, RunStatus
 from launcher.errors import VidjobsError
 from launcher.forecast import Verdict, asked, forecast, newest
 from launcher.losses import LossRecord, parse_line
 from launcher.profiles import ClusterProfile, load
-from launcher.records import RunPaths, RunRecord, note_image
+from launcher.records import RunPaths, RunRecord, note
 
 _TAILS = (10, 200)  # log lines looked at for the newest loss
 _USAGE_TAIL = 256 << 10  # bytes at the end of metrics.jsonl that hold a line of usage, which comes once a minute
@@ -53,6 +53,11 @@ class RunView:
     def verb(self) -> str:
         match = _NAME.fullmatch(self.run)
         return self.record.verb if self.record else match["verb"] if match else ""
+
+    @property
+    def blamed(self) -> dict[str, int]:
+        """Nodes that a rerun avoids, and how many attempts failed there; none of a run that came to its end all the same."""
+        return {} if self.record is None or self.phase == Phase.SUCCEEDED else self.record.blamed
 
     @property
     def created(self) -> str:
@@ -91,6 +96,7 @@ class RunView:
             "usage": {**self.usage, "verdicts": [asdict(each) for each in self.verdicts]} if self.usage else None,
             "progress": self.loss.as_json() if self.loss else None,
             "pods": [asdict(pod) for pod in status.pods] if status else [],
+            "blamed": self.blamed,
             "termination": dict(status.termination) if status else {},
         }
 
@@ -113,7 +119,7 @@ def one(record: RunRecord) -> RunView:
     """A run with its newest loss."""
     backend = for_record(record)
     status = backend.status(record)
-    _note_image(record, status)
+    record = remember(record, status)
     usage = _usage(backend, record, status)
     verdicts = tuple(forecast(usage, asked(record.manifests), load(record.cluster).bands)) if usage else ()
     loss = _newest_loss(backend, record, status)
@@ -172,16 +178,16 @@ def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[RunVie
     for run in sorted(known.keys() | found.keys()):
         record = known.get(run)
         status = found.get(run) or RunStatus(run=run, phase=Phase.GONE)
+        record = remember(record, status) if record else None
         view = RunView(run=run, record=record, status=status, cluster=cluster)
-        if record is not None:
-            _note_image(record, status)
         cheap = record is not None and (status.phase is Phase.RUNNING or (name == "local" and status.phase is not Phase.GONE))
         yield replace(view, loss=_newest_loss(backend, record, status)) if cheap and record else view
 
 
-def _note_image(record: RunRecord, status: RunStatus) -> None:
-    """Whoever looks at a run first writes down what its pod runs: `rerun` and `diff` want it when the pod has gone."""
-    note_image(record, next((pod.image for pod in status.pods if pod.image), ""))
+def remember(record: RunRecord, status: RunStatus) -> RunRecord:
+    """Whoever looks at a run writes down what its pods ran and where they failed: `rerun` and `diff` want it when the pods have gone."""
+    image = next((pod.image for pod in status.pods if pod.image), "")
+    return note(record, image_id=image, blamed=nodes.blamed(record, status))
 
 
 def _newest_loss(backend: Backend, record: RunRecord, status: RunStatus) -> LossRecord | None:

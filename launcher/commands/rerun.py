@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launcher import output, recorded
+from launcher import nodes, output
 from launcher.all_backends import ALL_BACKENDS
 from launcher.backend_base import Backend
 from launcher.commands.submit import deliver, refuse_or_warn
 from launcher.errors import VidjobsError
 from launcher.profiles import load
-from launcher.records import RunRecord, find, note_image
-from launcher.rerun import plan_again
+from launcher.records import RunRecord, find
+from launcher.rerun import plan_again, to_avoid
+from launcher.run_view import remember
 
 
-def _with_image(record: RunRecord, backend: Backend) -> RunRecord:
-    """The record with what its pod ran, when nobody has looked at the run yet and its pod is still there."""
-    if not record.image or "@sha256:" in recorded.image(record):
-        return record
+def _remembered(record: RunRecord, backend: Backend) -> RunRecord:
+    """The record with what its pods tell, while they are there."""
     try:
-        pods = backend.status(record).pods
+        return remember(record, backend.status(record))
     except VidjobsError:
         return record  # a courtesy: submitting will tell what is wrong with the cluster
-    return note_image(record, next((pod.image for pod in pods if pod.image), ""))
 
 
 def run(
@@ -37,7 +35,10 @@ def run(
     record = find(run)
     profile = load(record.cluster).at(context=record.context, namespace=record.namespace)
     place = ALL_BACKENDS[record.backend](profile)
-    made, notes = plan_again(_with_image(record, place), profile=profile, backend=place, sets=sets, name=name)
+    record = _remembered(record, place)
+    made, notes = plan_again(record, profile=profile, backend=place, sets=sets, name=name)
+    if avoided := to_avoid(record, sets):
+        output.note(f"avoids {nodes.told(avoided)} of {record.run}; `--set job.avoid_nodes=[]` takes any node")
     for note in notes:
         output.warn(f"not surely the same: {note}")
     if sets:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from launcher import output, run_view
+from launcher import nodes, output, run_view
 from launcher.errors import ClusterError
 from launcher.profiles import ClusterProfile, choose, config_dir
 from launcher.records import RunRecord, find, load_all
@@ -67,6 +67,7 @@ def _show_one(view: RunView) -> None:
         "phase": view.phase,
         "why": status.cause if status else "",
         "next": status.fix if status else "",
+        "rerun": f"avoids {nodes.told(view.blamed)}" if view.blamed else "",
         "progress": ", ".join(word for word in (*far, loss, f"{view.eta} left" if view.eta else "") if word),
         "age": age(view.created),
         "cluster": " ".join(word for word in (view.cluster, record.namespace if record else "") if word),

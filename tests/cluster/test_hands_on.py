@@ -14,13 +14,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Lab, mounted
-from researcher import arrive, get, kubectl
+from researcher import Researcher, arrive, get, kubectl
 
 from launcher import records, run_view
 from launcher.backend_base import Channel, Inlet, ShellOptions
@@ -145,10 +145,11 @@ def test_what_the_volume_refuses_is_told(kube: Lab, claim: str, tmp_path: Path) 
         Push(inlet=inlet, files=tree(tmp_path)).run()
 
 
-def test_a_rerun_on_the_cluster_is_the_same_pod_again(small: str, tmp_path: Path) -> None:
-    """From the record alone: the Job was deleted, the conf too. The small image has no trainer: both runs fail."""
+@pytest.fixture(scope="module")
+def newcomer(small: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Researcher]:
+    """A researcher with a claim and a conf, exp.yaml, of the small image, which has no trainer: its runs fail."""
     namespace = f"rerun-{secrets.token_hex(3)}"
-    researcher = arrive(tmp_path, namespace)
+    researcher = arrive(tmp_path_factory.mktemp("newcomer"), namespace)
     try:
         researcher.vidjobs("volume", "create", "runs", "--size", "64Mi")
         job = {
@@ -160,23 +161,59 @@ def test_a_rerun_on_the_cluster_is_the_same_pod_again(small: str, tmp_path: Path
             "retries": 0,
         }
         conf = {"name": "again", "data": {"root": "/data", "frames": 8, "size": 32}, "model": {"name": "i3d", "mode": "8x32"}, "job": job}
-        (tmp_path / "exp.yaml").write_text(json.dumps(conf))
-        first = researcher.vidjobs("submit", "train", "exp.yaml").strip()
-        until = time.monotonic() + 60
-        while researcher.json("status", first)["phase"] != "failed":
-            assert time.monotonic() < until
-            time.sleep(1)
-        before = researcher.pods(first)[0]
-        researcher.vidjobs("delete", first)
-        (tmp_path / "exp.yaml").unlink()
-        second = researcher.vidjobs("rerun", first).strip()
-        while not (pods := researcher.pods(second)):
-            time.sleep(0.5)
-        assert _told(pods[0], second) == _told(before, first)
-        told = researcher.json("diff", first, second)
-        assert (told["conf"], told["code"]) == ([], [])
+        (researcher.folder / "exp.yaml").write_text(json.dumps(conf))
+        yield researcher
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def _until(researcher: Researcher, run: str, wanted: Callable[[Any], bool]) -> Any:
+    """The run's status once `wanted` holds of it."""
+    until = time.monotonic() + 90
+    while not wanted(status := researcher.json("status", run)):
+        assert time.monotonic() < until, status
+        time.sleep(1)
+    return status
+
+
+def test_a_rerun_on_the_cluster_is_the_same_pod_again(newcomer: Researcher) -> None:
+    """From the record alone: the Job was deleted, the conf too."""
+    conf = newcomer.folder / "exp.yaml"
+    first = newcomer.vidjobs("submit", "train", "exp.yaml").strip()
+    _until(newcomer, first, lambda status: status["phase"] == "failed")
+    before = newcomer.pods(first)[0]
+    newcomer.vidjobs("delete", first)
+    conf.rename(newcomer.folder / "away")
+    second = newcomer.vidjobs("rerun", first).strip()
+    while not (pods := newcomer.pods(second)):
+        time.sleep(0.5)
+    (newcomer.folder / "away").rename(conf)
+    assert _told(pods[0], second) == _told(before, first)
+    told = newcomer.json("diff", first, second)
+    assert (told["conf"], told["code"]) == ([], [])
+
+
+def test_a_rerun_avoids_the_node_that_failed_every_attempt(newcomer: Researcher) -> None:
+    """It says so; where no other node is, `status` says why it waits; `--set job.avoid_nodes=[]` undoes it. Also when the Job has gone."""
+    (node,) = (each["metadata"]["name"] for each in get("nodes")["items"])
+    first = newcomer.vidjobs("submit", "train", "exp.yaml", "--set", "job.retries=1").strip()
+    status = _until(newcomer, first, lambda status: status["phase"] == "failed")
+    assert status["blamed"] == {node: 2}
+    assert f"rerun     avoids node {node}, which failed 2 attempts" in newcomer.vidjobs("status", first)
+    newcomer.vidjobs("delete", first)
+
+    started = newcomer.start("rerun", first)
+    second, said = started.communicate()
+    assert f"avoids node {node}, which failed 2 attempts of {first}; `--set job.avoid_nodes=[]` takes any node" in said
+    status = _until(newcomer, second.strip(), lambda status: bool(status["fix"]))
+    assert status["phase"] == "pending"
+    assert f"(avoids {node})" in status["cause"]
+    assert f"vidjobs rerun {second.strip()} --set job.avoid_nodes=[]" in status["fix"]
+
+    started = newcomer.start("rerun", second.strip(), "--set", "job.avoid_nodes=[]")
+    third, said = started.communicate()
+    assert "avoids" not in said
+    _until(newcomer, third.strip(), lambda status: bool(status["pods"]) and status["pods"][0]["node"] == node)
 
 
 def _told(pod: Any, run: str) -> str:

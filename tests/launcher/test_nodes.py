@@ -112,18 +112,18 @@ def _failed(node: str, code: int | None = None, reason: str = "Error", phase: Ph
 @pytest.mark.parametrize(
     ("pods", "expected"),
     [
-        ([_failed("a", 70), _failed("a", 139), _failed("b", 0, phase=Phase.SUCCEEDED)], ("a",)),
-        ([_failed("a", 70), _failed("b", 70), _failed("a", 70)], ()),  # a bug: it fails everywhere
-        ([_failed("a", 75), _failed("a", 75), _failed("a", 65), _failed("a", 76)], ()),  # the run's own reasons
-        ([_failed("a", 137, "OOMKilled"), _failed("a", 137, "OOMKilled")], ()),
-        ([_failed("a", None, "PreemptionByScheduler"), _failed("a", 143, "EvictionByEvictionAPI")], ()),
-        ([_failed("a", None, "UnexpectedAdmissionError")] * 2 + [_failed("b", 128, "StartError")], ("a",)),
-        ([_failed("a", None, "UnexpectedAdmissionError"), _failed("a", 70), _failed("b", 128), _failed("b", 128)], ("a", "b")),
-        ([_failed("", 70), _failed("", 70)], ()),  # no node is known
-        ([_failed("a", 70)], ()),  # once is not repeatedly
+        ([_failed("a", 70), _failed("a", 139), _failed("b", 0, phase=Phase.SUCCEEDED)], {"a": 2}),
+        ([_failed("a", 70), _failed("b", 70), _failed("a", 70)], {}),  # a bug: it fails everywhere
+        ([_failed("a", 75), _failed("a", 75), _failed("a", 65), _failed("a", 76)], {}),  # the run's own reasons
+        ([_failed("a", 137, "OOMKilled"), _failed("a", 137, "OOMKilled")], {}),
+        ([_failed("a", None, "PreemptionByScheduler"), _failed("a", 143, "EvictionByEvictionAPI")], {}),
+        ([_failed("a", None, "UnexpectedAdmissionError")] * 2 + [_failed("b", 128, "StartError")], {"a": 2}),
+        ([_failed("a", None, "UnexpectedAdmissionError"), _failed("a", 70), _failed("b", 128), _failed("b", 128)], {"a": 2, "b": 2}),
+        ([_failed("", 70), _failed("", 70)], {}),  # no node is known
+        ([_failed("a", 70)], {}),  # once is not repeatedly
     ],
 )
-def test_nodes_that_failed_repeatedly(pods: list[PodStatus], expected: tuple[str, ...]) -> None:
+def test_nodes_that_failed_repeatedly(pods: list[PodStatus], expected: dict[str, int]) -> None:
     assert nodes.failed_repeatedly(pods) == expected
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher import recorded, records
+from launcher.backend_base import Phase, PodStatus, RunStatus
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.local import reader
 from launcher.code_pin import pin
@@ -22,7 +23,8 @@ from launcher.errors import ConfError, UserError
 from launcher.plan import plan
 from launcher.profiles import load
 from launcher.records import RunRecord
-from launcher.rerun import plan_again
+from launcher.rerun import plan_again, to_avoid
+from launcher.run_view import RunView, remember
 
 TRAINER = """
 import pathlib, sys
@@ -196,13 +198,38 @@ def test_a_sweep_is_run_again_with_all_its_trials(tree: Path) -> None:
 
 def test_the_digest_that_ran_is_run_again(kube_record: RunRecord) -> None:
     records.save(kube_record)
-    noted = records.note_image(kube_record, f"registry.example/a/v@{DIGEST}")
-    assert records.note_image(noted, "other@" + DIGEST) == noted, "the first word stays"
+    noted = records.note(kube_record, image_id=f"registry.example/a/v@{DIGEST}", blamed={})
+    assert records.note(noted, image_id="other@" + DIGEST, blamed={}) == noted, "the first word stays"
     made, notes = again(records.find(kube_record.run))
     assert made.spec.image == f"registry.example/a/v@{DIGEST}"
     assert not notes
     loaded = dataclasses.replace(kube_record, image_id=DIGEST)
     assert recorded.image(loaded) == "registry.example/a/v:1", "an image loaded by hand has a digest that no registry knows"
+
+
+def test_nodes_that_failed_again_and_again_are_avoided(kube_record: RunRecord) -> None:
+    """Beside those that the conf avoids; not when the user says which; what was seen of the pods outlives them."""
+    records.save(kube_record)
+    attempts = tuple(PodStatus(name=name, phase=Phase.FAILED, node="gpu-7", exit_code=139) for name in ("a", "b"))
+    failed = remember(kube_record, RunStatus(run=kube_record.run, phase=Phase.FAILED, pods=attempts))
+    assert failed.blamed == {"gpu-7": 2}
+    gone = remember(records.find(failed.run), RunStatus(run=failed.run, phase=Phase.GONE))
+    assert gone.blamed == {"gpu-7": 2}
+    view = RunView(run=gone.run, record=gone, status=RunStatus(run=gone.run, phase=Phase.GONE), cluster="generic")
+    assert view.as_json()["blamed"] == {"gpu-7": 2}
+
+    first, _ = again(gone)
+    assert first.spec.avoid_nodes == ("gpu-7",)
+    assert to_avoid(gone, ()) == {"gpu-7": 2}
+    second, _ = again(dataclasses.replace(first.record, blamed={"gpu-7": 2, "gpu-9": 3}))
+    assert second.spec.avoid_nodes == ("gpu-7", "gpu-9")
+    free, _ = again(second.record, "job.avoid_nodes=[]")
+    assert free.spec.avoid_nodes == ()
+
+    elsewhere = (*attempts, PodStatus(name="c", phase=Phase.FAILED, node="gpu-8", exit_code=139))
+    assert remember(gone, RunStatus(run=gone.run, phase=Phase.FAILED, pods=elsewhere)).blamed == {}, "it fails on any node"
+    here = dataclasses.replace(kube_record, backend="local")
+    assert remember(here, RunStatus(run=here.run, phase=Phase.FAILED, pods=attempts)).blamed == {}, "there is no other machine"
 
 
 def test_settings_of_every_section_may_be_changed(kube_record: RunRecord) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -104,7 +104,7 @@ def not_scheduled(pod: Mapping[str, Any], claims: Claims) -> Cause:
     if not message:
         return NOTHING
     short = message.split(" preemption:")[0].split(" no new claims to deallocate")[0].rstrip(" ,.")
-    return Cause(f"no node can take it: {short}{_asked(pod, message)}", _scheduling_fix(message))
+    return Cause(f"no node can take it: {short}{_asked(pod, message)}", _scheduling_fix(message, pod))
 
 
 def unbound(claims: Claims) -> Cause:
@@ -247,12 +247,12 @@ def _mount_fix(message: str) -> str:
     return "wait; the node tries again"
 
 
-def _scheduling_fix(message: str) -> str:
+def _scheduling_fix(message: str, pod: Mapping[str, Any]) -> str:
     gpu = _GPU.search(message)
     if gpu:
         return f"wait until {gpu[1]} is free, or ask for fewer or another type (`vidjobs doctor` shows what is free)"
     if "affinity/selector" in message or "didn't match" in message:
-        return "no free node has that label: choose other types in job.resources.gpu_type, or change job.node_selector"
+        return _selector_fix(pod)
     for resource, key in (("cpu", "cpu"), ("memory", "memory"), ("ephemeral-storage", "scratch")):
         if f"Insufficient {resource}" in message:
             return f"ask for less in job.resources.{key}, or wait"
@@ -263,6 +263,16 @@ def _scheduling_fix(message: str) -> str:
     return "wait, or ask for less"
 
 
+def _selector_fix(pod: Mapping[str, Any]) -> str:
+    label = "no free node has that label: choose other types in job.resources.gpu_type, or change job.node_selector"
+    if not any(_terms(pod, "matchFields")):
+        return label
+    if pod["spec"].get("nodeSelector") or any(_terms(pod, "matchExpressions")):
+        return f"{label}; job.avoid_nodes leaves fewer"
+    run = pod["metadata"].get("labels", {}).get(pod_of.RUN_LABEL, "RUN")
+    return f"job.avoid_nodes leaves no free node: wait, or `vidjobs delete {run}` and `vidjobs rerun {run} --set job.avoid_nodes=[]`"
+
+
 def _asked(pod: Mapping[str, Any], message: str) -> str:
     """What the pod asks of the scarce thing: ` (asks for 9)`, or the labels that no node has."""
     gpu = _GPU.search(message)
@@ -271,10 +281,18 @@ def _asked(pod: Mapping[str, Any], message: str) -> str:
     if "affinity/selector" not in message:
         return ""
     wanted = dict(pod["spec"].get("nodeSelector") or {})
+    wanted |= {one["key"]: " or ".join(one.get("values", [])) for one in _terms(pod, "matchExpressions")}
+    avoided = [name for one in _terms(pod, "matchFields") for name in one.get("values", [])]
+    asked = [f"asks for {', '.join(f'{key}={value}' for key, value in wanted.items())}"] if wanted else []
+    told = [*asked, *([f"avoids {', '.join(avoided)}"] if avoided else [])]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _terms(pod: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    """What the pod requires of its node: `matchExpressions` of labels, or `matchFields` (of vidjobs: names to avoid)."""
     required = pod["spec"].get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
     for term in required.get("nodeSelectorTerms", []):
-        wanted |= {one["key"]: " or ".join(one.get("values", [])) for one in term.get("matchExpressions", [])}
-    return f" (asks for {', '.join(f'{key}={value}' for key, value in wanted.items())})" if wanted else ""
+        yield from term.get(kind, [])
 
 
 def _limits(pod: Mapping[str, Any]) -> dict[str, str]:

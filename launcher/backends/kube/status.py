@@ -159,7 +159,8 @@ def _node_trouble(pod: Object, node: str) -> Cause:
     stopping = pod["metadata"].get("deletionTimestamp")
     lost = pod_of.condition(pod, "Ready").get("status") == "False" and not stopping
     if lost or disruption.get("reason") == "DeletionByTaintManager":
-        fix = "nothing to do: when Kubernetes gives the node up, a retry goes on from the last checkpoint"
+        run = str(pod["metadata"].get("labels", {}).get(pod_of.RUN_LABEL) or "RUN")
+        fix = f"when Kubernetes gives the node up, a retry goes on from the last checkpoint; `vidjobs rerun {run}` does not wait for that"
         return Cause(f"node {node} lost, waiting", fix)
     if stopping:
         return Cause(f"{causes.disrupted(pod) or 'being stopped'}: the trainer writes its checkpoint")

@@ -146,6 +146,22 @@ def test_the_schedulers_counted_reasons_are_kept_and_each_has_its_fix(message: s
     assert "preemption" not in status.cause
 
 
+def test_nodes_that_are_avoided_are_named_and_how_to_undo_it() -> None:
+    """Where labels are asked for too, both may be why."""
+    message = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+    waiting = pod(phase="Pending", node="", conditions=[condition("PodScheduled", "False", reason="Unschedulable", message=message)])
+    term: dict[str, Any] = {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}]}
+    waiting["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    waiting["metadata"]["labels"] = {"vidjobs/run": RUN}
+    status = run_status(RUN, Facts(job=job(), pods=[waiting]))
+    assert status.cause.endswith("(avoids n1)")
+    assert status.fix.endswith(f"`vidjobs delete {RUN}` and `vidjobs rerun {RUN} --set job.avoid_nodes=[]`")
+    term["matchExpressions"] = [{"key": "gpu", "operator": "In", "values": ["a", "b"]}]
+    status = run_status(RUN, Facts(job=job(), pods=[waiting]))
+    assert status.cause.endswith("(asks for gpu=a or b, avoids n1)")
+    assert "gpu_type" in status.fix
+
+
 def test_a_claim_that_waits_for_its_first_pod_is_no_cause() -> None:
     """WaitForFirstConsumer is how some storage classes work."""
     claim = {"metadata": {"name": "runs"}, "spec": {}, "status": {"phase": "Pending"}}
