@@ -16,6 +16,7 @@ It answers ["at", bytes] as data arrives, [n, "error", why] when a file cannot b
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -32,7 +33,9 @@ from typing import Any, BinaryIO
 ACK = 1 << 20  # bytes
 SYNC = 1 << 20  # files from this size on are on disk before they get their name; all others at the end
 ALIVE_S = 20.0
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 LOCK_S = 30.0  # the receiver of a connection that was cut may live a little longer
+MEANWHILE = "another push wrote to it meanwhile"
 _lock = threading.Lock()
 
 
@@ -53,6 +56,18 @@ def parts_of(path: str) -> list[str]:
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"not a path below the folder: {path!r}")
     return parts
+
+
+def locked(fd: int) -> bool:
+    """Where the volume has no locks every push is let through: those of one part send the same bytes to the same places."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return True
 
 
 class Receiver:
@@ -130,14 +145,13 @@ class Receiver:
         self.at = self.directory(folder, make=True)
         if self.is_folder():
             raise IsADirectoryError(21, "a folder of this name is there")
-        self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=self.at)
-        self.take_lock()
+        self.take_part()
         self.digest = hashlib.sha256()
         os.ftruncate(self.fd, min(header["offset"], os.fstat(self.fd).st_size))
         while block := os.read(self.fd, 1 << 20):
             self.digest.update(block)
         if os.fstat(self.fd).st_size != header["offset"]:
-            raise OSError(5, "another push wrote to it meanwhile")
+            raise OSError(5, MEANWHILE)
 
     def is_folder(self) -> bool:
         try:
@@ -145,16 +159,27 @@ class Receiver:
         except FileNotFoundError:
             return False
 
-    def take_lock(self) -> None:
+    def take_part(self) -> None:
+        """Opens the part for us alone. Another push may have given it the file's name while we waited: that one is not ours to cut."""
         until = time.monotonic() + LOCK_S
+        make = 0 if self.header["offset"] else os.O_CREAT
         while True:
             try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.fd = os.open(self.part, os.O_RDWR | os.O_NOFOLLOW | make, 0o666, dir_fd=self.at)
+            except FileNotFoundError:
+                raise OSError(5, MEANWHILE) from None
+            if locked(self.fd) and self.is_part():
                 return
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise BlockingIOError(11, "another push is writing it") from None
-                time.sleep(0.2)
+            os.close(self.fd)
+            if time.monotonic() > until:
+                raise BlockingIOError(11, "another push is writing it")
+            time.sleep(0.2)
+
+    def is_part(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(self.part, dir_fd=self.at, follow_symlinks=False))
+        except FileNotFoundError:
+            return False
 
     def write(self, data: memoryview) -> None:
         self.digest.update(data)
@@ -175,19 +200,25 @@ class Receiver:
         os.utime(self.fd, ns=(self.header["mtime_ns"], self.header["mtime_ns"]))
         os.rename(self.part, self.name, src_dir_fd=self.at, dst_dir_fd=self.at)
         for stale in self.header["stale"]:
-            try:
-                os.unlink(parts_of(stale)[0], dir_fd=self.at)
-            except FileNotFoundError:
-                pass
+            self.remove_stale(parts_of(stale)[0])
         self.close()
         say(self.header["n"], "ok")
 
+    def remove_stale(self, part: str) -> None:
+        """A part of what the file held before, unless another push is filling it."""
+        with contextlib.suppress(OSError):
+            fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW, dir_fd=self.at)
+            if locked(fd):
+                os.unlink(part, dir_fd=self.at)
+            os.close(fd)
+
     def settle(self) -> None:
-        """All small files onto the disk at once; of this file system only, since the node has other users."""
-        with contextlib.suppress(ImportError, OSError, AttributeError):
+        """All small files onto the disk at once; of this file system only, since the node has other users. OSError when they are not."""
+        with contextlib.suppress(ImportError, AttributeError):  # a Python or a libc without it
             import ctypes
 
-            ctypes.CDLL(None).syncfs(self.top)
+            if ctypes.CDLL(None, use_errno=True).syncfs(self.top) and (code := ctypes.get_errno()) != errno.ENOSYS:
+                raise OSError(code, os.strerror(code))
 
     def throw_away(self) -> None:
         os.unlink(self.part, dir_fd=self.at)
@@ -228,11 +259,11 @@ def main(top: str, folder: str, only: str) -> int:
         say(-1, "error", getattr(error, "strerror", None) or str(error))
         return 0
     for kind, data in frames(sys.stdin.buffer):
-        if kind == b"Q":
-            receiver.settle()
-            say("done")
-            return 0
         try:
+            if kind == b"Q":
+                receiver.settle()
+                say("done")
+                return 0
             receiver.handle(kind, data)
         except (OSError, ValueError) as error:
             say(receiver.n, "error", getattr(error, "strerror", None) or str(error))

@@ -6,20 +6,23 @@ import contextlib
 import json
 import os
 import random
+import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.backend_base import Channel
-from launcher.backends.local.inlet import LocalInlet
+from launcher.backends.local.inlet import LocalInlet, Receiver
 from launcher.commands import push as command
 from launcher.errors import ClusterError, UserError
-from launcher.push_source import one_file, tree
+from launcher.push_source import LocalFile, one_file, tree
 from launcher.pushing import Push, Pushed
 
 quick = settings(deadline=None, max_examples=5)
@@ -150,6 +153,67 @@ def test_a_part_of_other_content_is_not_gone_on_with_and_goes_away(source: Path,
     file.write_bytes(b"other")
     push(file.parent, claim)
     assert content(claim) == {"large.bin": b"other"}
+
+
+class Sender:
+    """The far end's receiver, spoken to by hand."""
+
+    def __init__(self, claim: Path) -> None:
+        self.process = Receiver(claim, "", "")
+        self.rest = b""
+        while self.hear()[0] != "ready":
+            pass
+
+    def hear(self) -> list[Any]:
+        while b"\n" not in self.rest:
+            self.rest += self.process.receive(wait=True) or b""
+        line, _, self.rest = self.rest.partition(b"\n")
+        return list(json.loads(line)) if line else self.hear()
+
+    def frame(self, kind: bytes, data: bytes) -> None:
+        self.process.send(struct.pack(">cI", kind, len(data)) + data)
+
+    def begin(self, file: LocalFile, stale: tuple[str, ...] = ()) -> None:
+        header = {"n": 1, "path": file.path, "part": file.part, "offset": 0, "mtime_ns": file.mtime_ns, "stale": stale}
+        self.frame(b"F", json.dumps(header).encode())
+
+
+def test_two_pushes_of_one_file_at_once_never_cut_what_is_whole(source: Path, claim: Path) -> None:
+    """The second waits for the first; what the first has given its name meanwhile is not cut for the second to begin anew."""
+    file = one_file(source / "größe.bin", "größe.bin")
+    content_of = file.file.read_bytes()
+    first, second = Sender(claim), Sender(claim)
+    try:
+        first.begin(file)
+        first.frame(b"D", content_of)
+        while not (claim / file.part).exists():
+            time.sleep(0.01)
+        second.begin(file)
+        time.sleep(0.3)  # it has opened the part, and waits for its lock
+        first.frame(b"E", file.sha256().encode())
+        assert first.hear() == [1, "ok"]
+        time.sleep(0.5)  # it has the lock
+        assert (claim / "größe.bin").read_bytes() == content_of
+        second.process.close()  # cut
+        assert (claim / "größe.bin").read_bytes() == content_of
+    finally:
+        first.process.close()
+        second.process.close()
+
+
+def test_a_part_that_another_push_is_filling_is_not_removed(source: Path, claim: Path) -> None:
+    file = one_file(source / "größe.bin", "größe.bin")
+    other = Sender(claim)
+    try:
+        other.begin(file)
+        while not (claim / file.part).exists():
+            time.sleep(0.01)
+        time.sleep(0.2)  # its lock
+        (source / "größe.bin").write_bytes(b"changed")
+        Push(inlet=LocalInlet(claim), files=[one_file(source / "größe.bin", "größe.bin")], wait=quickly).run()
+        assert (claim / file.part).exists()
+    finally:
+        other.process.close()
 
 
 def test_a_part_that_was_damaged_there_is_sent_anew(source: Path, claim: Path) -> None:
