@@ -36,6 +36,11 @@ class Phase(StrEnum):
         """True when the run will not go on by itself."""
         return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.GONE)
 
+    @property
+    def told(self) -> str:
+        """How a sentence about the run goes on: "failed", "was cancelled"."""
+        return {Phase.CANCELLED: "was cancelled", Phase.GONE: "is gone from the cluster"}.get(self, str(self) if self.ended else f"is {self}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PodStatus:

@@ -21,7 +21,6 @@ from launcher.sweep_view import require_trial
 
 INTERRUPTED = 130
 _WAITING = (Phase.PENDING, Phase.STARTING, Phase.RETRYING)
-_ENDED = {Phase.FAILED: "failed", Phase.CANCELLED: "was cancelled", Phase.GONE: "is gone from the cluster"}
 _FIRST_LOOK_S, _LOOK_EVERY_S = 1.0, 3.0
 _END_WAIT_S = 30.0  # the Job's own status follows its pod's end a little later
 
@@ -131,7 +130,7 @@ def _tell(status: RunStatus) -> int:
             f"the log of {status.run} ended, but the run is still {status.phase}", hint=f"vidjobs status {status.run} --watch"
         )
     cause = f": {status.cause}" if status.cause else ""
-    output.error(f"{status.run} {_ENDED[status.phase]}{cause}", status.fix)
+    output.error(f"{status.run} {status.phase.told}{cause}", status.fix)
     return JobFailed.exit_code
 
 
@@ -142,7 +141,7 @@ def _tell_trial(status: RunStatus, index: int) -> int:
         output.note(f"trial {index} of {status.run} succeeded")
         return 0
     cause = f": {known.cause}" if known and known.cause else ""
-    output.error(f"trial {index} of {status.run} {_ENDED.get(phase, f'is {phase}')}{cause}", f"vidjobs sweep status {status.run}")
+    output.error(f"trial {index} of {status.run} {phase.told}{cause}", f"vidjobs sweep status {status.run}")
     return JobFailed.exit_code
 
 
