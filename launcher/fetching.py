@@ -7,6 +7,7 @@ starts over when the file has changed. Works with anything that is `Files`; memo
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -29,6 +30,8 @@ _TRIES = 6  # cuts in a row without a single new byte
 _ROUNDS = 8  # times that a file may change (or arrive damaged) before we give up
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
+_AGAIN = "run the same again: it goes on from there"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +70,22 @@ def fetch_each(
     Raises UserError for a name that could lead out of `out`, a file that vanished or keeps changing, a full disk;
     ClusterError when the connection does not come back (what has arrived is kept).
     """
-    targets = [local_path(out, file.path) for file in wanted]  # all are checked before the first byte
-    _require_space(wanted, targets, out)
+    with _spoken(out):
+        targets = [local_path(out, file.path) for file in wanted]  # all are checked before the first byte
+        _require_space(wanted, targets, out)
     before = 0
     for file, target in zip(wanted, targets, strict=True):
         yield _Transfer(files, file, target, tell=_from(before, progress), wait=wait).run()
         before += file.size
+
+
+@contextlib.contextmanager
+def _spoken(path: Path, hint: str = "choose another folder with -o") -> Iterator[None]:
+    """What this machine's disk refuses inside the block, as a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from error
 
 
 def _from(before: int, progress: Callable[[int], None] | None) -> Callable[[int], None]:
@@ -137,15 +150,12 @@ class _Transfer:
 
     def run(self) -> Fetched:
         """Until the file is here, whole and verified."""
-        digest = self._here_already()
-        if not digest:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            try:
+        with _spoken(self.target, "what has arrived is kept; mend it and run the same, or choose another folder with -o"):
+            digest = self._here_already()
+            if not digest:
+                self.target.parent.mkdir(parents=True, exist_ok=True)
                 with self._open_part() as part:
                     digest = self._download(part)
-            except OSError as error:
-                hint = "what has arrived is kept; run the same again"
-                raise UserError(f"{self.target} cannot be written: {error.strerror}", hint=hint) from error
         self.tell(self.remote.size)
         return Fetched(path=self.remote.path, file=self.target, size=self.remote.size, sha256=digest, transferred=self.transferred)
 
@@ -165,6 +175,8 @@ class _Transfer:
             ours = self.part.exists() and os.fstat(fd).st_ino == self.part.stat().st_ino  # the other may have renamed it just now
         except BlockingIOError:
             ours = False
+        except OSError as error:
+            ours = error.errno in _NO_LOCKS  # such a disk cannot tell us of another fetch
         try:
             if not ours:
                 raise UserError(f"another fetch is writing {self.target}", hint="wait for it, or choose another folder with -o")
@@ -202,7 +214,7 @@ class _Transfer:
             if cuts == _TRIES:
                 raise ClusterError(
                     f"{self.remote.path}: the connection was cut {cuts} times in a row at {offset} of {self.remote.size} bytes: {problem}",
-                    hint="run the same again: it goes on from there",
+                    hint=_AGAIN,
                 ) from problem
             self._pause(cuts)
 
@@ -271,7 +283,10 @@ class _Transfer:
                 raise
             except (ClusterError, ConnectionError, TimeoutError):
                 self._pause(cuts)
-        return ask()
+        try:
+            return ask()
+        except (ConnectionError, TimeoutError) as error:
+            raise ClusterError(f"{self.remote.path}: the connection was cut {_TRIES} times in a row: {error}", hint=_AGAIN) from error
 
     def _pause(self, cuts: int) -> None:
         self.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (cuts - 1)))

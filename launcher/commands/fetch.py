@@ -18,13 +18,18 @@ from launcher.fetching import Fetched, fetch_each
 from launcher.records import find
 from launcher.sweep_view import TrialFiles, folder_of, require_trial, trials_of
 
+_MANIFEST_BYTES = 64 << 20  # more than any has
 
-def _manifest(files: Files, listed: Sequence[RemoteFile]) -> dict[str, Any] | None:
-    """checkpoints/manifest.json; None when the run has not written one."""
-    entry = next((file for file in listed if file.path == str(INSIDE.manifest)), None)
-    if entry is None:
+
+def _manifest(files: Files) -> dict[str, Any] | None:
+    """checkpoints/manifest.json as it is at this moment, in one piece: a run replaces it. None when the run has not written one."""
+    found = files.gather([str(INSIDE.manifest)], _MANIFEST_BYTES).get(str(INSIDE.manifest))
+    if found is None:
         return None
-    value = json.loads(b"".join(files.read(entry.path, 0, entry.size)))
+    try:
+        value = json.loads(found)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{INSIDE.manifest} on the volume is damaged: {error}", hint="choose by --epochs") from error
     return value if isinstance(value, dict) else None
 
 
@@ -72,7 +77,7 @@ def run(
         files = folder if trial is None else TrialFiles(folder, trial)
         listed = files.list()
         which = Which(epochs=epochs or "", last=last, best=best)
-        wanted = choose(what, which, listed, _manifest(files, listed) if which.some else None)
+        wanted = choose(what, which, listed, _manifest(files) if which.best or which.last else None)
         done = _bring(files, wanted, target, label=record.run, quiet=as_json)
     if as_json:
         output.json_result({"run": record.run, "out": str(target), "files": [{**asdict(each), "file": str(each.file)} for each in done]})

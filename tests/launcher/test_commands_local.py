@@ -121,6 +121,15 @@ def test_fetch_during_and_after_the_run(world: Any, running: str, tmp_path: Path
     }
 
 
+def test_a_damaged_manifest_is_named_and_epochs_are_still_had(world: Any, running: str, tmp_path: Path) -> None:
+    manifest = world.folder(RUN) / "checkpoints/manifest.json"
+    for text in ('{"last": ', "[" * 100_000):
+        manifest.write_text(text)
+        with pytest.raises(UserError, match=r"manifest\.json on the volume is damaged"):
+            fetch.run("checkpoints", RUN, out=tmp_path, best=True)
+    assert fetch.run("checkpoints", RUN, out=tmp_path, epochs="2") == 0
+
+
 def test_fetch_goes_into_a_folder_of_the_runs_name(running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert fetch.run("logs", RUN) == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
@@ -261,6 +263,38 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     volume = FlakyVolume({"a": b"1"})
     with pytest.raises(UserError, match="is a folder here"):
         fetch(volume, volume.list(), tmp_path)
+
+
+def test_what_the_disk_here_refuses_is_a_sentence(tmp_path: Path) -> None:
+    volume = FlakyVolume({"a/b": b"1"})
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "a").write_text("")
+    for out, why in {"file": "Not a directory", "file/x": "Not a directory", "taken": "File exists"}.items():
+        with pytest.raises(UserError, match=f"cannot be written: {why}"):
+            fetch(volume, volume.list(), tmp_path / out)
+
+
+def test_a_disk_without_locks_takes_files_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Lustre mounted without flock."""
+
+    def refused(_fd: int, _how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("launcher.fetching.fcntl.flock", refused)
+    volume = FlakyVolume({"a": b"123"}, cuts=[1])
+    fetch(volume, volume.list(), tmp_path, wait=quickly)
+    assert (tmp_path / "a").read_bytes() == b"123"
+
+
+def test_a_connection_that_stays_away_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
+    class Away(FlakyVolume):
+        def sha256(self, path: str) -> str:  # noqa: ARG002
+            raise ConnectionResetError("reset by peer")
+
+    volume = Away({"a": b"123"})
+    with pytest.raises(ClusterError, match="cut 6 times in a row: reset by peer"):
+        fetch(volume, volume.list(), tmp_path, wait=quickly)
 
 
 def test_too_little_space_is_said_before_the_first_byte(tmp_path: Path) -> None:
