@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class RunFolder:
 
     def require_writable(self) -> None:
         """Make the folder and prove that a file can be written in it. Raises CannotWrite with the command that mends it."""
-        probe = self.root / f".probe-{os.getpid()}{TEMPORARY}"
+        probe = own_name(self.root / "probe")
         with writing(self.root):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             for existing in (self.root, self.checkpoints, self.metrics, self.log, self.manifest):
@@ -179,10 +180,15 @@ class Sink:
         return self._hash.hexdigest()
 
 
+def own_name(path: Path, ending: str = TEMPORARY) -> Path:
+    """A hidden name beside `path` that is this process's alone: in pods that share a volume each trainer is process 1."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{ending}")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Sink]:
     """A sink that becomes the file `path` when the block ends well: temporary name, fsync, rename. Raises CannotWrite."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = own_name(path)
     sink: Sink | None = None
     try:
         with writing(path, lambda: sink.size if sink else 0):

@@ -94,6 +94,21 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.pt"]
 
 
+def test_pods_that_write_one_file_write_it_each_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of one run on two machines are both process 1: the second to end finds its own unfinished file, not the first one's."""
+    path = tmp_path / "provenance.json"
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    monkeypatch.setattr("socket.gethostname", lambda: "run-0")
+    with atomic(path) as first:
+        first.write(b"of the first")
+        monkeypatch.setattr("socket.gethostname", lambda: "run-1")
+        with atomic(path) as second:
+            second.write(b"of the second")
+        assert path.read_bytes() == b"of the second"
+    assert path.read_bytes() == b"of the first"
+    assert [each.name for each in tmp_path.iterdir()] == ["provenance.json"]
+
+
 def test_sizes_are_readable() -> None:
     assert [readable_size(size) for size in (3, 1536, 5 << 20, 3 << 30)] == ["3 B", "1.5 KiB", "5.0 MiB", "3.0 GiB"]
 

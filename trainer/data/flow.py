@@ -27,7 +27,7 @@ from trainer.data.decode import Frames
 from trainer.data.opencv import opencv
 from trainer.data.outputs import Made, NothingMade, Task
 from trainer.errors import DataError, TryAgain
-from trainer.run_folder import writing
+from trainer.run_folder import own_name, writing
 
 MARKER = "flow.json"
 QUALITY = 95  # of the jpg; its colours are not thinned out, since they are u and v
@@ -122,7 +122,7 @@ def claim(root: Path, settings: Mapping[str, Any]) -> None:
     text = json.dumps(dict(settings), indent=1) + "\n"
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        mine = root / f".{MARKER}.{os.getpid()}.tmp"
+        mine = own_name(marker)
         mine.write_text(text)
         try:
             os.link(mine, marker)  # whole at once, and only if there is none: several pods may claim it together

@@ -22,7 +22,7 @@ from trainer.data.outputs import StepReport, Task
 from trainer.data.progress import Say
 from trainer.data.reencode import Reencode, file_name
 from trainer.data.shards import Share, locked
-from trainer.run_folder import RunFolder, writing
+from trainer.run_folder import RunFolder, own_name, writing
 
 LISTS = (".txt", ".json", ".csv")  # annotations, which go where the videos go
 
@@ -116,7 +116,7 @@ def _copy_lists(root: Path, target: Path) -> None:
             copy = target / path.relative_to(root)
             if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                temporary = copy.with_name(f".{copy.name}.{os.getpid()}.part")
+                temporary = own_name(copy, ".part")
                 shutil.copyfile(path, temporary)
                 temporary.rename(copy)
 

@@ -25,7 +25,7 @@ from trainer.errors import DataError
 from trainer.lock import NO_FLOCK
 from trainer.models.checkpoint_files import is_page
 from trainer.models.published import file_name
-from trainer.run_folder import writing
+from trainer.run_folder import own_name, writing
 
 ATTEMPTS = 5  # without a new byte
 PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
@@ -99,7 +99,7 @@ def _alone(target: Path) -> Iterator[Path]:
         except OSError as error:
             if error.errno not in NO_FLOCK:
                 raise
-            part = target.with_name(f".{target.name}.{os.getpid()}.part")  # a volume without locks: nobody else's file then
+            part = own_name(target, ".part")  # a volume without locks: nobody else's file then
         yield part
     finally:
         os.close(descriptor)
