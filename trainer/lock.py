@@ -1,7 +1,8 @@
 """One writer at a time in a run's folder: flock, the holder's name, and a heartbeat for volumes whose flock forgets the dead.
 
-The file's time is the heartbeat. A holder that ended well empties the file. A lock is stale when the kernel gave the flock
-free, or when its heartbeat stood still; whoever finds that its lock was taken over stops before it writes again.
+The file's time is the heartbeat. A holder that ended well empties the file. A lock is stale when its holder was a process of this
+very pod or machine and is gone, or when its heartbeat stood still while we watched: a lost node may work on, and clocks may differ.
+Whoever finds that its lock was taken over stops before it writes again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from trainer.run_folder import RunFolder, writing
 
 BEAT = 5.0  # seconds between heartbeats
 STALE = 30.0  # seconds without one, after which a lock is taken over
+LONG_DEAD = 3600.0  # seconds since the last one, after which nobody watches: no two nodes' clocks are that far apart
 NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -35,20 +37,23 @@ class Holder:
     pod_uid: str
     host: str
     pid: int
+    boot: str = ""  # of the kernel: the pods of one index have one host name after another, on whichever node
 
     @classmethod
     def me(cls) -> Holder:
         pod, uid = os.environ.get("VIDJOBS_POD", ""), os.environ.get("VIDJOBS_POD_UID", "")
-        return cls(pod=pod, pod_uid=uid, host=socket.gethostname(), pid=os.getpid())
+        return cls(pod=pod, pod_uid=uid, host=socket.gethostname(), pid=os.getpid(), boot=_boot())
 
     def __str__(self) -> str:
         pod = f"pod {self.pod} ({self.pod_uid}), " if self.pod or self.pod_uid else ""
         return f"{pod}process {self.pid} on {self.host}"
 
-    def surely_dead(self) -> bool:
-        """Whether it ran on this machine and is gone. A pod restarted in place has our own pid."""
-        if self.host != socket.gethostname():
-            return False
+    def here(self) -> bool:
+        """Whether it ran on this very machine, as it is now: then a free flock is its death."""
+        return bool(self.boot) and self.boot == _boot()
+
+    def gone(self) -> bool:
+        """Whether no process here has its pid but we. Of a holder in another container that is a guess."""
         if self.pid == os.getpid():
             return True
         try:
@@ -77,7 +82,8 @@ class Lock:
         self._ended.set()
         self._thread.join()
         with suppress(OSError):  # a full or vanished volume: the flock ends with the process anyway
-            os.ftruncate(self._descriptor, 0)
+            if _named_in(os.pread(self._descriptor, 4096, 0)) == self.holder:  # else somebody took it over, and goes on
+                os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -116,8 +122,22 @@ def hold_for(place: Place, folder: RunFolder, *, say: Callable[[str], None] = pr
 def read_holder(path: Path) -> Holder | None:
     """Who is written in the lock file; None when nobody is."""
     try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return _named_in(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _named_in(content: bytes) -> Holder | None:
+    try:
+        return Holder(**json.loads(content))
+    except (ValueError, TypeError):
         return None
 
 
@@ -137,9 +157,10 @@ def _acquire(path: Path, say: Callable[[str], None], stale: float) -> int:
     try:
         free = _try_flock(descriptor)
         holder = read_holder(path)
-        if holder and not holder.surely_dead() and not (free and holder.host == socket.gethostname()):
-            _await_silence(path, holder, stale, say)
-        if not free and not _flock_within(descriptor, stale):
+        dead = holder is not None and holder.here() and (free or (free is False and holder.gone()))
+        if holder and not dead:
+            _await_silence(path, holder, stale, say, taken=free is False)
+        if free is False and not _flock_within(path, descriptor, stale):
             descriptor = _replace(path, descriptor)
         if holder:
             say(f"taking over the lock of {holder}, which is gone")
@@ -153,8 +174,8 @@ def _acquire(path: Path, say: Callable[[str], None], stale: float) -> int:
     return descriptor
 
 
-def _try_flock(descriptor: int) -> bool:
-    """Whether the kernel gave us the lock. Where the volume has no flock the heartbeat alone decides, as if it were free."""
+def _try_flock(descriptor: int) -> bool | None:
+    """Whether the kernel gave us the lock; None where the volume has no flock, and the heartbeat alone decides."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -162,34 +183,43 @@ def _try_flock(descriptor: int) -> bool:
     except OSError as error:
         if error.errno not in NO_FLOCK:
             raise
+        return None
     return True
 
 
-def _await_silence(path: Path, holder: Holder, stale: float, say: Callable[[str], None]) -> None:
-    """Return when the heartbeat stood still for `stale` seconds; TryAgain when it beats. Clocks of nodes are not compared closely."""
+def _await_silence(path: Path, holder: Holder, stale: float, say: Callable[[str], None], *, taken: bool) -> None:
+    """Return when the heartbeat stood still for `stale` seconds; TryAgain when it beats. `taken`: somebody has the flock."""
     last = path.stat().st_mtime
-    if time.time() - last > 4 * stale:
+    if not taken and time.time() - last > LONG_DEAD:
         return
     say(f"the run folder is locked by {holder}; waiting up to {stale:.0f} s for a sign of life")
     end = time.monotonic() + stale
     while time.monotonic() < end:
         time.sleep(min(stale / 20, 1.0))
-        if read_holder(path) is None:
+        if not _beats(path, last):
             return
-        if path.stat().st_mtime != last:
-            run = path.parent.name
-            hint = f"`vidjobs cancel {run}` stops it; a new submit makes a run of its own"
-            raise TryAgain(f"the run folder {path.parent} is in use by {holder}, and its heartbeat goes on", hint=hint)
 
 
-def _flock_within(descriptor: int, seconds: float) -> bool:
-    """Orphans of a dead holder keep its flock for a moment."""
+def _flock_within(path: Path, descriptor: int, seconds: float) -> bool:
+    """Orphans of a dead holder keep its flock for a moment. TryAgain when whoever has it lives: one that began when we did, too."""
+    last = path.stat().st_mtime
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if _try_flock(descriptor):
             return True
-        time.sleep(0.2)
+        time.sleep(min(seconds / 20, 0.2))
+        _beats(path, last)
     return False
+
+
+def _beats(path: Path, last: float) -> bool:
+    """Whether somebody's name is in the lock; TryAgain when it had a heartbeat since `last`."""
+    holder = read_holder(path)
+    if holder is not None and path.stat().st_mtime != last:
+        run = path.parent.name
+        hint = f"`vidjobs cancel {run}` stops it; a new submit makes a run of its own"
+        raise TryAgain(f"the run folder {path.parent} is in use by {holder}, and its heartbeat goes on", hint=hint)
+    return holder is not None
 
 
 def _replace(path: Path, descriptor: int) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -76,21 +81,80 @@ def test_on_a_volume_whose_flock_does_not_reach_other_nodes_the_heartbeat_decide
     with hold(folder, stale=0.4):  # it stood still for the whole wait
         pass
     assert time.monotonic() - began >= 0.4
-    _left_by(folder, ELSEWHERE, age=1000)
+    _left_by(folder, ELSEWHERE, age=2 * lock.LONG_DEAD)
     with hold(folder, stale=30):  # long dead: no wait
         pass
+
+
+@contextmanager
+def _heart(folder: RunFolder, *, skew: float = 0.0) -> Iterator[None]:
+    """Another node's heartbeat; `skew`: its clock is that much behind ours."""
+    beat = f"import os, time\nfor _ in range(100): time.sleep(0.1); os.utime({str(folder.lock)!r}, (time.time() - {skew},) * 2)"
+    with subprocess.Popen([sys.executable, "-c", beat]) as heart:
+        try:
+            yield
+        finally:
+            heart.kill()
+
+
+def test_a_clock_that_is_minutes_behind_makes_nobody_dead(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    _left_by(folder, ELSEWHERE, age=600)
+    with _heart(folder, skew=600), pytest.raises(TryAgain, match="another-node"), hold(folder, stale=4):
+        pass
+
+
+def test_the_pod_before_of_the_same_index_may_live_on_a_lost_node(tmp_path: Path) -> None:
+    """It has our host name, and as process 1 of its container our pid."""
+    folder = RunFolder(tmp_path)
+    _left_by(folder, replace(Holder.me(), pod_uid="uid-1", boot="another kernel"), age=0)
+    with _heart(folder), pytest.raises(TryAgain, match="uid-1"), hold(folder, stale=4):
+        pass
+
+
+def test_on_a_volume_without_flock_a_living_pod_of_this_machine_keeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are process 1 of their containers."""
+
+    def refused(_fd: int, _how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("trainer.lock.fcntl.flock", refused)
+    folder = RunFolder(tmp_path)
+    _left_by(folder, replace(Holder.me(), pod="neighbour"), age=0)
+    with _heart(folder), pytest.raises(TryAgain, match="neighbour"), hold(folder, stale=4):
+        pass
+
+
+def test_of_two_that_wait_for_a_dead_holder_one_gets_the_folder(tmp_path: Path) -> None:
+    """The first has the flock and no name in the file yet; the second must not take it for an orphan's."""
+    folder = RunFolder(tmp_path)
+    _left_by(folder, ELSEWHERE, age=0)
+    first = os.open(folder.lock, os.O_RDWR)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    name = json.dumps(asdict(replace(ELSEWHERE, pod="first"))).encode()
+    takes_over = threading.Timer(0.7, lambda: os.pwrite(first, name, 0))
+    takes_over.start()
+    try:
+        with pytest.raises(TryAgain, match="pod first"), hold(folder, stale=0.5):
+            pass
+    finally:
+        takes_over.join()
+        os.close(first)
+
+
+def test_who_lost_the_lock_leaves_its_new_holders_name_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    thief = json.dumps(asdict(replace(ELSEWHERE, pod="thief")))
+    with hold(folder):
+        folder.lock.write_text(thief)
+    assert folder.lock.read_text() == thief
 
 
 def test_a_living_holder_on_another_node_keeps_the_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     _left_by(folder, ELSEWHERE, age=5)
-    beat = f"import os, time; from pathlib import Path\nfor _ in range(50): time.sleep(0.1); os.utime({str(folder.lock)!r})"
-    with subprocess.Popen([sys.executable, "-c", beat]) as heart:
-        try:
-            with pytest.raises(TryAgain, match="another-node"), hold(folder, stale=4):
-                pass
-        finally:
-            heart.kill()
+    with _heart(folder), pytest.raises(TryAgain, match="another-node"), hold(folder, stale=4):
+        pass
 
 
 def test_the_heartbeat_goes_on(tmp_path: Path) -> None:
@@ -116,7 +180,7 @@ def test_a_flock_that_the_kernel_never_frees_is_replaced(tmp_path: Path, project
     with _other_process(folder, project) as process:
         try:
             _left_by(folder, ELSEWHERE, age=1000)
-            monkeypatch.setattr(lock, "_await_silence", lambda *_: None)  # its heartbeat is our helper's, which lives
+            monkeypatch.setattr(lock, "_beats", lambda *_: True)  # its heartbeat is our helper's, which lives
             with hold(folder, stale=0.3) as held:
                 require_held(folder.lock, held.holder)
         finally:
