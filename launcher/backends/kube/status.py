@@ -59,6 +59,8 @@ def indexes_of(run: str, facts: Facts) -> dict[int, IndexStatus]:
         if number in done:
             continue  # an earlier attempt
         if phase is Phase.FAILED:
+            if number not in failed and pod_of.job_ended(job) == "suspended":
+                continue  # stopped by `cancel`, in the moment before its pod is taken away: nothing tries it again
             phase = Phase.FAILED if number in failed or pod_of.job_ended(job) == "failed" else Phase.RETRYING
             found[number] = IndexStatus(phase=phase, cause=causes.failure(pod, run).text)
         elif phase is Phase.PENDING:

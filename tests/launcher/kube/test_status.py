@@ -183,6 +183,16 @@ def test_a_queue_holds_a_job_and_a_person_cancels_it() -> None:
     assert run_status(RUN, Facts(job=job(suspend=True))).phase is Phase.CANCELLED
 
 
+def test_a_trial_that_cancel_stopped_is_not_said_to_be_tried_again() -> None:
+    """In the moment between its end and the pod's removal: the trainer's own record says that it was stopped."""
+    stopped = pod(phase="Failed", state=ended(75))
+    stopped["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": "1"}
+    sweep = job(completionMode="Indexed", completions=3)
+    assert run_status(RUN, Facts(job=sweep, pods=[stopped])).indexes[1].phase is Phase.RETRYING
+    sweep["spec"]["suspend"] = True
+    assert 1 not in run_status(RUN, Facts(job=sweep, pods=[stopped])).indexes
+
+
 def test_a_retry_that_waits_for_a_node_is_retrying() -> None:
     """The first pod failed, the second has no node yet: why it waits is told."""
     failed = pod("p1", "Failed", state=ended(75))
