@@ -187,7 +187,7 @@ def test_a_trial_that_cancel_stopped_is_not_said_to_be_tried_again() -> None:
     """In the moment between its end and the pod's removal: the trainer's own record says that it was stopped."""
     stopped = pod(phase="Failed", state=ended(75))
     stopped["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": "1"}
-    sweep = job(completionMode="Indexed", completions=3)
+    sweep = job(completionMode="Indexed", completions=3, backoffLimitPerIndex=2)
     assert run_status(RUN, Facts(job=sweep, pods=[stopped])).indexes[1].phase is Phase.RETRYING
     sweep["spec"]["suspend"] = True
     assert 1 not in run_status(RUN, Facts(job=sweep, pods=[stopped])).indexes
