@@ -23,6 +23,7 @@ from trainer.run_folder import RunFolder, atomic
 
 FORMAT = 1
 STATES_KEPT = 2
+NO_STATE = "move the folder away to start anew, or submit a new run `--from` its weights"
 # how torch.load tells that a file is no checkpoint
 MALFORMED = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
 WEIGHTS_NAME = re.compile(r"epoch-(\d{6,})\.pt")
@@ -80,19 +81,42 @@ class Manifest:
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            hint = "move its checkpoints folder away to start anew"
+            hint = "remove this one file: the next start makes it anew from the checkpoints"
             raise DataError(f"cannot read {folder.manifest}: {error!r}", hint=hint) from error
 
     @classmethod
-    def rebuilt(cls, folder: RunFolder) -> Manifest:
-        """From the files themselves, which are whole when they have their names: the process was killed before the manifest came."""
-        found = {path.name: _read(path) for path in folder.checkpoints.glob("*.pt") if CHECKPOINT_NAME.fullmatch(path.name)}
-        files = {name: _entry(folder.checkpoints / name, content) for name, content in sorted(found.items())}
+    def rebuilt(cls, folder: RunFolder, say: Callable[[str], None]) -> Manifest:
+        """From the files themselves, which are whole when they have their names. Those that are not are named and left out.
+
+        Raises DataError when there are some and none can be read: nothing starts anew over them.
+        """
+        files: dict[str, Entry] = {}
+        paths = sorted(path for path in folder.checkpoints.glob("*.pt") if CHECKPOINT_NAME.fullmatch(path.name))
+        for path in paths:
+            try:
+                files[path.name] = _entry(path, _read(path))
+            except DataError as error:
+                say(f"warning: {error}; it is left out")
+        if paths and not files:
+            raise DataError(f"{folder.checkpoints} holds no checkpoint that can be read", hint=NO_STATE)
         return cls(last=max((name for name, entry in files.items() if entry.kind == "weights"), default=""), files=files)
+
+    @classmethod
+    def of(cls, folder: RunFolder, say: Callable[[str], None]) -> Manifest:
+        """As it stands there. Rebuilt where there is none, as when the process was killed before it came, and where it is damaged."""
+        if folder.manifest.exists():
+            try:
+                return cls.load(folder)
+            except DataError as error:
+                say(f"warning: {error.message}; it is made anew from the checkpoints beside it")
+        return cls.rebuilt(folder, say)
 
     def save(self, folder: RunFolder) -> None:
         """Write it, then remove the files that the one before it named and it does not, and states that neither did."""
-        before = Manifest.load(folder)
+        try:
+            before = Manifest.load(folder)
+        except DataError:
+            before = Manifest()
         entries = {name: asdict(entry) for name, entry in sorted(self.files.items())}
         for entry in entries.values():
             if entry["kind"] == "state":
@@ -138,10 +162,22 @@ def kept_weights(names: list[str], best: str, keep: str) -> set[str]:
     return always | set(names[-int(keep.removeprefix("last:")) :])
 
 
-def save(path: Path, content: Mapping[str, Any], *, kind: Literal["weights", "state"], metrics: Mapping[str, float] | None = None) -> Entry:
-    """Write a checkpoint atomically; returns its manifest entry. `content` has `epoch` and `step`. Raises CannotWrite."""
+def save(
+    path: Path,
+    content: Mapping[str, Any],
+    *,
+    kind: Literal["weights", "state"],
+    metrics: Mapping[str, float] | None = None,
+    require: Callable[[], None] = lambda: None,
+) -> Entry:
+    """Write a checkpoint atomically; returns its manifest entry. `content` has `epoch` and `step`. Raises CannotWrite.
+
+    `require` raises where the folder is no longer this process's: asked before the file gets its name, which is long after it was begun.
+    """
     with atomic(path) as sink:
         torch.save(dict(content), sink)  # type: ignore[arg-type]  # it needs write and flush only
+        sink.close()
+        require()
     numbers = {"epoch": int(content["epoch"]), "step": int(content["step"])}
     return Entry(kind=kind, **numbers, size=sink.size, sha256=sink.sha256, metrics=dict(metrics or {}))
 
@@ -163,7 +199,7 @@ def newest_state(folder: RunFolder, say: Callable[[str], None]) -> tuple[Manifes
 
     A damaged state is named and left out. Raises DataError when there are checkpoints and no whole state: nothing starts anew over them.
     """
-    manifest = Manifest.load(folder) if folder.manifest.exists() else Manifest.rebuilt(folder)
+    manifest = Manifest.of(folder, say)
     states = manifest.of_kind("state")
     for name, entry in reversed(states):
         try:
@@ -177,8 +213,7 @@ def newest_state(folder: RunFolder, say: Callable[[str], None]) -> tuple[Manifes
         goes_on_in = int(position["epoch"]) + bool(position["closed"])
         return manifest.cut_back(int(position["step"]), goes_on_in, str(state["best"]["file"])), state
     if manifest.files or states:
-        hint = "move the folder away to start anew, or submit a new run `--from` its weights"
-        raise DataError(f"{folder.checkpoints} holds no whole state to go on from", hint=hint)
+        raise DataError(f"{folder.checkpoints} holds no whole state to go on from", hint=NO_STATE)
     return None
 
 

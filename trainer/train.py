@@ -294,17 +294,19 @@ def _save(run: Run, *, weights: WeightsFile | None, metrics: dict[str, float], a
     world, began = run.session.world, time.monotonic()
     state = _state(run, at_epoch, world.gather(randomness.snapshot()))
     if world.rank == 0:
-        lock.require_held(run.folder.lock, run.holder)
+        held = partial(lock.require_held, run.folder.lock, run.holder)
+        held()
         run.folder.require_space(preflight.checkpoint_size(run.session.model, run.config))
         files = {}
         if weights is not None:
             path = run.folder.weights(at_epoch)
-            files[path.name] = checkpoints.save(path, weights, kind="weights", metrics=metrics)
+            files[path.name] = checkpoints.save(path, weights, kind="weights", metrics=metrics, require=held)
         path = run.folder.state(at_epoch, run.position.step if inside else None)
-        files[path.name] = checkpoints.save(path, state, kind="state")
+        files[path.name] = checkpoints.save(path, state, kind="state", require=held)
         recipe = run.config.train
         select = evaluation.selected(recipe.select, multi_label=run.clips.multi_label)
         run.manifest = run.manifest.adding(files, best=run.best["file"], select=select, keep=recipe.keep_weights)
+        held()
         run.manifest.save(run.folder)
         _tell_slow(run, time.monotonic() - began)
     world.wait()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from trainer import checkpoints
 from trainer.checkpoints import Entry, Manifest, kept_weights
-from trainer.errors import DataError
+from trainer.errors import DataError, TryAgain
 from trainer.run_folder import RunFolder
 
 
@@ -116,6 +116,49 @@ def test_a_process_killed_before_its_first_manifest_loses_nothing(tmp_path: Path
     assert found is not None
     assert found[0].files == expected.files
     assert found[0].last == expected.last
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1, "files": {"epoch-0', "[]"])
+def test_a_torn_manifest_is_made_anew_from_the_whole_files(tmp_path: Path, text: str) -> None:
+    folder = RunFolder(tmp_path)
+    for epoch in (1, 2):
+        _save_epoch(folder, epoch)
+    expected = Manifest.load(folder)
+    folder.manifest.write_text(text)
+    folder.weights(1).write_bytes(folder.weights(1).read_bytes()[:100])
+    said: list[str] = []
+    found = checkpoints.newest_state(folder, said.append)
+    assert found is not None
+    assert found[1]["epoch"] == 2
+    assert found[0].files == {name: entry for name, entry in expected.files.items() if name != "epoch-000001.pt"}
+    assert ["manifest.json" in said[0], "epoch-000001.pt" in said[1]] == [True, True]
+    found[0].save(folder)
+    assert Manifest.load(folder) == found[0]
+    assert folder.weights(1).exists(), "what cannot be read is not thrown away"
+
+
+def test_checkpoints_none_of_which_can_be_read_are_not_trained_over(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    _save_epoch(folder, 1)
+    folder.manifest.unlink()
+    for path in (folder.weights(1), folder.state(1)):
+        path.write_bytes(b"short")
+    with pytest.raises(DataError, match="no checkpoint that can be read"):
+        checkpoints.newest_state(folder, lambda _: None)
+
+
+def test_a_lock_that_was_lost_while_a_file_was_written_gives_it_no_name(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    _save_epoch(folder, 1)
+    content, before = checkpoints.read_weights(folder.weights(1)), folder.weights(1).read_bytes()
+
+    def lost() -> None:
+        raise TryAgain("taken over")
+
+    with pytest.raises(TryAgain, match="taken over"):
+        checkpoints.save(folder.weights(1), content | {"step": 99}, kind="weights", require=lost)
+    assert folder.weights(1).read_bytes() == before
+    assert not list(folder.checkpoints.glob(".*"))
 
 
 def test_files_that_no_manifest_named_stay(tmp_path: Path) -> None:
