@@ -39,7 +39,8 @@ class Phase(StrEnum):
     @property
     def told(self) -> str:
         """How a sentence about the run goes on: "failed", "was cancelled"."""
-        return {Phase.CANCELLED: "was cancelled", Phase.GONE: "is gone from the cluster"}.get(self, str(self) if self.ended else f"is {self}")
+        ended = {Phase.SUCCEEDED: "succeeded", Phase.FAILED: "failed", Phase.CANCELLED: "was cancelled", Phase.GONE: "is gone"}
+        return ended.get(self, f"is {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
