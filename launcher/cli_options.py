@@ -37,7 +37,15 @@ MaybeRun = Annotated[
     ),
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="a.b=v", help="a value that wins over the conf; may be repeated")]
-Source = Annotated[str | None, typer.Option("--from", metavar="RUN[@best|@last|@N]", help="start from a checkpoint of this run")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN[@best|@last|@N]",
+        help="start from a checkpoint of this run; of a sweep SWEEP@best, SWEEP/7@last",
+        autocompletion=completing.sources,
+    ),
+]
 Cluster = Annotated[
     str | None, typer.Option("--cluster", metavar="NAME", help="cluster profile (`vidjobs clusters`)", autocompletion=completing.clusters)
 ]

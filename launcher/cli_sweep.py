@@ -21,6 +21,7 @@ def submit(
     backend: BackendName = None,
     cluster: Cluster = None,
     name: Name = None,
+    watch: Annotated[bool, typer.Option("--watch", help="show the trials to the end and exit with the sweep's outcome")] = False,
     dry_run: DryRun = None,
     as_json: Json = False,
 ) -> int:
@@ -36,6 +37,7 @@ def submit(
         cluster=cluster,
         name=name,
         sweep=True,
+        watch=watch,
         dry_run=dry_run,
         as_json=as_json,
     )

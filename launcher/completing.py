@@ -11,6 +11,12 @@ def runs(incomplete: str) -> list[str]:
     return [run for _, run in sorted(found, reverse=True)]
 
 
+def sources(incomplete: str) -> list[str]:
+    """Runs, and after an @ which of a run's checkpoints."""
+    run, at, _ = incomplete.partition("@")
+    return [each for each in (f"{run}@best", f"{run}@last") if each.startswith(incomplete)] if at else runs(incomplete)
+
+
 def _plain(text: str) -> str:
     """Without what a glob would read."""
     return "".join(each for each in text if each.isalnum() or each in "-.")

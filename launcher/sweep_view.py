@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from launcher import output, records
+from launcher import records
 from launcher.all_backends import for_record
 from launcher.backend_base import Files, Phase, RemoteFile, RunStatus
 from launcher.errors import ClusterError, UserError
@@ -73,6 +72,8 @@ class SweepView:
     keys: tuple[str, ...]  # that vary
     trials: tuple[TrialView, ...]
     select: str = ""  # what the trainer chose each best checkpoint by
+    unread: str = ""  # why the folders could not be read now
+    small: Mapping[int, Mapping[str, bytes]] = field(default_factory=dict, repr=False)  # trial -> what was read of it, by name
 
     @property
     def metrics(self) -> list[str]:
@@ -176,12 +177,19 @@ class TrialFiles:
         return f"{folder_of(self.number)}/{path}"
 
 
-def look(record: RunRecord) -> SweepView:
-    """Ask the backend and read the folders. A folder that cannot be read now costs progress and scores, with a note, nothing else."""
+def look(record: RunRecord, before: SweepView | None = None) -> SweepView:
+    """Ask the backend and read the folders. Where they cannot be read now, progress and scores are those of `before`, if any."""
     backend = for_record(record)
     status = backend.status(record)
-    started = bool(status.indexes) or status.phase.ended
-    return _together(record, status, _read(backend.files(record)) if started else {})
+    found: Mapping[int, Mapping[str, bytes]] = {}
+    unread = ""
+    if status.indexes or status.phase.ended:
+        try:
+            with backend.files(record) as folder:
+                found = _folders(folder)
+        except ClusterError as error:
+            found, unread = before.small if before else {}, error.message
+    return replace(_together(record, status, found), unread=unread)
 
 
 def in_folder(record: RunRecord, status: RunStatus, files: Files) -> SweepView:
@@ -195,16 +203,8 @@ def _together(record: RunRecord, status: RunStatus, found: Mapping[int, Mapping[
     views = tuple(_view(number, trials, status, found.get(number, {})) for number in range(len(trials)))
     selects = [str(select) for files in found.values() if (select := _mapping(files, str(_IN.manifest)).get("select"))]
     select = max(set(selects), key=selects.count) if selects else ""
-    return SweepView(record=record, status=status, keys=trials.keys, trials=views, select="val_loss" if select == "loss" else select)
-
-
-def _read(files: AbstractContextManager[Files]) -> dict[int, dict[str, bytes]]:
-    try:
-        with files as folder:
-            return _folders(folder)
-    except ClusterError as error:
-        output.note(f"progress and scores cannot be read now: {error.message}")
-        return {}
+    select = "val_loss" if select == "loss" else select
+    return SweepView(record=record, status=status, keys=trials.keys, trials=views, select=select, small=found)
 
 
 def _folders(files: Files) -> dict[int, dict[str, bytes]]:

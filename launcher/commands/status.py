@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,22 +36,13 @@ def _row(view: RunView) -> list[str]:
     return [view.run, view.verb, view.phase, age(view.created), *numbers, loss, view.eta, why]
 
 
-def _fit(rows: list[list[str]]) -> list[list[str]]:
-    """On a terminal the last column is cut at its edge."""
-    if not sys.stdout.isatty():
-        return rows
-    before = sum(max(len(row[column]) for row in [list(_HEADERS), *rows]) + 2 for column in range(len(_HEADERS) - 1))
-    room = max(20, shutil.get_terminal_size().columns - before)
-    return [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"] for row in rows]
-
-
 def _show_table(views: Sequence[RunView]) -> None:
     active = [view for view in views if not _ended(view)]
     past = [view for view in views if _ended(view)]
     if not views:
         output.note("no runs yet: `vidjobs submit train CONF` starts one")
         return
-    output.table(_HEADERS, _fit([_row(view) for view in (*active, *past[:_SHOWN])]))
+    output.table(_HEADERS, [_row(view) for view in (*active, *past[:_SHOWN])], cut=True)
     if len(past) > _SHOWN:
         output.note(f"{len(past) - _SHOWN} older runs are not shown; --json lists all")
 

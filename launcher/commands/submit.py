@@ -138,6 +138,10 @@ def deliver(made: Plan, profile: ClusterProfile, place: Backend, *, watch: bool,
         output.note(f"`vidjobs logs {record.run} -f` follows it, `vidjobs status {record.run}` says how far it is")
     if not watch:
         return 0
+    if made.trials:
+        from launcher.commands import sweep
+
+        return sweep.follow(record, as_json=as_json)
     from launcher.commands.logs import follow  # only --watch reads logs
 
     return follow(record, place)

@@ -156,7 +156,10 @@ def lab(small: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def test_trials_run_and_fail_each_by_itself(lab: Lab) -> None:
     """At most `parallelism` at a time; one diverges and is not tried again, one crashes once, all others are done."""
-    run = lab.submit("grid", {"grid": {"train.lr": [0.1, 0.2, 0.3, 0.4, 0.5]}, "parallelism": 2})
+    conf = lab.conf("grid", {"grid": {"train.lr": [0.1, 0.2, 0.3, 0.4, 0.5]}, "parallelism": 2})
+    watched = lab.researcher.start("sweep", "submit", "train", conf, "--watch")
+    assert watched.stdout
+    run = watched.stdout.readline().strip()
     most = 0
     while (status := lab.researcher.json("status", run))["phase"] not in ("succeeded", "failed"):
         most = max(most, int(lab.job(run)["status"].get("active", 0)))
@@ -170,6 +173,9 @@ def test_trials_run_and_fail_each_by_itself(lab: Lab) -> None:
     attempts = [pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in lab.researcher.pods(run)]
     assert sorted(attempts) == ["0", "1", "2", "3", "3", "4"]
 
+    told, said = watched.communicate(timeout=30)
+    assert (watched.returncode, "trial 4 succeeded (train.lr=0.5), f1_macro 0.5" in told.splitlines()) == (4, True), told + said
+    assert f"{run} failed: 1 of 5 trials failed (2)" in said
     _look(lab, run)
     lab.researcher.vidjobs("delete", run, "--yes")
     rows = list(csv.DictReader(io.StringIO(lab.researcher.vidjobs("sweep", "results", run, "--by", "f1_macro"))))

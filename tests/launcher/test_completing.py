@@ -44,6 +44,8 @@ def test_names_are_completed(runs: list[str]) -> None:
     assert offered("vidjobs fetch ch") == ["checkpoints"]
     assert offered("vidjobs push x ru") == ["runs:"]
     assert offered("vidjobs shell --claim r") == ["runs"]
+    assert offered("vidjobs submit eval x.yaml --from a") == runs[1:]
+    assert offered("vidjobs submit eval x.yaml --from a-train@b") == ["a-train@best"]
     assert {"push", "prepare"} - set(offered("vidjobs pu")) == {"prepare"}
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 
 from launcher import records
 from launcher.backend_base import Phase
+from launcher.checkpoint_source import values_from
 from launcher.commands import delete, fetch, logs, report, sweep
 from launcher.commands import status as status_command
+from launcher.conf.schema import VolumeConf
 from launcher.errors import UserError
 from launcher.records import RunRecord
 from launcher.sweep import Trials
@@ -54,6 +57,13 @@ write("trial.json", {"trial": number, "started": "x", "ended": {"cause": "done",
 @pytest.fixture
 def ended(world: Any) -> RunRecord:
     """A sweep of six trials that has ended, one of them badly."""
+    record = begin(world)
+    assert world.wait(RUN).phase is Phase.FAILED
+    return record
+
+
+def begin(world: Any) -> RunRecord:
+    """The same, just submitted."""
     spec = {"completionMode": "Indexed", "completions": len(TRIALS), "parallelism": 3, "backoffLimitPerIndex": 0}
     job = world.job(RUN, TRAINER, **spec)
     job["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"] = TRIALS.text
@@ -62,7 +72,6 @@ def ended(world: Any) -> RunRecord:
     world.started.append(RUN)
     record = dataclasses.replace(world.record(RUN), manifests=[job])
     records.save(record)
-    assert world.wait(RUN).phase is Phase.FAILED
     return record
 
 
@@ -94,6 +103,87 @@ def test_status_shows_every_trial_and_why_one_failed(ended: RunRecord, capsys: p
     }
     assert status_command.run(None) == 0
     assert "1 of 6 trials failed (4)" in capsys.readouterr().out
+
+
+def test_followed_each_change_is_a_line_and_the_outcome_the_exit_code(
+    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `sweep submit --watch` does; `sweep status --watch` shows the same, and has shown what was asked."""
+    monkeypatch.setattr(sweep, "_EVERY_S", 0.05)
+    record = begin(world)
+    assert sweep.follow(record) == 4
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert "trial 5 succeeded (model.read_at=2 model.apply_at=2), f1_macro 0.55" in lines
+    assert [line for line in lines if line.startswith("trial 4 failed (model.read_at=1 model.apply_at=2): ")]
+    assert lines[-1].startswith("5 "), "the table of all"
+    assert f"{RUN} failed: 1 of 6 trials failed (4)" in told.err
+
+    assert sweep.status(None, watch=True) == 0
+    assert sweep.follow(record, as_json=True) == 4
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {"succeeded": 5, "failed": 1}
+
+
+def test_a_terminal_that_is_too_low_shows_what_is_at_work_then_the_best(ended: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "16")
+    view = look(ended)
+    working = dataclasses.replace(view.trials[1], phase="running")
+    view = dataclasses.replace(view, trials=(view.trials[0], working, *view.trials[2:]))
+    assert [trial.number for trial in sweep._that_fit(view)] == [1, 4, 5, 3, 2]
+    monkeypatch.setenv("LINES", "17")
+    assert [trial.number for trial in sweep._that_fit(view)] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("source", "verb", "values"),
+    [
+        ("@best", "eval", {"model.init": "trials/0005/checkpoints/epoch-000001.pt"}),
+        ("@last", "train", {"model.init": "trials/0005/checkpoints/epoch-000002.pt"}),
+        ("/3", "infer", {"model.init": "trials/0003/checkpoints/epoch-000001.pt"}),
+        ("/3@last", "eval", {"model.init": "trials/0003/checkpoints/epoch-000002.pt"}),
+        ("/0003@2", "eval", {"model.init": "trials/0003/checkpoints/epoch-000002.pt"}),
+        ("/3", "test", {"test.checkpoints": "trials/0003/checkpoints"}),
+        ("@best", "test", {"test.checkpoints": "trials/0005/checkpoints", "test.epochs": "1"}),
+    ],
+)
+def test_from_a_sweep_is_a_trials_checkpoint(
+    ended: RunRecord, world: Any, source: str, verb: str, values: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best trial is the one that `sweep results` names, and is told."""
+    found = values_from(f"a-tr{source}", verb, runs=VolumeConf(claim="runs", mount="/runs", as_="runs"), backend=world.backend)
+    assert found == {key: value if key == "test.epochs" else f"${{runs}}/{RUN}/{value}" for key, value in values.items()}
+    told = capsys.readouterr().err
+    best = f"from trial 5 of {RUN} (model.read_at=2 model.apply_at=2): best f1_macro, 0.55; 1 of 6 trials have not succeeded"
+    assert (best in told) == source.startswith("@")
+
+
+@pytest.mark.parametrize(
+    ("source", "says", "hint"),
+    [
+        ("", "is a sweep of 6 trials: which one's checkpoint?", f"--from {RUN}@best takes the best trial's, --from {RUN}/7@best"),
+        ("@12", "which one's checkpoint?", "/7@best"),
+        ("@bets", "which one's checkpoint?", "@best"),
+        ("/x@best", "which one's checkpoint?", "/7@best"),
+        ("/6@best", "has no trial 6", "0 to 5"),
+        ("/4@best", f"trial 4 of {RUN} has no checkpoint yet", f"vidjobs sweep status {RUN}"),
+        ("/3@9", f'trial 3 of {RUN} has no checkpoint "9"', "best, last and epochs"),
+    ],
+)
+def test_from_a_sweep_says_how_when_it_is_not_clear(ended: RunRecord, world: Any, source: str, says: str, hint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        values_from(f"{RUN}{source}", "eval", runs=VolumeConf(claim="runs", mount="/runs", as_="runs"), backend=world.backend)
+    assert says in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_from_a_trial_of_one_run_or_a_sweep_without_scores_is_an_error(ended: RunRecord, world: Any) -> None:
+    runs = VolumeConf(claim="runs", mount="/runs", as_="runs")
+    records.save(world.record("b-train-bbbbbb"))
+    with pytest.raises(UserError, match='is one run, not a sweep: it has no trial "7"'):
+        values_from("b-train/7@best", "eval", runs=runs, backend=world.backend)
+    shutil.rmtree(world.folder(RUN))
+    with pytest.raises(UserError, match=r"no trial of .* has a checkpoint with a score yet"):
+        values_from(f"{RUN}@best", "eval", runs=runs, backend=world.backend)
 
 
 def test_results_are_the_same_when_the_job_is_gone(ended: RunRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

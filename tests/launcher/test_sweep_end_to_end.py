@@ -55,8 +55,9 @@ def test_trials_of_the_real_trainer_share_one_cache_and_are_compared(tmp_path: P
     subprocess.run(made, env=environ, check=True, capture_output=True)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONF))
     vidjobs("sweep", "submit", "train", "tiny.yaml", "--backend", "local", "--set", "sweep.grid.model.mode=[8x32, 9x99]", code=2)
-    (run,) = vidjobs("sweep", "submit", "train", "tiny.yaml", "--backend", "local").split()
-    table = [json.loads(line) for line in vidjobs("sweep", "status", run, "--watch", "--json").splitlines()][-1]
+    run, *told = vidjobs("sweep", "submit", "train", "tiny.yaml", "--backend", "local", "--watch").splitlines()
+    assert any(line.startswith("trial 1 succeeded (train.lr=0.01)") for line in told)
+    table = json.loads(vidjobs("sweep", "status", run, "--json"))
     assert table["counts"] == {"succeeded": 2}, vidjobs("logs", run, "--all-pods")
 
     folder = claims / "runs" / run
@@ -71,6 +72,10 @@ def test_trials_of_the_real_trainer_share_one_cache_and_are_compared(tmp_path: P
     assert all(0 <= float(row["f1_macro"]) <= 1 for row in rows)
     vidjobs("fetch", "checkpoints", run, "--trial", "1", "--best", "-o", "best")
     assert next((tmp_path / "best/checkpoints").glob("epoch-*.pt")).stat().st_size > 10_000
+    scored = vidjobs("submit", "eval", "tiny.yaml", "--backend", "local", "--from", f"{run}@best", "--watch").splitlines()[0]
+    best = max(table["trials"], key=lambda trial: trial["scores"][table["select"]])
+    init = yaml.safe_load((claims / "runs" / scored / "conf.yaml").read_text())["model"]["init"]
+    assert f"/{run}/trials/{best['trial']:04d}/checkpoints/{best['checkpoint']}" in str(init)
     lines = vidjobs("logs", run, "--trial", "1", "--grep", "Loss").splitlines()
     assert lines
     assert all(line.endswith("trial=1") for line in lines)
