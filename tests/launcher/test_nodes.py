@@ -17,7 +17,7 @@ from launcher.plan import Plan, plan
 from launcher.profiles import load
 from launcher.records import RunRecord
 
-_CONF = """\
+CONF = """\
 name: exp
 data: {root: "${data}/T"}
 job:
@@ -29,14 +29,6 @@ job:
   avoid_nodes: [gpu-7]
   volumes: [{claim: v, mount: /runs, as: runs}, {claim: d, mount: /data, as: data}]
 """
-
-
-@pytest.fixture
-def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The conf, in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "exp.yaml").write_text(_CONF)
-    return tmp_path / "exp.yaml"
 
 
 def _plan(conf: Path, verb: str = "train", *sets: str, shards: int | None = None) -> Plan:

@@ -16,7 +16,7 @@ from launcher.errors import ConfError, UserError
 from launcher.plan import Plan, plan
 from launcher.profiles import load
 
-_CONF = """\
+CONF = """\
 name: exp
 data: {root: "${data}/T"}
 train: {lr: 1e-3}
@@ -25,14 +25,6 @@ job:
   code: image
   volumes: [{claim: v, mount: /runs, as: runs}, {claim: d, mount: /mnt/source, as: data, stage_to: /mnt/data, unpack: true}]
 """
-
-
-@pytest.fixture
-def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The conf, in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "exp.yaml").write_text(_CONF)
-    return tmp_path / "exp.yaml"
 
 
 def _kube(conf: Path, verb: str = "train", *, cluster: str = "nautilus", sets: tuple[str, ...] = (), source: str | None = None) -> Plan:

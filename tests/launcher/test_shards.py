@@ -15,7 +15,7 @@ from launcher.errors import ConfError
 from launcher.plan import Plan, plan
 from launcher.profiles import load
 
-_CONF = """\
+CONF = """\
 name: exp
 data: {root: "${data}/T"}
 job:
@@ -24,14 +24,6 @@ job:
   retries: 3
   volumes: [{claim: v, mount: /runs, as: runs}, {claim: d, mount: /data, as: data}]
 """
-
-
-@pytest.fixture
-def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The conf, in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "exp.yaml").write_text(_CONF)
-    return tmp_path / "exp.yaml"
 
 
 def _plan(conf: Path, verb: str = "prepare", *, shards: int | None = None, sets: tuple[str, ...] = ()) -> Plan:
