@@ -12,7 +12,11 @@ import os
 import shutil
 import stat
 import sys
+import threading
+import time
 from pathlib import Path
+
+ALIVE_S = 20.0
 
 
 def main(*, do: str, root: str, path: str = "", offset: int = 0, length: int = 0, patterns: tuple[str, ...] = (), limit: int = 0) -> None:
@@ -21,9 +25,11 @@ def main(*, do: str, root: str, path: str = "", offset: int = 0, length: int = 0
     elif do == "gather":
         gather(root, patterns, limit)
     elif do == "remove":
+        threading.Thread(target=keep_alive, daemon=True).start()
         if Path(root).is_dir() and not Path(root).is_symlink():
             shutil.rmtree(root)
     elif do == "sha256":
+        threading.Thread(target=keep_alive, daemon=True).start()
         sha256(below(root, path))
     else:
         read(below(root, path), offset, length)
@@ -85,14 +91,18 @@ def read(fd: int, offset: int, length: int) -> None:
 
 
 def sha256(fd: int) -> None:
-    """The digest; a blank now and then keeps the connection alive."""
     digest = hashlib.sha256()
-    for number, block in enumerate(iter(lambda: os.read(fd, 1 << 20), b"")):
+    for block in iter(lambda: os.read(fd, 1 << 20), b""):
         digest.update(block)
-        if number % 256 == 255:
-            say(" ")
-            sys.stdout.flush()
     say(digest.hexdigest())
+
+
+def keep_alive() -> None:
+    """A blank now and then, for work that says nothing for long: a slow volume gives a few MB/s, or removes a few files a second."""
+    while True:
+        time.sleep(ALIVE_S)
+        say(" ")
+        sys.stdout.flush()
 
 
 def say(text: str) -> None:
