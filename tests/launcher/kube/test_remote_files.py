@@ -86,8 +86,7 @@ def test_links_pipes_and_devices_are_not_seen_and_not_read(volume: Path, tmp_pat
 
 @pytest.mark.parametrize("name", [b"new\nline", b"esc\x1b[2J", b"not utf-8 \xff", b"y" * 255, b"c:drive", b"x\xe2\x80\xae.pt"])
 def test_a_name_that_cannot_be_trusted_stops_the_fetch_before_it_begins(volume: Path, tmp_path: Path, name: bytes) -> None:
-    with open(os.fsencode(volume) + b"/" + name, "wb") as file:
-        file.write(b"1")
+    (volume / os.fsdecode(name)).write_bytes(b"1")
     files = Volume(volume)
     with pytest.raises(UserError, match="is not written here") as told:
         fetch(files, files.list(), tmp_path / "out")
