@@ -118,3 +118,11 @@ def world() -> Iterator[LocalWorld]:
     made = LocalWorld()
     yield made
     made.stop_all()
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """exp.yaml with the module's CONF, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp.yaml").write_text(request.module.CONF)
+    return tmp_path / "exp.yaml"

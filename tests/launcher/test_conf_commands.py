@@ -16,7 +16,7 @@ from launcher.commands import clusters, conf, init, lint, models, submit
 from launcher.errors import AdmissionError, ClusterError, ConfError, UserError
 from launcher.records import RunRecord
 
-_CONF = """\
+CONF = """\
 name: exp
 data: {root: "${data}/T", size: 112}
 model: {name: i3d, mode: 32x112}
@@ -26,11 +26,9 @@ job: {code: image, volumes: [{claim: v, mount: /runs, as: runs}, {claim: d, moun
 
 
 @pytest.fixture
-def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The conf, in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "exp.yaml").write_text(_CONF)
-    return Path("exp.yaml")
+def exp(conf: Path) -> Path:
+    """The conf, as typed in its directory."""
+    return Path(conf.name)
 
 
 def test_conf_prints_numbers_and_the_trainer_s_defaults(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +62,7 @@ def test_conf_for_programs(exp: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_faults_of_both_programs_come_together(exp: Path) -> None:
     """One message, one exit code."""
-    exp.write_text(_CONF.replace("lr: 1e-3", "lr: fast").replace("name: exp", "nmae: exp"))
+    exp.write_text(CONF.replace("lr: 1e-3", "lr: fast").replace("name: exp", "nmae: exp"))
     with pytest.raises(ConfError) as caught:
         conf.run(exp, cluster="generic")
     assert {fault.path for fault in caught.value.faults} == {"nmae", "train.lr"}
@@ -125,7 +123,7 @@ def test_dry_run_prints_the_manifest_and_leaves_nothing(exp: Path, capsys: pytes
 
 def test_submit_refuses_what_the_site_would_refuse(exp: Path) -> None:
     """Before anything is sent; conf, trainer and site together."""
-    exp.write_text(_CONF.replace("job: {", "job: {image: v, env: {API_TOKEN: x}, "))
+    exp.write_text(CONF.replace("job: {", "job: {image: v, env: {API_TOKEN: x}, "))
     with pytest.raises(ConfError, match="secret-in-env"):
         submit.run("train", exp, cluster="generic", dry_run="client")
 
