@@ -79,7 +79,7 @@ class KubeClient:
 
     @property
     def server(self) -> str:
-        return str(self.login.configuration.host)
+        return self.login.host
 
     def now(self) -> float:
         """Seconds since the epoch by the server's clock (to a second)."""

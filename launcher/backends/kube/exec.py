@@ -6,11 +6,9 @@ Frames start with a channel: 0 stdin, 1 stdout, 2 stderr, 3 the ending status (a
 from __future__ import annotations
 
 import json
-import os
-import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from launcher.backends.kube import api_errors
 from launcher.backends.kube.client import KubeClient
@@ -73,48 +71,15 @@ def connect(client: KubeClient, path: str, where: api_errors.Where) -> Any:
     """A WebSocket to a pod. ClusterError when the server refuses it or cannot be reached."""
     import websocket
 
-    configuration = client.login.configuration
-    url = configuration.host.replace("http", "ws", 1) + path
-    headers = [f"{key}: {value}" for key, value in client.login.headers().items()]
+    login = client.login
+    url = login.host.replace("http", "ws", 1) + path
+    headers = [f"{key}: {value}" for key, value in login.headers().items()]
     try:
         return websocket.create_connection(
-            url, timeout=_SILENCE_S, header=headers, subprotocols=_PROTOCOLS, sslopt=_tls(configuration), suppress_origin=True,
-            enable_multithread=False, redirect_limit=0, **_proxy(configuration),
+            url, timeout=_SILENCE_S, header=headers, subprotocols=_PROTOCOLS, suppress_origin=True,
+            enable_multithread=False, redirect_limit=0, **login.websocket,
         )  # fmt: skip
     except websocket.WebSocketBadStatusException as error:
         raise api_errors.refusal(error.status_code, error.resp_body or b"", where) from error
     except (websocket.WebSocketException, OSError) as error:
         raise api_errors.unreachable(error, where, sent=False) from error
-
-
-def _tls(configuration: Any) -> dict[str, Any]:
-    """The kubeconfig's certificates, as websocket-client spells them."""
-    options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE}
-    if not configuration.verify_ssl or configuration.assert_hostname is False:
-        options["check_hostname"] = False
-    for option, value in (
-        ("ca_certs", configuration.ssl_ca_cert),
-        ("certfile", configuration.cert_file),
-        ("keyfile", configuration.key_file),
-        ("server_hostname", configuration.tls_server_name),
-    ):
-        if value:
-            options[option] = value
-    return options
-
-
-def _proxy(configuration: Any) -> dict[str, Any]:
-    """The kubeconfig's or the environment's proxy."""
-    if not configuration.proxy:
-        return {}
-    proxy = urlsplit(configuration.proxy)
-    excepted = configuration.no_proxy or os.environ.get("no_proxy") or ""
-    options: dict[str, Any] = {
-        "http_proxy_host": proxy.hostname,
-        "http_proxy_port": proxy.port or (443 if proxy.scheme == "https" else 80),
-        "proxy_type": "http" if proxy.scheme in ("http", "https", "") else proxy.scheme,
-        "http_no_proxy": [host.strip() for host in excepted.split(",") if host.strip()],
-    }
-    if proxy.username:
-        options["http_proxy_auth"] = (proxy.username, proxy.password or "")
-    return options

@@ -1,6 +1,6 @@
 """Credentials: what the kubeconfig, or the pod's service account, says about server, login, proxy and TLS.
 
-The only module that calls the `kubernetes` package.
+The only module that calls the `kubernetes` package, which is imported only for a login that kubeconfig.py does not read itself.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from urllib.request import getproxies
 
 import yaml
 
-from launcher.backends.kube import api_errors
+from launcher.backends.kube import api_errors, kubeconfig
 from launcher.errors import ClusterError
 
 IN_POD = "in-cluster"  # the name of the context of a pod's own service account, in records and messages
@@ -30,28 +31,45 @@ class Login:
 
     context: str
     namespace: str
-    configuration: Any  # kubernetes.client.Configuration
+    host: str  # https://server:6443
     pool: Any  # urllib3.PoolManager with the kubeconfig's TLS and proxy
-
-    def headers(self) -> dict[str, str]:
-        """Fresh credentials: a login command's expired token is renewed here, at each request."""
-        settings = self.configuration.auth_settings().values()
-        return {one["key"]: one["value"] for one in settings if one.get("in") == "header" and one.get("value")}
+    headers: Callable[[], dict[str, str]]  # fresh credentials: a login command's expired token is renewed here, at each request
+    websocket: dict[str, Any] = field(default_factory=dict)  # the same TLS and proxy as websocket-client wants them
 
 
 def log_in(context: str) -> Login:
     """Read the kubeconfig, else the pod's service account; run the login command if there is one."""
-    client, config = _kubernetes()
     in_pod = context in ("", IN_POD) and "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
+    if in_pod and (context or not _kubeconfig_exists()):
+        return _by_package(context, in_pod=True)
+    plain = kubeconfig.read(Path(_kubeconfig()).expanduser(), context)
+    if plain is None or _environments_proxy(plain.host)[0]:
+        return _by_package(context, in_pod=False)
+    import urllib3
+
+    headers = {"authorization": f"Bearer {plain.token}"} if plain.token else {}
+    return Login(
+        context=plain.context,
+        namespace=plain.namespace,
+        host=plain.host,
+        pool=urllib3.PoolManager(ssl_context=plain.tls),
+        headers=lambda: headers,
+        websocket={"sslopt": {"context": plain.tls}},
+    )
+
+
+def _by_package(context: str, *, in_pod: bool) -> Login:
+    """Whatever else a kubeconfig may say, as the kubernetes package reads it."""
+    client, config = _kubernetes()
     configuration = client.Configuration()
     configuration.proxy = configuration.no_proxy = None
     with _spoken_errors() as said:
         try:
-            if in_pod and (context or not _kubeconfig_exists()):
+            if in_pod:
                 config.load_incluster_config(client_configuration=configuration)
                 name, namespace = IN_POD, (_SERVICE_ACCOUNT / "namespace").read_text().strip()
             else:
-                name, namespace, cluster = _current_context(context)
+                name, namespace, cluster = _current_context(config, context)
                 config.load_kube_config(config_file=_kubeconfig(), context=name, client_configuration=configuration)
                 configuration.proxy = configuration.proxy or _proxy_of(cluster)
         except (config.ConfigException, OSError, ValueError, TypeError) as error:
@@ -61,8 +79,52 @@ def log_in(context: str) -> Login:
         raise api_errors.login_failed(name, "; ".join(said))
     if configuration.proxy is None:
         configuration.proxy, configuration.no_proxy = _environments_proxy(str(configuration.host))
-    pool = client.ApiClient(configuration).rest_client.pool_manager
-    return Login(context=name, namespace=namespace, configuration=configuration, pool=pool)
+    return Login(
+        context=name,
+        namespace=namespace,
+        host=str(configuration.host),
+        pool=client.ApiClient(configuration).rest_client.pool_manager,
+        headers=lambda: _headers(configuration),
+        websocket={"sslopt": _tls(configuration), **_proxy(configuration)},
+    )
+
+
+def _headers(configuration: Any) -> dict[str, str]:
+    settings = configuration.auth_settings().values()
+    return {one["key"]: one["value"] for one in settings if one.get("in") == "header" and one.get("value")}
+
+
+def _tls(configuration: Any) -> dict[str, Any]:
+    """The kubeconfig's certificates, as websocket-client spells them."""
+    options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE}
+    if not configuration.verify_ssl or configuration.assert_hostname is False:
+        options["check_hostname"] = False
+    for option, value in (
+        ("ca_certs", configuration.ssl_ca_cert),
+        ("certfile", configuration.cert_file),
+        ("keyfile", configuration.key_file),
+        ("server_hostname", configuration.tls_server_name),
+    ):
+        if value:
+            options[option] = value
+    return options
+
+
+def _proxy(configuration: Any) -> dict[str, Any]:
+    """The kubeconfig's or the environment's proxy, as websocket-client spells it."""
+    if not configuration.proxy:
+        return {}
+    proxy = urlsplit(configuration.proxy)
+    excepted = configuration.no_proxy or os.environ.get("no_proxy") or ""
+    options: dict[str, Any] = {
+        "http_proxy_host": proxy.hostname,
+        "http_proxy_port": proxy.port or (443 if proxy.scheme == "https" else 80),
+        "proxy_type": "http" if proxy.scheme in ("http", "https", "") else proxy.scheme,
+        "http_no_proxy": [host.strip() for host in excepted.split(",") if host.strip()],
+    }
+    if proxy.username:
+        options["http_proxy_auth"] = (proxy.username, proxy.password or "")
+    return options
 
 
 def _environments_proxy(host: str) -> tuple[str | None, str | None]:
@@ -85,9 +147,8 @@ def _proxy_of(cluster: str) -> str | None:
     return None
 
 
-def _current_context(wanted: str) -> tuple[str, str, str]:
-    """(context, namespace, cluster) from the kubeconfig."""
-    _, config = _kubernetes()
+def _current_context(config: Any, wanted: str) -> tuple[str, str, str]:
+    """(context, namespace, cluster) from the kubeconfig. `config`: the package's module."""
     contexts, current = config.list_kube_config_contexts(config_file=_kubeconfig())
     by_name = {one["name"]: one for one in contexts}
     chosen = by_name.get(wanted) if wanted else current
@@ -125,7 +186,7 @@ def _spoken_errors() -> Iterator[list[str]]:
 
 
 def _kubernetes() -> tuple[Any, Any]:
-    """The package's `client` and `config`; imported here since they take a quarter of a second."""
+    """The package's `client` and `config`."""
     from kubernetes import client, config
 
     return client, config
