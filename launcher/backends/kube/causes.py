@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from launcher.backends.kube.pods import Object
 from launcher.site_rules import named_by
 
 _PROGRESS = frozenset({"Scheduled", "SuccessfulAttachVolume", "Pulled", "Created", "Started", "SuccessfulCreate", "ProvisioningSucceeded"})
+_STEERING = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")  # colours, titles, jumps
 _GPU = re.compile(r"Insufficient ([\w.-]+/[\w.-]*\w)")
 _DISRUPTIONS = {
     "PreemptionByScheduler": "preempted by a pod of higher priority",
@@ -200,13 +202,14 @@ def failure(pod: Mapping[str, Any], run: str) -> Cause:
 
 
 def termination(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """The trainer's last message, when it is the JSON it writes at its end."""
+    """The trainer's last message, when it is the JSON it writes at its end: a flat object."""
     ended = pod_of.container_status(pod, pod_of.main_container(pod)).get("state", {}).get("terminated", {})
     try:
         said = json.loads(ended.get("message", ""))
-    except ValueError:
+    except (ValueError, RecursionError):  # any program may have written it
         return {}
-    return said if isinstance(said, dict) else {}
+    flat = said.items() if isinstance(said, dict) else ()
+    return {key: value for key, value in flat if isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))}
 
 
 _INIT_WORK = {"code": "checking out the code", "stage": "copying the volumes that say stage_to"}
@@ -221,7 +224,7 @@ def _ended(pod: Mapping[str, Any], ended: Mapping[str, Any], run: str) -> Cause:
     if reason == "ContainerStatusUnknown":
         return Cause("its node lost track of it", f"`vidjobs resume {run}` goes on from the last checkpoint")
     said = termination(pod)
-    words = str(said.get("message", "")) if said else str(ended.get("message", ""))
+    words = str((said or ended).get("message") or "")
     detail = _one_line(words, last=not said)
     return Cause(exit_codes.meaning(code) + (f": {detail}" if detail else ""), exit_codes.next_step(code, run))
 
@@ -315,9 +318,10 @@ def _without_name(message: str) -> str:
 
 
 def _one_line(text: str, *, last: bool = False) -> str:
-    """The first (or last) line that is not blank, at most 300 characters."""
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()] or [""]
-    return lines[-1 if last else 0][:300]
+    """The first (or last) line that is not blank, at most 300 characters, without what would steer a terminal."""
+    plain = _STEERING.sub("", str(text or ""))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()] or [""]
+    return "".join(letter if letter.isprintable() else " " for letter in lines[-1 if last else 0][:300])
 
 
 def _seconds(time: str) -> str:

@@ -95,7 +95,7 @@ def read_termination(path: Path, log: Path) -> dict[str, Any]:
     text = path.read_bytes()[:_MESSAGE].decode("utf-8", errors="replace").strip() if path.exists() else ""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # any program may have written it
         return {"message": text or _last_line(log)} if text or log.exists() else {}
     return value if isinstance(value, dict) else {"message": text}
 

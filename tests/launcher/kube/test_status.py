@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -212,3 +213,24 @@ def test_a_termination_message_that_is_no_json_is_shown_by_its_last_line() -> No
     status = run_status(RUN, Facts(job=job(conditions=[condition("Failed", reason="BackoffLimitExceeded")]), pods=[crashed]))
     assert "Segmentation fault (core dumped)" in status.cause
     assert status.termination == {}
+
+
+@pytest.mark.parametrize(
+    ("message", "cause", "told"),
+    [
+        ("[" * 4000, "exit code 1: [[[[", {}),
+        ('{"a":' * 600 + "1" + "}" * 600, "exit code 1", {}),
+        ("9" * 4096, "exit code 1: 9999", {}),
+        ('{"message": null, "step": NaN, "epoch": 3, "checkpoint": [1]}', "exit code 1", {"epoch": 3}),
+        ("\x1b]0;title\x07\x1b[2J\x1b[31mred\x1b[0m \x00\x9b2Jend\r\n", "exit code 1: red   2Jend", {}),
+        ('{"message": "\\u001b[2Jall is well\\nnode lost"}', "exit code 1: all is well", {"message": "\x1b[2Jall is well\nnode lost"}),
+    ],
+    ids=["deep list", "deep object", "huge number", "odd values", "terminal", "terminal in json"],
+)
+def test_whatever_a_container_says_at_its_end_is_inert(message: str, cause: str, told: dict[str, Any]) -> None:
+    failed = pod("p1", "Failed", state=ended(1, message=message))
+    status = run_status(RUN, Facts(job=job(conditions=[condition("Failed", reason="BackoffLimitExceeded")]), pods=[failed]))
+    assert status.cause.startswith(cause)
+    assert status.cause.isprintable()
+    assert status.termination == told
+    json.dumps(dict(status.termination), allow_nan=False)
