@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 import string
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -91,12 +93,37 @@ def helper_pod(client: KubeClient, spec: HelperSpec) -> Iterator[str]:
     _sweep(client)
     alphabet = string.ascii_lowercase + string.digits
     name = f"vidjobs-{spec.kind}-" + "".join(secrets.choice(alphabet) for _ in range(6))
-    client.create(manifest(spec, name=name, namespace=client.namespace))
+    with _interruptible():
+        client.create(manifest(spec, name=name, namespace=client.namespace))
+        try:
+            _wait_until_running(client, name, spec)
+            yield name
+        finally:
+            _remove(client, name)
+
+
+def _remove(client: KubeClient, name: str) -> None:
+    """What was done with the pod stays done when the server is away just now: the pod is over in time."""
     try:
-        _wait_until_running(client, name, spec)
-        yield name
-    finally:
         client.delete("Pod", name)
+    except ClusterError as error:
+        if error.status == 403:
+            raise
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, and a terminal that is closed, end the block as Ctrl-C does: the pod would hold its volume for an hour."""
+    caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        caught = []
+    for number in caught:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _sweep(client: KubeClient) -> None:
