@@ -258,6 +258,10 @@ def test_every_rule_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     for rule in of_profile(load("nautilus")):
         assert rule.fix, rule.id
         assert rule.source, rule.id
+        assert rule.why, rule.id
+
+
+GATED = "exceeded quota: gpus, requested: requests.nvidia.com/h100=1, used: requests.nvidia.com/h100=4"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +273,9 @@ def test_every_rule_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
             'admission webhook "job.nrp-nautilus.io" denied the request: Your pods resources utilization is too low for account',
             "nrp-cpu-band",
         ),
-        ("exceeded quota: gated, requested: requests.nvidia.com/h100=1, used: 0, limited: 0", "nrp-gated-gpu"),
+        (f"{GATED}, limited: pods=9,requests.nvidia.com/h100=0", "nrp-gated-gpu"),
+        (f"{GATED}, limited: requests.nvidia.com/h100=0,pods=9", "nrp-gated-gpu"),
+        (f"{GATED}, limited: requests.nvidia.com/h100=4", ""),
         ("policy 'lab' denied request: nrp-many-pods-equal: limits", "nrp-many-pods-equal"),
         ("something else", ""),
     ],

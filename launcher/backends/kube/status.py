@@ -159,7 +159,9 @@ def _node_trouble(pod: Object, node: str) -> Cause:
     """A running pod that is no longer ready: nobody hears of its node, or it is being stopped."""
     disruption = pod_of.condition(pod, "DisruptionTarget")
     stopping = pod["metadata"].get("deletionTimestamp")
-    lost = pod_of.condition(pod, "Ready").get("status") == "False" and not stopping
+    unready = pod_of.condition(pod, "Ready").get("status") == "False"
+    beside = pod_of.condition(pod, "ContainersReady").get("status") == "False"  # the node itself says so: a container beside the trainer
+    lost = unready and not beside and not stopping
     if lost or disruption.get("reason") == "DeletionByTaintManager":
         run = str(pod["metadata"].get("labels", {}).get(pod_of.RUN_LABEL) or "RUN")
         fix = f"when Kubernetes gives the node up, a retry goes on from the last checkpoint; `vidjobs rerun {run}` does not wait for that"

@@ -62,6 +62,16 @@ def test_a_node_that_is_lost_is_waited_for() -> None:
     assert "retry" in status.fix
 
 
+def test_a_container_beside_the_trainer_that_is_not_ready_is_no_lost_node() -> None:
+    """Of a lost node's pod Kubernetes changes Ready alone; a node that lives says which of its containers are not ready."""
+    conditions = [condition("Ready", "False", reason="ContainersNotReady"), condition("ContainersReady", "False")]
+    status = run_status(RUN, Facts(job=job(), pods=[pod(state=RUNNING, node="gpu-7", conditions=conditions)]))
+    assert (status.phase, status.cause) == (Phase.RUNNING, "")
+    conditions = [condition("Ready", "False"), condition("ContainersReady")]
+    status = run_status(RUN, Facts(job=job(), pods=[pod(state=RUNNING, node="gpu-7", conditions=conditions)]))
+    assert status.cause == "node gpu-7 lost, waiting"
+
+
 def test_a_pod_that_is_being_preempted_says_so_afterwards() -> None:
     """Preemption is not the run's fault: the retry resumes."""
     gone = pod(
