@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import training_lab
+from locks import sharing
 from researcher import kubectl
 from small_image import small_image
 
@@ -84,15 +86,27 @@ def mounted(claim: str) -> dict[str, Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What stops parts of the node runs last, so that nothing else meets its traces."""
-    items.sort(key=lambda item: item.get_closest_marker("disturbs") is not None)
+    """Files that train come first, for they take longest; those that stop parts of the node last, for they run alone."""
+    training = {item.path for item in items if "lab" in item.fixturenames}
+    items.sort(key=lambda item: (item.get_closest_marker("disturbs") is not None, item.path not in training))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _node(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files run side by side, in processes of `pytest -n` or of other people; one that stops parts of the node waits until it is alone."""
+    with sharing("node", alone=request.node.get_closest_marker("disturbs") is not None):
+        yield
 
 
 @pytest.fixture(scope="session")
-def small() -> str:
-    """The name of an image with sh and python that the cluster has."""
+def _cluster() -> None:
     if not os.environ.get("KUBECONFIG"):
         pytest.skip('no cluster: eval "$(../shared/kube/cluster env)" after `cluster up`')
+
+
+@pytest.fixture(scope="session")
+def small(_cluster: None) -> str:
+    """The name of an image with sh and python that the cluster has."""
     return os.environ.get("VIDJOBS_TEST_IMAGE") or small_image()
 
 
@@ -105,3 +119,10 @@ def kube(small: str) -> Iterator[Lab]:
         yield Lab(namespace, small, KubeBackend(ClusterProfile(name="test", namespace=namespace)))
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def lab(_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[training_lab.Lab]:
+    """What trainings need: the job image, code on a git server, data on a volume."""
+    with training_lab.opened(tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("git")) as lab:
+        yield lab

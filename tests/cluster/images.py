@@ -9,7 +9,6 @@ it into the node lives only as long as the transfer.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,15 +16,14 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from locks import CACHE, sharing
 
 PROJECT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 NAME = "localhost/vidjobs-test"
-CACHE = Path(os.environ.get("VIDJOBS_IMAGE_CACHE", "/var/tmp/vidjobs-images"))
 NODE_HOME = Path(os.environ.get("KUBE_HOME", "/var/tmp/kube-one"))
 SPACE_NEEDED = 24 * 10**9  # bytes: layers, the archive and the node's two copies
 
@@ -35,8 +33,7 @@ def job_image(project: Path = PROJECT) -> str:
     name = f"{NAME}:{inputs_hash(project)}"
     if on_node(name):
         return name
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with _lock(CACHE / "lock"):
+    with sharing("image", alone=True):
         if not on_node(name):
             _require_space()
             if not _built(name):
@@ -159,13 +156,6 @@ def _run(command: list[str | Path], environment: dict[str, str] | None = None) -
     if (took := time.monotonic() - start) > 5:
         print(f"{took:6.0f} s  {' '.join(map(str, command))}", file=sys.stderr)
     return done.stdout.strip()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,22 @@ def evict(namespace: str, pod: str) -> None:
     """As draining a node does, or a preemption: SIGTERM, and the pod's condition says that it was a disruption."""
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
     kubectl("create", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", "--filename=-", text=json.dumps(eviction))
+
+
+@contextmanager
+def watched(namespace: str, pod: str) -> Iterator[Callable[[], Any]]:
+    """A function that gives the newest state of a pod that was seen, also when the pod is gone by then."""
+    command = ["kubectl", "get", "pod", pod, f"--namespace={namespace}", "--watch", "--output=json"]
+    with tempfile.NamedTemporaryFile("w") as told, subprocess.Popen(command, stdout=told) as process:
+
+        def newest() -> Any:
+            whole = ("\n" + Path(told.name).read_text()).rpartition("\n}\n")[0]  # one object after the other, each set in
+            return json.loads("{" + whole.rpartition("\n{\n")[2] + "}")
+
+        try:
+            yield newest
+        finally:
+            process.terminate()
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,26 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from locks import CACHE, sharing
+
 PROJECT = Path(__file__).resolve().parents[2]
 MIRROR = "http://deb.debian.org/debian"
 RECIPE = ("bookworm", "python3", "a symbolic link python -> python3")
-CACHE = Path(os.environ.get("VIDJOBS_IMAGE_CACHE", "/var/tmp/vidjobs-images"))
 NODE_HOME = Path(os.environ.get("KUBE_HOME", "/var/tmp/kube-one"))
 
 
 def small_image(project: Path = PROJECT) -> str:
-    """The image's name; the node has it when this returns."""
+    """The image's name; the node has it when this returns. Waits for another process that makes it."""
     tag = hashlib.sha256(repr(RECIPE).encode()).hexdigest()[:12]
     name = f"localhost/vidjobs-small:{tag}"
-    if not _on_node(name):
-        CACHE.mkdir(parents=True, exist_ok=True)
-        archive = CACHE / f"small-{tag}.tar"
-        _write_archive(archive, name, _layer(tag))
-        subprocess.run([project.parent / "shared" / "kube" / "cluster", "load", archive], check=True, stdout=subprocess.DEVNULL)
-        archive.unlink()
+    if _on_node(name):
+        return name
+    with sharing("small-image", alone=True):
+        if not _on_node(name):
+            archive = CACHE / f"small-{tag}.tar"
+            _write_archive(archive, name, _layer(tag))
+            subprocess.run([project.parent / "shared" / "kube" / "cluster", "load", archive], check=True, stdout=subprocess.DEVNULL)
+            archive.unlink()
     return name
 
 

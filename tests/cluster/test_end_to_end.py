@@ -1,8 +1,4 @@
-"""The whole path on a real Kubernetes: volume, submit, logs, status, fetch, eval, a lost pod, and code from a git server.
-
-Everything goes through the `vidjobs` command, with the rights that `vidjobs rbac` asks for and in a namespace that enforces
-Pod Security `restricted`. kubectl only plays the cluster's owner.
-"""
+"""The whole path on a real Kubernetes: volume, submit, logs, status, fetch, eval, and code from a git server."""
 
 from __future__ import annotations
 
@@ -10,142 +6,21 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import git_server
 import images
 import numpy as np
 import pytest
 import yaml
-from git_server import GitServer
-from researcher import Researcher, arrive, get, kubectl
+from researcher import get, kubectl
+from training_lab import CLASSES, EPOCHS, Lab
 
 pytestmark = pytest.mark.cluster
-
-CLASSES = 26
-CLIPS = 48  # of training; 12 more to test
-EPOCHS = 3
-SMALL_STEPS = {"batch": 4, "lr": 1e-3, "keep_weights": "best"}  # many to an epoch, to stop between them
-
-
-@dataclass(frozen=True)
-class Lab:
-    """What a researcher has before the first job: a namespace, an image, a git server, data on a volume."""
-
-    researcher: Researcher
-    image: str
-    git: GitServer
-    commit: str  # of main, when the lab was opened
-    folder: Path
-
-    def conf(self, name: str, **changes: Any) -> str:
-        """Write `<name>.yaml`; keyword arguments are whole sections, `job` is merged. Returns the file's name."""
-        job = {
-            "image": self.image,
-            "code": {"repo": self.git.url("vidjobs"), "ref": "main"},
-            "resources": {
-                "gpus": 1,
-                "gpu_type": ["NVIDIA-GeForce-GTX-1080-Ti"],
-                "cpu": "500m",
-                "memory": "3Gi",
-                "shm": "256Mi",
-                "scratch": "2Gi",
-            },
-            "volumes": [{"claim": "runs", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}],
-            "retries": 2,
-            "grace": "30s",
-        }
-        conf = {
-            "name": name,
-            "data": {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 8, "size": 32},
-            "model": {"name": "i3d", "mode": "8x32", "bn_momentum": 0.1},
-            "train": {"epochs": EPOCHS, "batch": 4, "accumulate": 2, "lr": 1e-3},
-            "compute": {"threads": 2, "workers": 0},
-            **changes,
-            "job": job | changes.get("job", {}),
-        }
-        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(conf))
-        return f"{name}.yaml"
-
-    def submit(self, *arguments: str) -> str:
-        """`vidjobs submit ...`: the new run's name."""
-        (run,) = self.researcher.vidjobs("submit", *arguments).split()
-        return run
-
-    def wait_for(self, run: str, wanted: Callable[[Any], bool], *, seconds: float = 180) -> Any:
-        """The run's status once `wanted` holds of it."""
-        end = time.monotonic() + seconds
-        while not wanted(status := self.researcher.json("status", run)):
-            assert time.monotonic() < end, f"{run} after {seconds} s: {json.dumps(status, indent=1)}"
-            time.sleep(1)
-        return status
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab with TinyVIRAT-shaped data on its volume and the project's code on its git server."""
-    if not os.environ.get("KUBECONFIG"):
-        pytest.skip('no cluster: eval "$(../shared/kube/cluster env)" after `cluster up`')
-    image = images.job_image()
-    folder = tmp_path_factory.mktemp("lab")
-    namespace = f"lab-{secrets.token_hex(3)}"
-    with git_server.serve(tmp_path_factory.mktemp("git")) as git:
-        commit = git.publish("vidjobs", images.PROJECT)
-        try:
-            researcher = arrive(folder, namespace)
-            researcher.vidjobs("volume", "create", "runs", "--size", "4Gi")
-            researcher.vidjobs("volume", "create", "data", "--size", "512Mi")
-            lab = Lab(researcher, image, git, commit, folder)
-            _put_data(lab)
-            yield lab
-        finally:
-            kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
-
-
-def _put_data(lab: Lab) -> None:
-    """Make the dataset where a person would copy it: in a pod of the job image that mounts the claim."""
-    make = f"python -m trainer.synthetic --out /data/TinyVIRAT --train {CLIPS} --test 12 --seed 1"
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "put-data"},
-        "spec": {
-            "restartPolicy": "Never",
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 1000,
-                "runAsGroup": 1000,
-                "fsGroup": 1000,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "put",
-                    "image": lab.image,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["sh", "-c", f"git clone --quiet {lab.git.url('vidjobs')} /tmp/code && cd /tmp/code && {make}"],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                    "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-                }
-            ],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
-        },
-    }
-    place = f"--namespace={lab.researcher.namespace}"
-    kubectl("apply", place, "--filename=-", text=json.dumps(pod))
-    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}"
-    kubectl("wait", place, "pod/put-data", ended, "--timeout=120s")
-    (container,) = get("pod", "put-data", place)["status"]["containerStatuses"]
-    assert container["state"]["terminated"]["exitCode"] == 0, kubectl("logs", place, "put-data")
-    kubectl("delete", place, "pod", "put-data", "--now")
 
 
 @dataclass(frozen=True)
@@ -234,56 +109,6 @@ def test_eval_starts_from_the_best_checkpoint_of_another_run(lab: Lab, trained: 
     assert np.load(folder / "confusion.npy").shape == (CLASSES, 2, 2)
     with (folder / "f1_by_class.csv").open() as table:
         assert len(list(csv.DictReader(table))) >= CLASSES
-
-
-def test_a_deleted_pod_is_replaced_and_its_training_goes_on(lab: Lab) -> None:
-    """The retry resumes: no step is lost or done twice in the run's records, and the last epoch is whole."""
-    epochs = 2
-    run = lab.submit("train", lab.conf("retry", train=SMALL_STEPS | {"epochs": epochs}))
-    first = lab.wait_for(run, lambda status: status["phase"] == "running")["pods"][0]["name"]
-    _wait_for_step(lab, run, 7)
-
-    kubectl("delete", "pod", first, f"--namespace={lab.researcher.namespace}", "--wait=false")
-    lines = lab.researcher.vidjobs("logs", run, "--follow", "--all-pods", seconds=240).splitlines()
-
-    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
-    assert [pod["metadata"]["name"] for pod in lab.researcher.pods(run)] != [first]
-    assert any("resumed at step" in line for line in lines)
-    assert not any("unable to retrieve container logs" in line for line in lines)  # the kubelet's words, not the trainer's
-    _assert_records_are_whole(lab, run, epochs)
-
-
-def test_cancel_keeps_the_state_and_resume_goes_on(lab: Lab) -> None:
-    """A cancelled training has stopped after a step and given its GPU back; resumed, it ends as if nothing had been."""
-    epochs = 1
-    run = lab.submit("train", lab.conf("pause", train=SMALL_STEPS | {"epochs": epochs}))
-    _wait_for_step(lab, run, 3)
-
-    lab.researcher.vidjobs("cancel", run)
-    lab.wait_for(run, lambda status: status["phase"] == "cancelled" and not lab.researcher.pods(run))
-    lab.researcher.vidjobs("resume", run)
-
-    lines = lab.researcher.vidjobs("logs", run, "--follow", seconds=240).splitlines()
-    lab.wait_for(run, lambda status: status["phase"] == "succeeded")
-    assert any("resumed at step" in line for line in lines)
-    _assert_records_are_whole(lab, run, epochs)
-
-
-def _assert_records_are_whole(lab: Lab, run: str, epochs: int) -> None:
-    """metrics.jsonl has each step and each epoch once, in order."""
-    out = lab.folder / run
-    lab.researcher.vidjobs("fetch", "metrics", run, "--out", str(out))
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    steps = [record["step"] for record in records if record["phase"] == "train"]
-    assert steps == list(range(1, len(steps) + 1))
-    assert [record["epoch"] for record in records if record["phase"] == "val"] == list(range(1, epochs + 1))
-
-
-def _wait_for_step(lab: Lab, run: str, step: int) -> None:
-    end = time.monotonic() + 120
-    while not re.search(rf"step={step}\b", lab.researcher.vidjobs("logs", run, "--grep", "train Loss")):
-        assert time.monotonic() < end, f"{run} did not reach step {step}"
-        time.sleep(1)
 
 
 def test_a_conf_or_data_error_is_not_retried(lab: Lab) -> None:

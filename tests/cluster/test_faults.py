@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Lab as SmallLab
 from conftest import mounted
-from test_end_to_end import SMALL_STEPS, Lab, lab  # noqa: F401  pytest finds the fixture here
+from training_lab import SMALL_STEPS, Lab
 
 from launcher.backend_base import LogLine
 from launcher.errors import VidjobsError
@@ -21,7 +21,7 @@ TIGHT = "600Mi"  # a few epochs fit: 49 MB of weights each, two states of twice 
 
 
 @pytest.fixture(scope="module")
-def diverged(lab: Lab) -> list[str]:  # noqa: F811
+def diverged(lab: Lab) -> list[str]:
     """Two runs of one conf that were submitted in the same moment; its learning rate makes the loss no number."""
     conf = lab.conf("no-number", train={"epochs": 2, **SMALL_STEPS, "optimizer": "sgd", "lr": 99.0}, job={"retries": 1})
     processes = [lab.researcher.start("submit", "train", conf) for _ in range(2)]
@@ -31,7 +31,7 @@ def diverged(lab: Lab) -> list[str]:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def full(lab: Lab) -> str:  # noqa: F811
+def full(lab: Lab) -> str:
     """A run whose checkpoints go to a claim that is too small for them."""
     lab.researcher.vidjobs("volume", "create", "tight", "--size", TIGHT)
     volumes = [{"claim": "tight", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}]
@@ -39,7 +39,7 @@ def full(lab: Lab) -> str:  # noqa: F811
     return lab.submit("train", lab.conf("full", train=train, job={"volumes": volumes, "retries": 1}))
 
 
-def test_two_submits_at_once_are_two_runs(lab: Lab, diverged: list[str], full: str) -> None:  # noqa: F811
+def test_two_submits_at_once_are_two_runs(lab: Lab, diverged: list[str], full: str) -> None:
     """Of one conf, in the same moment: two names, two records, two Jobs."""
     first, second = diverged
     assert first not in ("", second)
@@ -49,7 +49,7 @@ def test_two_submits_at_once_are_two_runs(lab: Lab, diverged: list[str], full: s
     assert all(lab.researcher.pods(run) or lab.wait_for(run, lambda status: status["pods"]) for run in diverged)
 
 
-def test_a_loss_that_is_no_number_stops_at_once_and_names_its_step(lab: Lab, diverged: list[str]) -> None:  # noqa: F811
+def test_a_loss_that_is_no_number_stops_at_once_and_names_its_step(lab: Lab, diverged: list[str]) -> None:
     """76 without a retry; `status` says the step and what is kept."""
     for run in diverged:
         status = lab.wait_for(run, lambda status: status["phase"] == "failed")
@@ -58,7 +58,7 @@ def test_a_loss_that_is_no_number_stops_at_once_and_names_its_step(lab: Lab, div
         assert "step" in status["cause"]
 
 
-def test_a_full_claim_ends_training_cleanly_and_keeps_its_last_checkpoint(lab: Lab, full: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_full_claim_ends_training_cleanly_and_keeps_its_last_checkpoint(lab: Lab, full: str, tmp_path: Path) -> None:
     """73 without a retry; `status` says how much is missing; the last good checkpoint comes back whole."""
     status = lab.wait_for(full, lambda status: status["phase"] == "failed", seconds=240)
     (pod,) = status["pods"]

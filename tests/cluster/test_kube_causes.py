@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Lab
-from researcher import get, kubectl
+from researcher import evict, kubectl
 
 from launcher.backend_base import Phase, RunStatus
 from launcher.errors import AdmissionError
@@ -63,11 +59,6 @@ def test_a_volume_that_cannot_be_mounted(kube: Lab) -> None:
     kube.backend.delete(record)
 
 
-def _evict(kube: Lab, pod: str) -> None:
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": kube.namespace}}
-    kubectl("create", "--raw", f"/api/v1/namespaces/{kube.namespace}/pods/{pod}/eviction", "--filename=-", text=json.dumps(eviction))
-
-
 def test_evicted_as_a_drained_node_does(kube: Lab) -> None:
     """By the eviction API: said while the trainer writes its checkpoint; then the next attempt runs."""
     job = kube.job("trap 'sleep 3; exit 75' TERM; while :; do sleep 0.2; done", retries=1)
@@ -76,7 +67,7 @@ def test_evicted_as_a_drained_node_does(kube: Lab) -> None:
     kube.backend.submit([job])
     record = kube.record(job)
     first = kube.wait(record, lambda status: status.phase is Phase.RUNNING).pods[0].name
-    _evict(kube, first)
+    evict(kube.namespace, first)
     status = kube.wait(record, lambda status: bool(status.cause), seconds=5)
     assert status.cause == "evicted, as a drained node does: the trainer writes its checkpoint"
     kube.wait(record, lambda status: status.phase is Phase.RUNNING and status.pods[-1].name != first)
@@ -171,31 +162,3 @@ def test_a_policy_of_the_site(kube: Lab, no_busybox: str) -> None:
     assert no_busybox in status.cause
     assert "label your pods with an owner" in status.cause
     kubectl("delete", "job", job["metadata"]["name"], f"--namespace={kube.namespace}")
-
-
-def _cluster(*arguments: str) -> None:
-    program = (
-        os.environ.get("KUBE_CLUSTER") or shutil.which("cluster") or Path(__file__).resolve().parents[3] / "shared" / "kube" / "cluster"
-    )
-    if not Path(program).exists():
-        pytest.skip("KUBE_CLUSTER names no program that stops a kubelet")
-    subprocess.run([program, *arguments], check=True, capture_output=True)
-
-
-@pytest.mark.disturbs
-def test_a_lost_node(kube: Lab) -> None:
-    """`node X lost, waiting` until Kubernetes gives the pod up; when the node is back, a new attempt runs."""
-    job = kube.job("sleep 600", retries=2)
-    kube.backend.submit([job])
-    record = kube.record(job)
-    kube.wait(record, lambda status: status.phase is Phase.RUNNING)
-    node = get("nodes")["items"][0]["metadata"]["name"]
-    _cluster("stop", "kubelet")
-    try:
-        status = kube.wait(record, lambda status: "lost" in status.cause, seconds=90)
-        assert status.cause == f"node {node} lost, waiting"
-        assert "nothing to do" in status.fix
-    finally:
-        _cluster("start", "kubelet")
-    kube.wait(record, lambda status: status.phase is Phase.RUNNING and "lost" not in status.cause, seconds=180)
-    kube.backend.delete(record)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from researcher import get, kubectl
-from test_end_to_end import CLIPS, Lab, lab  # noqa: F401  the same lab, opened for this module
+from training_lab import CLIPS, Lab, cpu
 
 pytestmark = pytest.mark.cluster
 
@@ -15,15 +15,15 @@ SHARDS = 3
 INDEX = "batch.kubernetes.io/job-completion-index"
 
 
-def _conf(lab: Lab, name: str, **data: Any) -> str:  # noqa: F811
+def _conf(lab: Lab, name: str, **data: Any) -> str:
     """Frames beside the runs, and no GPU: nothing here needs one."""
-    resources = {"cpu": "300m", "memory": "2Gi", "shm": "64Mi", "scratch": "1Gi"}
+    resources = {"cpu": cpu(SHARDS), "memory": "2Gi", "shm": "64Mi", "scratch": "1Gi"}
     section = {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 8, "size": 32, "cache": f"${{runs}}/{name}-cache", **data}
     prepare = {"frames_to": f"${{runs}}/{name}-frames", "stats": True}
     return lab.conf(name, data=section, prepare=prepare, job={"resources": resources})
 
 
-def test_a_prepare_of_three_shards_loses_one_pod_and_ends_whole(lab: Lab) -> None:  # noqa: F811
+def test_a_prepare_of_three_shards_loses_one_pod_and_ends_whole(lab: Lab) -> None:
     """Only the lost index runs again; the last to finish writes cache, statistics and report of all videos."""
     run = lab.submit("prepare", _conf(lab, "shared"), "--shards", str(SHARDS))
     started = lab.wait_for(run, lambda status: status["phase"] in ("running", "succeeded"))
@@ -49,7 +49,7 @@ def test_a_prepare_of_three_shards_loses_one_pod_and_ends_whole(lab: Lab) -> Non
     assert len(report["stats"]["mean"]) == 3
 
 
-def test_a_fault_of_the_data_ends_all_shards_without_a_retry(lab: Lab) -> None:  # noqa: F811
+def test_a_fault_of_the_data_ends_all_shards_without_a_retry(lab: Lab) -> None:
     """65 fails the Job at once, and `status` says what the trainer said."""
     run = lab.submit("prepare", _conf(lab, "missing", root="${data}/Missing"), "--shards", str(SHARDS))
     status = lab.wait_for(run, lambda status: status["phase"] == "failed")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_end_to_end import Lab, lab  # noqa: F401  the same lab, opened for this module
+from training_lab import Lab, cpu
 
 import launcher
 
@@ -35,7 +35,7 @@ TRAININGS: dict[str, dict[str, Any]] = {  # what is smaller than published
 
 
 @pytest.fixture(scope="module")
-def pushed(lab: Lab, layouts: Any) -> str:  # noqa: F811
+def pushed(lab: Lab, layouts: Any) -> str:
     """What `volume ls` says after `vidjobs push`: tiny datasets as the confs expect them. The cluster profile names the image."""
     profile = yaml.safe_load((Path(launcher.__path__[0]) / "clusters" / "kube-one.yaml").read_text())
     place = lab.folder / "conf" / "clusters"
@@ -48,11 +48,11 @@ def pushed(lab: Lab, layouts: Any) -> str:  # noqa: F811
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_conf_of_each_system_trains_on_pushed_data(lab: Lab, pushed: str, name: str) -> None:  # noqa: F811
+def test_a_conf_of_each_system_trains_on_pushed_data(lab: Lab, pushed: str, name: str) -> None:
     """Two steps, a validation, and the best checkpoint brought back with what inference needs."""
     assert all(dataset in pushed for dataset in DATASETS)
     own = TRAININGS[name]
-    resources = {"gpus": 0, "gpu_type": [], "cpu": "700m", "memory": "4Gi", "shm": "256Mi", "scratch": "1Gi"}
+    resources = {"gpus": 0, "gpu_type": [], "cpu": cpu(), "memory": "4Gi", "shm": "256Mi", "scratch": "1Gi"}
     conf = lab.conf(
         name.replace("/", "-").replace("_", "-"),
         extends=str(CONF / f"{name}.yaml"),

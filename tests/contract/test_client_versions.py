@@ -168,6 +168,7 @@ def test_proxies_of_the_environment_and_of_the_kubeconfig(package: str, server: 
 def test_exec_and_follow_on_a_real_cluster(package: str, tmp_path: Path) -> None:
     """Client certificates, three megabytes through a WebSocket, and a log to its last unterminated line."""
     from conftest import Lab
+    from locks import sharing
     from researcher import kubectl
     from small_image import small_image
 
@@ -177,17 +178,18 @@ def test_exec_and_follow_on_a_real_cluster(package: str, tmp_path: Path) -> None
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("no cluster: KUBECONFIG is not set")
     namespace = f"vidjobs-{Path(package).name[-8:].lower().strip('-')}"
-    kubectl("create", "namespace", namespace)
-    try:
-        lab = Lab(
-            namespace, os.environ.get("VIDJOBS_TEST_IMAGE") or small_image(), KubeBackend(ClusterProfile(name="t", namespace=namespace))
-        )
-        record = lab.submit("echo one; until [ -e /tmp/stop ]; do sleep 0.2; done; printf two")
-        lab.wait(record, lambda status: status.phase == "running")
-        config = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
-        config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = False  # so that the package reads it, not kubeconfig.py
-        (tmp_path / "kubeconfig").write_text(json.dumps(config))
-        said = run(package, EXEC, namespace, record.run, KUBECONFIG=str(tmp_path / "kubeconfig"))
-    finally:
-        kubectl("delete", "namespace", namespace, "--wait=false")
+    with sharing("node", alone=False):
+        kubectl("create", "namespace", namespace)
+        try:
+            lab = Lab(
+                namespace, os.environ.get("VIDJOBS_TEST_IMAGE") or small_image(), KubeBackend(ClusterProfile(name="t", namespace=namespace))
+            )
+            record = lab.submit("echo one; until [ -e /tmp/stop ]; do sleep 0.2; done; printf two")
+            lab.wait(record, lambda status: status.phase == "running")
+            config = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
+            config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = False  # so that the package reads it, not kubeconfig.py
+            (tmp_path / "kubeconfig").write_text(json.dumps(config))
+            said = run(package, EXEC, namespace, record.run, KUBECONFIG=str(tmp_path / "kubeconfig"))
+        finally:
+            kubectl("delete", "namespace", namespace, "--wait=false")
     assert (said["bytes"], said["lines"]) == (3_000_000, ["one", "two"])
