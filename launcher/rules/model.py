@@ -17,6 +17,8 @@ from launcher.errors import ConfError, Fault, did_you_mean
 from launcher.rules.checks import CHECKS
 from launcher.rules.paths import parse
 
+KINDS = ("Job", "Pod", "PersistentVolumeClaim", "ConfigMap", "Service")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -97,6 +99,9 @@ def _rule_problems(rule: Rule, *, own: bool) -> list[str]:
         said.append("has `check`, which only shipped rules have: write `require`")
     elif rule.check and rule.check not in CHECKS:
         said.append(f'names the check "{rule.check}": {did_you_mean(rule.check, list(CHECKS))}')
+    for kind in rule.kinds:
+        if kind not in KINDS:
+            said.append(f'looks at "{kind}", which nothing sends: {did_you_mean(kind, KINDS) or "one of " + ", ".join(KINDS)}')
     if not rule.check and not rule.require:
         said.append("requires nothing: give it `require: [{path: ..., one_of: [...]}]`")
     for text in (*rule.says, *(each for one in (*rule.when, *rule.require) for each in (one.matches, one.not_matches) if each)):

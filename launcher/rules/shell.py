@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 
-_FOREVER = {"true", ":", "[ 1 ]", "[[ 1 ]]", "((1))", "(( 1 ))", "test 1"}
+_FOREVER = {"true", ":", "[ 1 ]", "[ true ]", "[[ true ]]", "[[ 1 ]]", "((1))", "(( 1 ))", "test 1"}
 _SEPARATORS = {";", "&&", "||", "|", "&", "\n", ";;"}
-_WORDS = {"do", "then", "else", "{", "(", "!", "exec", "nohup", "command", "time"}  # what may stand before a command
+_WORDS = {"do", "then", "else", "{", "(", "!", "exec", "nohup", "command", "time", "env", "sudo"}  # what may stand before a command
+_SETS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*")
 _INTERPRETERS = re.compile(r"(.*/)?(ba|da|z|k)?sh")
 
 
@@ -42,10 +43,11 @@ def _commands(script: str) -> list[list[str]]:
         if word in _SEPARATORS:
             found.append([])
         else:
-            found[-1].append(word)
+            inner = word if word.startswith("((") or word.endswith("))") else word.lstrip("(").rstrip(")")  # a subshell's
+            found[-1] += [inner] if inner else []
     stripped = []
     for command in found:
-        while command and command[0] in _WORDS:
+        while command and (command[0] in _WORDS or _SETS.fullmatch(command[0])):
             command = command[1:]
         if command:
             stripped.append(command)
