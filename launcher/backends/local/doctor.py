@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from launcher.backend_base import Finding
@@ -44,6 +43,8 @@ def _trainer() -> Finding:
 
 
 def _torch() -> Finding:
+    from importlib.metadata import PackageNotFoundError, version  # 10 ms, which every verb with this backend would pay
+
     try:
         return Finding(what="torch", ok=True, detail=version("torch"))
     except PackageNotFoundError:
