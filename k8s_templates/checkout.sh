@@ -39,7 +39,7 @@ attempt=1
 pause=${VIDJOBS_GIT_PAUSE:-5} # seconds
 until bring; do
   reason=$(tail -n 1 "$scratch/fetch.log")
-  if grep -qiE 'authentication failed|could not read (username|password)|access denied|HTTP 40[13]|403|not found' "$scratch/fetch.log"; then
+  if grep -qiE 'authentication failed|could not read (username|password)|access denied|(http|error:?) 40[13]|repository .*not found' "$scratch/fetch.log"; then
     say "cannot read $VIDJOBS_REPO: $reason"
     say "a private repository needs job.code.token: {secret: NAME, key: KEY}"
     exit 64

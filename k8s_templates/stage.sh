@@ -16,7 +16,16 @@ unpack_top() { # to: every tar file at the top, in place, then removed. tar itse
       say "$file holds links or devices: refused; pack it with --dereference"
       exit 65
     fi
-    tar -xf "$file" -C "$1" --no-same-owner --no-same-permissions || { say "$file is damaged"; exit 65; }
+    if ! problem=$(LC_ALL=C tar -xf "$file" -C "$1" --no-same-owner --no-same-permissions 2>&1); then
+      case "$problem" in
+        *"No space left"* | *"quota exceeded"*)
+          say "no room to unpack $file in $1 (full disk? raise job.resources.scratch)"
+          exit 75
+          ;;
+      esac
+      say "$file is damaged: $(printf '%s' "$problem" | head -n 1)"
+      exit 65
+    fi
     rm -f -- "$file"
   done
 }

@@ -37,12 +37,20 @@ job:
   code: {repo: https://git.example/lab/x}
   volumes: [{claim: v, mount: /runs, as: runs}, {claim: d, mount: /mnt/data, as: data}]
 """
-_SEEDS = f"grid: {{train.seed: {list(range(420))}}}"
+
+
+def _seeds(trials: int) -> str:
+    return f"grid: {{train.seed: {list(range(trials))}}}"
+
+
+_SEEDS = _seeds(420)
 _CONFS: list[list[str]] = [
     [],
     ["job.image=v:1"],
     ["job.retries=0"],
     ["job.grace=10s", "job.ttl=5m"],
+    ["job.grace=29s", "job.ttl=3599s", "job.retries=1"],
+    ["job.grace=30s", "job.ttl=1h"],
     ["job.env.WANDB_API_KEY=abc"],
     ["job.env.X=ghp_abcdefghijklmnopqrst"],
     ["job.env={A: b, DB: 'postgres://me:pw@host/db', my_password: ''}"],
@@ -61,7 +69,16 @@ _CONFS: list[list[str]] = [
     ["job.tolerations=[{key: nautilus.io/science-dmz, operator: Exists}]"],
     ["job.resources.gpus=4", f"sweep={{{_SEEDS}, parallelism: 12}}"],
     ["job.resources.gpus=4", f"sweep={{{_SEEDS}, parallelism: 13}}", "job.retries=0"],
+    [f"sweep={{{_SEEDS}, parallelism: 50}}"],
+    [f"sweep={{{_SEEDS}, parallelism: 51}}"],
+    [f"sweep={{{_SEEDS}, parallelism: 400}}"],
     [f"sweep={{{_SEEDS}, parallelism: 401}}"],
+    [f"sweep={{{_seeds(200)}, parallelism: 60}}"],
+    [f"sweep={{{_seeds(201)}, parallelism: 60}}"],
+    ["job.resources={gpus: 8}", "job.nodes=6"],
+    ["job.resources={gpus: 8}", "job.nodes=7"],
+    ["job.resources={gpus: 2, scratch: 53687091200, memory: 32G, cpu: 16}"],
+    ["job.resources.scratch=53687091201"],
     ["job.image=b", "job.retries=0", "job.grace=1s", "job.ttl=1m", "job.priority=no", "job.resources={gpus: 30, scratch: 1Ti}"],
 ]  # fmt: skip
 
@@ -71,9 +88,9 @@ def _resources(job: Manifest, **changed: str) -> None:
     container["resources"]["limits"] |= changed
 
 
-def _many(job: Manifest) -> None:
-    _resources(job, memory="17Gi")
-    job["spec"]["parallelism"] = 120
+def _many(job: Manifest, memory: str = "17Gi", pods: int = 120) -> None:
+    _resources(job, memory=memory)
+    job["spec"]["parallelism"] = pods
 
 
 def _change(path: str, value: Any) -> Callable[[Manifest], None]:
@@ -101,6 +118,13 @@ _BY_HAND: list[Callable[[Manifest], None]] = [
     lambda job: _resources(job, cpu="4801m"),
     lambda job: _resources(job, memory="20Gi"),
     _many,
+    _change("spec.parallelism", 100),
+    _change("spec.parallelism", 101),
+    lambda job: _many(job, "16385Mi", 100),
+    lambda job: _many(job, "16385Mi", 101),
+    lambda job: _resources(job, memory="19.2Gi"),
+    lambda job: _resources(job, memory="20615843100"),
+    lambda job: _resources(job, memory="20615843020"),
 ]
 
 

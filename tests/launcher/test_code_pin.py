@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -310,11 +312,33 @@ def test_a_token_stays_a_reference(clone: Path, remote: Path) -> None:
     assert (token.secret, token.key) == ("git", "token")
 
 
-def test_a_server_that_does_not_answer_is_tried_again_and_then_left_to_the_next_pod(tmp_path: Path) -> None:
-    """75 after four attempts: a retry of the Job may succeed."""
-    done = _checkout(
-        tmp_path / "pod" / "code", Path("http://127.0.0.1:1/v"), "a" * 40, VIDJOBS_REPO="http://127.0.0.1:1/v", VIDJOBS_GIT_PAUSE="0"
-    )
+@pytest.mark.parametrize("path", ["v", "v403", "not found"])
+def test_a_server_that_does_not_answer_is_tried_again_and_then_left_to_the_next_pod(tmp_path: Path, path: str) -> None:
+    """75 after four attempts: a retry of the Job may succeed. Whatever the address looks like, nobody has refused anything."""
+    repo = f"http://127.0.0.1:1/{path}"
+    done = _checkout(tmp_path / "pod" / "code", Path(repo), "a" * 40, VIDJOBS_REPO=repo, VIDJOBS_GIT_PAUSE="0")
     assert done.returncode == 75
     assert done.stderr.count("attempt") == 4
-    assert "cannot reach http://127.0.0.1:1/v" in done.stderr
+    assert f"cannot reach {repo}" in done.stderr
+
+
+def test_a_repository_that_refuses_us_is_not_asked_again(tmp_path: Path) -> None:
+    """64 at the first answer, and the key of the conf that helps."""
+
+    class Refuses(BaseHTTPRequestHandler):
+        code = 403
+
+        def do_GET(self) -> None:
+            self.send_error(self.code)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        repo = f"http://127.0.0.1:{server.server_port}/v"
+        for code in (401, 403, 404):
+            Refuses.code = code
+            done = _checkout(tmp_path / "pod" / "code", Path(repo), "a" * 40, VIDJOBS_REPO=repo, VIDJOBS_GIT_PAUSE="0")
+            assert (done.returncode, "job.code.token" in done.stderr) == (64, True), done.stderr
+        server.shutdown()

@@ -14,11 +14,11 @@ import pytest
 from launcher.render import TEMPLATES
 
 
-def _stage(source: Path, target: Path, *, unpack: bool = False) -> subprocess.CompletedProcess[str]:
+def _stage(source: Path, target: Path, *, unpack: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
     target.mkdir(exist_ok=True)
     env = {"PATH": os.environ["PATH"], "VIDJOBS_STAGES": "1", "VIDJOBS_FROM_0": str(source), "VIDJOBS_TO_0": str(target)}
     env["VIDJOBS_UNPACK_0"] = "1" if unpack else ""
-    return subprocess.run(["bash", "-c", (TEMPLATES / "stage.sh").read_text()], env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(["bash", "-c", (TEMPLATES / "stage.sh").read_text()], env=env | more, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -94,6 +94,18 @@ def test_a_damaged_tar_file_is_a_data_error(claim: Path, tmp_path: Path) -> None
     (claim / "cut.tar.gz").write_bytes(b"\x1f\x8b no archive")
     done = _stage(claim, tmp_path / "to", unpack=True)
     assert (done.returncode, "cut.tar.gz is damaged" in done.stderr) == (65, True)
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_tar_file(claim: Path, tmp_path: Path) -> None:
+    """75: a file that is whole must not be thrown away."""
+    _tar(claim / "whole.tar.gz", ("a", b"1"))
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    full = 'case "$1" in -xf) echo "tar: a: Cannot write: No space left on device" >&2; exit 2;; esac'
+    (tools / "tar").write_text(f'#!/bin/sh\n{full}\nexec {shutil.which("tar")} "$@"\n')
+    (tools / "tar").chmod(0o755)
+    done = _stage(claim, tmp_path / "to", unpack=True, PATH=f"{tools}:{os.environ['PATH']}")
+    assert (done.returncode, "job.resources.scratch" in done.stderr, "damaged" in done.stderr) == (75, True, False)
 
 
 @pytest.mark.parametrize("script", ["checkout.sh", "stage.sh"])
