@@ -21,6 +21,7 @@ from launcher.backends.local import doctor, reader
 from launcher.backends.local.files import LocalFiles
 from launcher.backends.local.inlet import LocalInlet
 from launcher.backends.local.job import LocalJob, read_job
+from launcher.backends.local.merged_logs import read_merged
 from launcher.backends.local.settings import Order, load_order, save_order
 from launcher.backends.local.shell import LocalShell, variables
 from launcher.backends.local.state import RunDir, State, local_dir, run_dir, save, volume_dir
@@ -96,7 +97,8 @@ class LocalBackend:
                 f"the log of {record.run} is gone from this machine", hint="`vidjobs fetch logs` brings the run folder's train.log"
             )
         index = nodes.console(record) if index is None and not all_pods else index
-        return reader.read_logs(record.run, follow=follow, since_s=since_s, tail=tail, all_pods=all_pods, index=index)
+        read = read_merged if all_pods else reader.read_logs
+        return read(record.run, follow=follow, since_s=since_s, tail=tail, index=index)
 
     def files(self, record: RunRecord) -> AbstractContextManager[Files]:
         return nullcontext(LocalFiles(Path(record.paths.root)))

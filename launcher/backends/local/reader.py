@@ -70,25 +70,35 @@ def _silence(files: RunDir) -> str:
     return f"its supervisor has not reported for {age:.0f} s: stopped, or the machine slept" if age > _SILENT_S else ""
 
 
-def read_logs(
-    run: str, *, follow: bool, since_s: int | None, tail: int | None, all_pods: bool, index: int | None = None
-) -> Iterator[LogLine]:
-    """Each line once, in order, attempt after attempt; with `follow` until the run has ended. `index`: of that trial or shard alone."""
+def read_logs(run: str, *, follow: bool, since_s: int | None, tail: int | None, index: int | None = None) -> Iterator[LogLine]:
+    """Each line of the newest attempt once, in order; with `follow` those of later attempts, until the run has ended.
+
+    `index`: of that trial or shard alone.
+    """
     since = stamp(time.time_ns() - since_s * 1_000_000_000) if since_s is not None else ""
-    for number, pod in enumerate(_pods(run, follow=follow, all_pods=all_pods, index=index)):
+    for number, pod in enumerate(_pods(run, follow=follow, index=index)):
         lines = _pod_lines(run, pod, follow=follow, tail=tail if number == 0 else None)
         yield from (line for line in lines if line.time >= since)
 
 
-def _pods(run: str, *, follow: bool, all_pods: bool, index: int | None) -> Iterator[str]:
-    """Names of the attempts, oldest first, from the newest (or the first) on; with `follow` also those to come."""
+def of_index(status: RunStatus, index: int | None) -> list[PodStatus]:
+    """The attempts of one trial or shard; None: all."""
+    return [pod for pod in status.pods if index is None or pod.name.startswith(f"{status.run}-{index}-")]
+
+
+def index_ended(status: RunStatus, index: int | None) -> bool:
+    return index is not None and index in status.indexes and status.indexes[index].phase.ended
+
+
+def _pods(run: str, *, follow: bool, index: int | None) -> Iterator[str]:
+    """Names of the attempts from the newest on; with `follow` also those to come."""
     seen: set[str] = set()
     while True:
         status = read_status(run)
-        names = [pod.name for pod in status.pods if index is None or pod.name.startswith(f"{run}-{index}-")]
-        ended = status.phase.ended or (index is not None and index in status.indexes and status.indexes[index].phase.ended)
+        names = [pod.name for pod in of_index(status, index)]
+        ended = status.phase.ended or index_ended(status, index)
         fresh = [name for name in names if name not in seen]
-        if not seen and not all_pods:
+        if not seen:
             seen.update(names[:-1])
             fresh = fresh[-1:]
         for name in fresh:
