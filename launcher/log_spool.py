@@ -5,7 +5,8 @@
     2026-11-21T16:20:01.123456789Z text                                    lines exactly as the API server sent them
     \\0gap lines may be missing here: ...                                   marks begin with a byte that no stamped line begins with
     \\0end                                                                  the container has ended and was read to its end
-    \\0end open                                                             the same; its last line had no newline
+    \\0open 2026-11-21T16:20:07.123456789Z text                            the same; this last line had no newline, and after it comes
+    \\0end open                                                             its own end mark
 
 One process writes a file (flock); others that follow the same run read what is there. A file that cannot be written, or
 that has reached its share, ends early: it lacks its end mark, and its reader says so. Nothing here contacts a cluster.
@@ -30,6 +31,7 @@ FILE_LIMIT = 256 << 20  # bytes of one container's log that are kept
 TOTAL_LIMIT = 2 << 30  # bytes of all runs; the logs of the runs that were followed longest ago go first
 _BLOCK = 1 << 18
 _MARK = b"\0"
+_OPEN, _END, _END_OPEN = _MARK + b"open ", _MARK + b"end\n", _MARK + b"end open\n"
 _TAIL = 64  # bytes; the end mark is shorter
 
 
@@ -90,9 +92,9 @@ class SpooledLog:
         """Whole lines with their newlines, none of which begins with a zero byte."""
         self._write(block)
 
-    def end(self, *, open_end: bool = False) -> None:
-        """The container's log holds no more than what was appended."""
-        self._write(_MARK + (b"end open\n" if open_end else b"end\n"))
+    def end(self, *, last: bytes | None = None) -> None:
+        """The container's log holds no more than what was appended, and a last line without a newline if there is one."""
+        self._write(_END if last is None else _OPEN + last.lstrip(_MARK) + b"\n" + _END_OPEN)
         self.close()
 
     def close(self) -> None:
@@ -111,8 +113,8 @@ class SpooledLog:
             kept: list[bytes] = []
             size = 0
             for line in file:
-                if not line.startswith(_MARK):
-                    kept.append(line)
+                if not line.startswith(_MARK) or line.startswith(_OPEN):
+                    kept.append(line.removeprefix(_OPEN))
                     size += len(line)
                     if size < _BLOCK:
                         continue
@@ -138,13 +140,13 @@ class SpooledLog:
 
     def _repaired(self, file: IO[bytes]) -> bool:
         """A line that a killed process left unfinished goes; a new file gets its first line. Whether there is room for more."""
-        size = file.seek(0, 2)
-        end = size
-        while end and file.seek(end - 1) is not None and file.read(1) != b"\n":
-            start = max(0, end - _BLOCK)
-            file.seek(start)
-            end = start + file.read(end - start).rfind(b"\n") + 1
+        end = _line_begin(file, file.seek(0, 2))
         file.truncate(end)
+        file.seek(_line_begin(file, max(end - 1, 0)))
+        if file.read(len(_OPEN)) == _OPEN:
+            file.seek(0, 2)
+            file.write(_END_OPEN)
+            return False
         file.seek(0, 2)
         if not end:
             file.write(_MARK + b"log " + json.dumps(asdict(self.header)).encode() + b"\n")
@@ -160,7 +162,7 @@ class SpooledLog:
         except OSError:
             return b""
         mark = last[0] if len(last) == 2 and not last[1] else b""
-        return mark[1:] if mark in (_MARK + b"end", _MARK + b"end open") else b""
+        return mark[1:] if mark + b"\n" in (_END, _END_OPEN) else b""
 
 
 class RunSpool:
@@ -202,6 +204,18 @@ class FolderLog:
                 skip[text] -= 1
             else:
                 yield text
+
+
+def _line_begin(file: IO[bytes], end: int) -> int:
+    """Where the line begins that has no newline before `end`."""
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 def forget(run: str) -> None:

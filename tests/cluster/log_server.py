@@ -7,6 +7,7 @@ may lose its head; `follow` waits for more; the end of a chunked answer is told,
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import threading
@@ -66,7 +67,7 @@ class Pod:
 
     chunks: Sequence[Chunk]
     cuts: Sequence[Cut]
-    block: int = 4096  # bytes of one chunk of the answer
+    block: int = 4096  # bytes of one chunk of the answer; 0: each line is a chunk, as a kubelet sends them
     asked: int = 0
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -120,8 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain")
         self.end_headers()
         end = int(len(body) * cut.share) if cut else len(body)
-        for start in range(0, end, pod.block):
-            piece = body[start : min(start + pod.block, end)]
+        for piece in _pieces(body[:end], pod.block):
             self.wfile.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
         self._end(cut.mode if cut else "eof")
 
@@ -146,6 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
+
+
+def _pieces(body: bytes, size: int) -> list[bytes]:
+    if size:
+        return [body[start : start + size] for start in range(0, len(body), size)]
+    return [piece for piece in re.split(rb"(?<=\n)", body) if piece]
 
 
 class _Server(ThreadingHTTPServer):

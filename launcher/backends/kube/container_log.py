@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from launcher.wanted import Wanted
 
 SILENCE_S = 60.0  # a follow that brings nothing for so long is attached again; cures connections and rotations that stall silently
 _LAST_READ_TRIES = 4
+_LONGEST_PAUSE_S = 10.0  # after a failure
 # What the trainer says last. A log that ends so is whole, also when its pod was gone before that could be asked.
 CLOSING = re.compile(r"finished: last .+|error: stopped by SIGTERM after step .+ a retry goes on from it")
 
@@ -44,7 +46,7 @@ class ContainerLog:
     container: str
     start: Start = Start()
     silence_s: float = SILENCE_S
-    pace_s: float = 1.0  # between two attachments; a failed one doubles it
+    pace_s: float = 1.0  # between the beginnings of two follows; after a failure twice as long, then four times
     stop: threading.Event = field(default_factory=threading.Event)
     spool: SpooledLog | None = None  # used by reads from the first line
     wanted: Wanted | None = None  # other lines are only counted
@@ -71,15 +73,18 @@ class ContainerLog:
             self.spool.close()
 
     def _lines(self, *, follow: bool) -> Iterator[LogLine]:
-        failures = 0
+        failures, began = 0, -self.pace_s
         while not self.stop.is_set():
             state = self._state()
             if state == "gone":
                 yield from self._gone()
                 return
             last = state != "running" or not follow
+            if not last:  # a container that has ended is not waited for
+                if self.stop.wait(max(0.0, began + self.pace_s - time.monotonic())):
+                    return
+                began = time.monotonic()
             self._cursor.attach()
-            began = self.client.now()
             try:
                 for block in self._read(follow=not last):
                     failures = 0
@@ -91,21 +96,20 @@ class ContainerLog:
                 if last and (failures >= _LAST_READ_TRIES or not error.transient):
                     yield from self._shown(self._cursor.lost(f"the end of this log could not be read: {error.message}"), keep=False)
                     return
+                self.stop.wait(min(_LONGEST_PAUSE_S, self.pace_s * 2.0**failures))
             else:
                 if last:
                     yield from self._finished(over=state == "over")
                     return
                 failures = 0
-            self.stop.wait(self._pause(failures, self.client.now() - began))
 
     def _finished(self, *, over: bool) -> Iterator[LogLine]:
         """Read to the end; `over`: of the container too."""
         entries = self._cursor.finish()
-        open_end = bool(entries) and not entries[-1].terminated
-        kept = entries if over or not open_end else entries[:-1]
-        self._keep(kept)
+        open_end = entries[-1].raw if entries and not entries[-1].terminated else None
+        self._keep(entries if open_end is None else entries[:-1])
         if over and self.spool is not None:
-            self.spool.end(open_end=open_end)
+            self.spool.end(last=open_end)
         yield from self._shown(entries, keep=False)
 
     def _gone(self) -> Iterator[LogLine]:
@@ -144,10 +148,6 @@ class ContainerLog:
         with self.client.stream(path, query=query, doing=f"read the log of pod {self.pod}", read_s=self.silence_s) as blocks:
             yield from blocks
 
-    def _pause(self, failures: int, lasted_s: float) -> float:
-        """At most one attachment a second, fewer while they fail."""
-        return min(10.0, self.pace_s * 2.0**failures) if failures else max(0.0, self.pace_s - lasted_s)
-
     def _keep(self, entries: Sequence[Entry]) -> None:
         if self.spool is None or not entries:
             return
@@ -171,21 +171,20 @@ class ContainerLog:
 
     def _of_block(self, block: Block) -> Iterator[LogLine]:
         """Each line costs as little as can be: a log may bring a million of them a second."""
-        text = block.raw.decode("utf-8", "replace")
-        pod, container = self.pod, self.container
-        self._last = text[text.rfind("\n", 0, -1) + 1 + STAMP : -1]
+        raw, pod, container = block.raw, self.pod, self.container
+        self._last = raw[raw.rfind(b"\n", 0, -1) + 1 + STAMP : -1].decode("utf-8", "replace")
         if self.wanted is None:
-            every = text[:-1].split("\n")
+            every = raw[:-1].decode("utf-8", "replace").split("\n")
             for number, line in enumerate(every, 1):
                 more = number < len(every)
                 yield LogLine(pod=pod, text=line[STAMP:], time=line[: STAMP - 1], container=container, more=more)
             return
         if self.wanted.joined and container == pod_of.TRAINER:  # of others each line says whose it is
-            count, lines = self.wanted.join(text, start=STAMP)
-            passed = text.count("\n") - count
-            yield LogLine(pod=pod, text=lines, container=container, kind="line" if count else "skipped", skipped=passed, lines=count)
+            count, lines = self.wanted.join(raw, start=STAMP)
+            kind = "line" if count else "skipped"
+            yield LogLine(pod=pod, text=lines, container=container, kind=kind, skipped=block.lines - count, lines=count)
             return
-        for skipped, line in self.wanted.among(text, start=STAMP):
+        for skipped, line in self.wanted.among(raw, start=STAMP):
             if line:
                 yield LogLine(pod=pod, text=line[STAMP:], time=line[: STAMP - 1], container=container, skipped=skipped, more=True)
             else:

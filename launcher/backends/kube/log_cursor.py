@@ -24,8 +24,6 @@ _JITTER_NS = _SECOND // 10  # far more than lines were seen to go back in time
 _MOST_REMEMBERED = 40_000  # lines; a bound on memory for logs faster than 8,000 lines a second
 LONGEST_LINE = 16 << 20  # bytes; the rest of a longer line is not shown
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d)(?: |$)")  # the kubelet always writes nine digits
-# Whole lines that all have a timestamp in UTC, as nearly every block of a log is.
-_PLAIN_BLOCK = re.compile(rb"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z [^\n]*+\n)*+")
 STAMP = 31  # bytes of such a timestamp and its space
 _SHORT = 1 << 10  # bytes; blocks of lines that are longer on average are taken line by line
 _BLOCK_LIMIT = 1 << 20  # bytes of one block
@@ -49,9 +47,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Block:
-    """Many new lines at once: whole ones, each `TIMESTAMP text`, as they were sent."""
+    """Many new lines at once: whole ones, each `TIMESTAMP text`, as they were sent. Every front is STAMP bytes, in UTC."""
 
     raw: bytes
+    lines: int
 
 
 class LineSplitter:
@@ -141,24 +140,24 @@ class LogCursor:
 
     def feed_many(self, block: bytes) -> list[Entry | Block]:
         """The same, and where all is plain many lines as one."""
-        if self._final is not None or self._lead or not self._led or len(block) > _SHORT * block.count(b"\n"):
+        if self._final is not None or self._lead or not self._led:
             return [*self.feed(block)]
         whole = self._splitter.cut(block)
         if not whole:
             return []
-        last = whole.rfind(b"\n", 0, -1) + 1
-        plain = len(whole) <= _BLOCK_LIMIT and _PLAIN_BLOCK.fullmatch(whole)
-        second = _second(whole[last : last + 19], b"Z") if plain else None
-        if second is None:
+        lines = _newlines(whole)
+        short = len(whole) <= min(_BLOCK_LIMIT, self._limit, _SHORT * lines)
+        last = _last_of_plain(whole) if short else None
+        if last is None:
             entries: list[Entry] = []
             for raw in whole[:-1].split(b"\n"):
                 self._line(raw[: self._limit], entries)
             return [*entries]
         self._tail = b""
-        self._last_time = whole[last : last + STAMP - 1].decode()
-        self._newest_ns = max(self._newest_ns, second[0] * _SECOND + int(whole[last + 20 : last + 29]))
+        nanoseconds, self._last_time = last
+        self._newest_ns = max(self._newest_ns, nanoseconds)
         self._remember(whole)
-        return [Block(whole)]
+        return [Block(whole, lines)]
 
     def _remember(self, block: bytes) -> None:
         """Lines that were shown, until they are too old or too many."""
@@ -284,6 +283,30 @@ class LogCursor:
             self._recent.popleft()
         while self._recent[0][0] < self._newest_ns - _REMEMBERED_NS:
             self._recent.popleft()
+
+
+def _newlines(block: bytes) -> int:
+    """How many. `replace` leaps from one to the next, in a third of the time in which `count` looks at each byte."""
+    return len(block) - len(block.replace(b"\n", b""))
+
+
+def _last_of_plain(block: bytes) -> tuple[int, str] | None:
+    """(nanoseconds since the epoch, RFC 3339) of the last of whole lines that `_parse` would all know, of one day and in UTC; else None.
+
+    One look at each byte, and no guess: where one line has no timestamp, another day's, another offset or an hour that does
+    not exist, the lines are for the caller to take one by one.
+    """
+    begin = block.rfind(b"\n", 0, -1) + 1
+    last = _parse(block[begin:-1])
+    if last is None or not _lines_of(block[begin : begin + len("2026-01-02T")]).fullmatch(block):
+        return None
+    return last[0], last[1]
+
+
+@lru_cache(maxsize=8)
+def _lines_of(day: bytes) -> re.Pattern[bytes]:
+    """Whole lines of this day. Its letters are compared as they are, which takes half the time of comparing them with classes."""
+    return re.compile(rb"(?:%b(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{9}Z .*+\n)*+" % re.escape(day))
 
 
 def _text(raw: bytes) -> str:

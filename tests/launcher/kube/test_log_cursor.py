@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -45,23 +45,26 @@ def whole_lines(chunks: Iterable[Chunk]) -> list[str]:
     return [line.split(b" ", 1)[1].decode() for line in served(chunks).split(b"\n") if line]
 
 
-def pieces(body: bytes, dice: random.Random) -> Iterable[bytes]:
+def pieces(body: bytes, dice: random.Random, sizes: Sequence[int] = (1, 3, 17, 200, 4096)) -> Iterable[bytes]:
     while body:
-        size = dice.choice((1, 3, 17, 200, 4096))
+        size = dice.choice(sizes)
         yield body[:size]
         body = body[size:]
 
 
 def read(cursor: LogCursor, body: bytes, dice: random.Random) -> list[Entry]:
     """All that comes, blocks of many lines taken apart."""
-    entries: list[Entry] = []
-    for piece in pieces(body, dice):
-        for entry in cursor.feed_many(piece):
-            if isinstance(entry, Block):
-                entries += [Entry(line[STAMP:].decode(), line[: STAMP - 1].decode()) for line in entry.raw[:-1].split(b"\n")]
-            else:
-                entries.append(entry)
-    return entries
+    return [entry for piece in pieces(body, dice) for entry in apart(cursor.feed_many(piece))]
+
+
+def apart(shown: Iterable[Entry | Block]) -> Iterable[Entry]:
+    for one in shown:
+        if isinstance(one, Block):
+            lines = one.raw[:-1].split(b"\n")
+            assert len(lines) == one.lines
+            yield from (Entry(line[STAMP:].decode("utf-8", "replace"), line[: STAMP - 1].decode()) for line in lines)
+        else:
+            yield one
 
 
 STEPS = st.sampled_from([0, 1, 1000, 40_000_000, 300_000_000, 900_000_000, 2_500_000_000, 9 * SECOND])
@@ -189,6 +192,68 @@ def test_text_that_only_looks_like_a_timestamp_does_no_harm() -> None:
     cursor.attach()
     entries = cursor.feed(b"2026-13-45T99:00:00.000000000Z odd\n" + served([Chunk(START, b"next")]))
     assert [entry.text for entry in entries] == ["2026-13-45T99:00:00.000000000Z odd", "next"]
+
+
+ODD_LINES = st.sampled_from(
+    [
+        b"",
+        b"no timestamp",
+        b"2026-11-21T",
+        b"2026-11-21T16:00:01 no fraction",
+        b"2026-11-21T16:00:01.123456789Z",
+        b"2026-11-21T16:00:01.123456789Zno space",
+        b"2026-11-21T16:00:01.12345678Z eight digits",
+        b"2026-11-21T16:00:01.1234567890Z ten",
+        b"2026-11-21T16:00:01.000000000+02:00 another offset",
+        b"2026-11-21T16:00:01,000000000Z a comma",
+        b"2026-11-21 16:00:01.000000000Z a space",
+        b"2026-W47-6T16:00:01.000000000Z a week",
+        b"2026-11-21T24:00:00.000000000Z no such hour",
+        b"2026-11-21T29:00:00.000000000Z no such hour",
+        b"2026-11-21T16:60:00.000000000Z no such minute",
+        b"2026-11-21T16:00:60.000000000Z no such second",
+        b"2026-11-31T16:00:00.000000000Z no such day",
+        "2026-11-21T1\u0666:00:00.000000000Z no such digit".encode(),
+        b"2026-11-22T00:00:00.000000000Z the next day",
+        b"2026-11-20T23:59:59.000000000Z the day before",
+        b"2026-11-21T16:00:02.000000000Z 2026-11-21T16:00:01.000000000Z twice",
+        b"rpc error: code = Unknown",
+        b"\r2026-11-21T16:00:01.000000000Z after a carriage return",
+    ]
+)
+DAY = 1_795_219_200 * SECOND  # 2026-11-21 00:00 UTC
+PLAIN_LINES = st.builds(
+    lambda ns, text: stamp(DAY + ns) + text.replace(b"\n", b""),
+    st.integers(0, 86_400 * SECOND - 1) | st.integers(86_399 * SECOND, 86_401 * SECOND),
+    st.binary(max_size=20) | st.sampled_from([b"same", b"\r 10%\r", b"x" * 3000]),
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.lists(PLAIN_LINES, min_size=1, max_size=20), st.lists(ODD_LINES, max_size=2), st.integers(0, 2**32), st.sampled_from([500, 1 << 24])
+)
+def test_many_lines_at_once_are_what_they_are_one_by_one(lines: list[bytes], odd: list[bytes], seed: int, limit: int) -> None:
+    """Whatever lies among them, in whatever order, and wherever the blocks are cut: in words, times and marks."""
+    dice = random.Random(seed)
+    for line in odd:
+        lines.insert(dice.randrange(len(lines)), line)
+    body = b"".join(line + b"\n" for line in [stamp(START) + b"first", *lines])
+    slow, fast = LogCursor(limit=limit), LogCursor(limit=limit)
+    slow.attach()
+    fast.attach()
+    for piece in pieces(body, dice, (100, 1000, 10_000)):
+        assert list(apart(fast.feed_many(piece))) == slow.feed(piece)
+    assert fast.finish() == slow.finish()
+
+
+def test_plain_lines_come_as_one() -> None:
+    """What a follow's speed rests on."""
+    cursor = LogCursor()
+    cursor.attach()
+    cursor.feed_many(served([Chunk(START, b"first")]))
+    body = served([Chunk(START + number, b"train Loss: 0.07 \xff\r") for number in range(1000)])
+    assert cursor.feed_many(body) == [Block(body, 1000)]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20), st.integers(0, 2**32))

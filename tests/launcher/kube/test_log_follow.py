@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from launcher.backend_base import LogLine
 from launcher.backends.kube.client import KubeClient
 from launcher.backends.kube.container_log import ContainerLog
 from launcher.log_spool import Header, RunSpool, SpooledLog
+from launcher.wanted import Wanted
 
 START = 1_795_000_000 * SECOND
 STEPS = (0, 1, 1000, 40_000_000, 300_000_000, 900_000_000, 2_500_000_000)
@@ -37,7 +40,7 @@ def pods(draw: st.DrawFn) -> Pod:
         now += dice.choice(STEPS)
         chunks.append(Chunk(now - dice.choice((0, 0, 0, 700, 2_000_000)), dice.choice(TEXTS), dice.randrange(6) == 0))
     cuts = [Cut(dice.random(), dice.choices(MODES, (5, 5, 5, 0.02))[0]) for _ in range(cut_count)]
-    return Pod(chunks, cuts, block=dice.choice((1, 7, 300, 4096)) if count < 20 else 4096)
+    return Pod(chunks, cuts, block=dice.choice((0, 1, 7, 300, 4096)) if count < 20 else dice.choice((0, 4096)))
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +55,8 @@ def served() -> Iterator[tuple[type, KubeClient]]:
         config.unlink()
 
 
-def follow(client: KubeClient, spool: SpooledLog | None = None) -> list[LogLine]:
-    log = ContainerLog(client=client, pod="p", uid="u-1", container="trainer", pace_s=0.0, spool=spool)
+def follow(client: KubeClient, spool: SpooledLog | None = None, wanted: Wanted | None = None) -> list[LogLine]:
+    log = ContainerLog(client=client, pod="p", uid="u-1", container="trainer", pace_s=0.0, spool=spool, wanted=wanted)
     return list(log.lines(follow=True))
 
 
@@ -90,8 +93,21 @@ def test_every_line_once_whatever_the_cuts(served: tuple[type, KubeClient]) -> N
 
 
 @pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pods())
+def test_a_grep_sees_the_same_lines(served: tuple[type, KubeClient], pod: Pod) -> None:
+    """And counts the others, also where many come as one text."""
+    handler, client = served
+    handler.pod = pod
+    lines = follow(client, wanted=Wanted((re.compile("Loss"),), joined=True))
+    texts = [text for line in lines if line.kind == "line" for text in line.text.split("\n")]
+    assert [text for text in texts if "Loss" in text] == [text for text in whole_lines(pod.chunks) if "Loss" in text]
+    assert len(texts) + sum(line.skipped for line in lines) == len(whole_lines(pod.chunks))
+
+
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(pods(), st.floats(0, 1), st.integers(0, 2**32))
+@given(pods(), st.floats(0, 1) | st.floats(0.95, 1), st.integers(0, 2**32))
 def test_a_killed_follower_leaves_a_copy_that_the_next_one_completes(
     served: tuple[type, KubeClient], pod: Pod, share: float, run: int
 ) -> None:
@@ -119,6 +135,16 @@ def test_a_deleted_pod_leaves_a_mark_unless_the_trainer_said_its_last_words(serv
             shown.append(line)
             handler.pod.gone = len(shown) == 2 or handler.pod.gone
         assert [line.kind for line in shown] == kinds
+
+
+def test_the_end_of_a_log_is_not_waited_for(served: tuple[type, KubeClient]) -> None:
+    """Two follows begin a pace apart; a container that has ended meanwhile is read to its end at once."""
+    handler, client = served
+    handler.pod = Pod([Chunk(START, b"one"), Chunk(START + 1, b"two")], [Cut(1.0, "eof")])
+    start = time.monotonic()
+    log = ContainerLog(client=client, pod="p", uid="u-1", container="trainer", pace_s=60.0)
+    assert [line.text for line in log.lines(follow=True)] == ["one", "two"]
+    assert time.monotonic() - start < 30
 
 
 def test_only_one_process_writes_a_copy(served: tuple[type, KubeClient]) -> None:
