@@ -14,7 +14,7 @@ from launcher.backends.local.state import run_dir
 
 _POLL_S = 0.1
 _SECONDS = 19  # characters of a time to the second, which is all that is known of an attempt's start
-_SETTLED_NS = 50_000_000  # a line is in its file so long after its stamp: what is older can be put in order for good
+_SETTLED_NS = 200_000_000  # a line is in its file so long after its stamp: what is older can be put in order for good
 
 
 def read_merged(run: str, *, follow: bool, since_s: int | None, tail: int | None, index: int | None = None) -> Iterator[LogLine]:
