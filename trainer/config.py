@@ -20,6 +20,8 @@ import yaml
 from trainer.conversion import convert
 from trainer.errors import ConfFault, Fault, did_you_mean
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it is ten times as fast
+
 Auto = Literal["auto"]
 # of `data`: what a checkpoint must know to be asked about a new video
 INFERENCE = ("stream", "flow_channels", "resize", "fps", "frames", "stride", "size", "short", "test_short", "test_crop")
@@ -234,7 +236,7 @@ def read(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] |
     Raises ConfFault for an unreadable file.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfFault([Fault(path="", message=f"cannot read the conf {path}: {error}")]) from error
     if raw is None:

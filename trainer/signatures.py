@@ -51,7 +51,8 @@ def read() -> dict[str, Signature]:
     """Every registered model by name, in alphabetical order. Raises ValueError when two modules define one name."""
     found: dict[str, Signature] = {}
     for info in pkgutil.iter_modules([str(MODELS)]):
-        for signature in read_source((MODELS / f"{info.name}.py").read_text(encoding="utf-8"), info.name):
+        source = (MODELS / f"{info.name}.py").read_text(encoding="utf-8")
+        for signature in read_source(source, info.name) if "@register_model" in source else ():
             if signature.name in found:
                 raise ValueError(f"model {signature.name!r} is defined in {found[signature.name].module}.py and in {info.name}.py")
             found[signature.name] = signature

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,9 @@ def tell(ending: Mapping[str, Any], *, verb: str, manifest: Path, environ: Mappi
     address = environ.get(ADDRESS, "")
     if not address or ending["exit_code"] == TryAgain.exit_code:
         return
+    import urllib.request  # 15 ms, which every `check` would pay
+    from http.client import HTTPException
+
     try:
         if not address.startswith(("http://", "https://")):
             raise ValueError("it is no http address")
