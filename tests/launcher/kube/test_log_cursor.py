@@ -194,33 +194,31 @@ def test_text_that_only_looks_like_a_timestamp_does_no_harm() -> None:
     assert [entry.text for entry in entries] == ["2026-13-45T99:00:00.000000000Z odd", "next"]
 
 
-ODD_LINES = st.sampled_from(
-    [
-        b"",
-        b"no timestamp",
-        b"2026-11-21T",
-        b"2026-11-21T16:00:01 no fraction",
-        b"2026-11-21T16:00:01.123456789Z",
-        b"2026-11-21T16:00:01.123456789Zno space",
-        b"2026-11-21T16:00:01.12345678Z eight digits",
-        b"2026-11-21T16:00:01.1234567890Z ten",
-        b"2026-11-21T16:00:01.000000000+02:00 another offset",
-        b"2026-11-21T16:00:01,000000000Z a comma",
-        b"2026-11-21 16:00:01.000000000Z a space",
-        b"2026-W47-6T16:00:01.000000000Z a week",
-        b"2026-11-21T24:00:00.000000000Z no such hour",
-        b"2026-11-21T29:00:00.000000000Z no such hour",
-        b"2026-11-21T16:60:00.000000000Z no such minute",
-        b"2026-11-21T16:00:60.000000000Z no such second",
-        b"2026-11-31T16:00:00.000000000Z no such day",
-        "2026-11-21T1\u0666:00:00.000000000Z no such digit".encode(),
-        b"2026-11-22T00:00:00.000000000Z the next day",
-        b"2026-11-20T23:59:59.000000000Z the day before",
-        b"2026-11-21T16:00:02.000000000Z 2026-11-21T16:00:01.000000000Z twice",
-        b"rpc error: code = Unknown",
-        b"\r2026-11-21T16:00:01.000000000Z after a carriage return",
-    ]
-)
+ODD_LINES = [
+    b"",
+    b"no timestamp",
+    b"2026-11-21T",
+    b"2026-11-21T16:00:01 no fraction",
+    b"2026-11-21T16:00:01.123456789Z",
+    b"2026-11-21T16:00:01.123456789Zno space",
+    b"2026-11-21T16:00:01.12345678Z eight digits",
+    b"2026-11-21T16:00:01.1234567890Z ten",
+    b"2026-11-21T16:00:01.000000000+02:00 another offset",
+    b"2026-11-21T16:00:01,000000000Z a comma",
+    b"2026-11-21 16:00:01.000000000Z a space",
+    b"2026-W47-6T16:00:01.000000000Z a week",
+    b"2026-11-21T24:00:00.000000000Z no such hour",
+    b"2026-11-21T29:00:00.000000000Z no such hour",
+    b"2026-11-21T16:60:00.000000000Z no such minute",
+    b"2026-11-21T16:00:60.000000000Z no such second",
+    b"2026-11-31T16:00:00.000000000Z no such day",
+    "2026-11-21T1\u0666:00:00.000000000Z no such digit".encode(),
+    b"2026-11-22T00:00:00.000000000Z the next day",
+    b"2026-11-20T23:59:59.000000000Z the day before",
+    b"2026-11-21T16:00:02.000000000Z 2026-11-21T16:00:01.000000000Z twice",
+    b"rpc error: code = Unknown",
+    b"\r2026-11-21T16:00:01.000000000Z after a carriage return",
+]
 DAY = 1_795_219_200 * SECOND  # 2026-11-21 00:00 UTC
 PLAIN_LINES = st.builds(
     lambda ns, text: stamp(DAY + ns) + text.replace(b"\n", b""),
@@ -231,7 +229,10 @@ PLAIN_LINES = st.builds(
 
 @settings(max_examples=600, deadline=None)
 @given(
-    st.lists(PLAIN_LINES, min_size=1, max_size=20), st.lists(ODD_LINES, max_size=2), st.integers(0, 2**32), st.sampled_from([500, 1 << 24])
+    st.lists(PLAIN_LINES, min_size=1, max_size=20),
+    st.lists(st.sampled_from(ODD_LINES), max_size=2),
+    st.integers(0, 2**32),
+    st.sampled_from([500, 1 << 24]),
 )
 def test_many_lines_at_once_are_what_they_are_one_by_one(lines: list[bytes], odd: list[bytes], seed: int, limit: int) -> None:
     """Whatever lies among them, in whatever order, and wherever the blocks are cut: in words, times and marks."""
@@ -245,6 +246,17 @@ def test_many_lines_at_once_are_what_they_are_one_by_one(lines: list[bytes], odd
     for piece in pieces(body, dice, (100, 1000, 10_000)):
         assert list(apart(fast.feed_many(piece))) == slow.feed(piece)
     assert fast.finish() == slow.finish()
+
+
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_one_odd_line_among_plain_ones_is_seen(odd: bytes) -> None:
+    """In a block that begins and ends with plain lines of its day."""
+    plain = b"".join(stamp(DAY + number) + b"text\n" for number in range(3))
+    slow, fast = LogCursor(), LogCursor()
+    for cursor in (slow, fast):
+        cursor.attach()
+        cursor.feed(plain)
+    assert list(apart(fast.feed_many(plain + odd + b"\n" + plain))) == slow.feed(plain + odd + b"\n" + plain)
 
 
 def test_plain_lines_come_as_one() -> None:
