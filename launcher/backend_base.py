@@ -126,6 +126,13 @@ class Files(Protocol):
         """Many small files in one question: path -> content of those that match one of the globs; of longer ones the last `limit` bytes."""
         ...
 
+    def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:
+        """Small files in one question, each whole: path -> content; None where the file has the sha256 that is given with its path.
+
+        What is no plain file, is not small, or changes at this moment is left out. ClusterError when the connection breaks.
+        """
+        ...
+
 
 class Channel(Protocol):
     """The stdin and stdout of `receiving.py`, which writes to a claim. A broken one raises ClusterError or ConnectionError."""

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from launcher.backend_base import Files, RemoteFile
 from launcher.errors import AdmissionError, ClusterError, UserError
+from launcher.fetch_small import Brought, Pair, bring, grouped
 
 _T = TypeVar("_T")
 PART = ".part"
@@ -74,9 +75,23 @@ def fetch_each(
         targets = [local_path(out, file.path) for file in wanted]  # all are checked before the first byte
         _require_space(wanted, targets, out)
     before = 0
-    for file, target in zip(wanted, targets, strict=True):
-        yield _Transfer(files, file, target, tell=_from(before, progress), wait=wait).run()
-        before += file.size
+    pairs = list(zip(wanted, targets, strict=True))
+    for group in grouped(pairs, unfinished=lambda target: target.with_name(target.name + PART).exists()):
+        together = _together(files, group, wait) if len(group) > 1 else {}
+        for file, target in group:
+            tell = _from(before, progress)
+            brought = together.get(file.path)
+            if brought is None:
+                yield _Transfer(files, file, target, tell=tell, wait=wait).run()
+            else:
+                tell(file.size)
+                yield Fetched(path=file.path, file=target, **brought._asdict())
+            before += file.size
+
+
+def _together(files: Files, group: Sequence[Pair], wait: Callable[[float], None]) -> dict[str, Brought]:
+    with _spoken(group[0][1].parent):
+        return bring(group, lambda have: _patiently(lambda: files.bundle(have), group[0][0].path, wait))
 
 
 @contextlib.contextmanager
@@ -216,7 +231,7 @@ class _Transfer:
                     f"{self.remote.path}: the connection was cut {cuts} times in a row at {offset} of {self.remote.size} bytes: {problem}",
                     hint=_AGAIN,
                 ) from problem
-            self._pause(cuts)
+            self.wait(_pause_s(cuts))
 
     def _read_range(self, fd: int, offset: int) -> Exception | None:
         """Append what one read gives; what cut it short, if something did."""
@@ -275,21 +290,26 @@ class _Transfer:
         temporary.replace(self.sidecar)
 
     def _patiently(self, ask: Callable[[], _T]) -> _T:
-        """Ask again after a cut, a few times."""
-        for cuts in range(1, _TRIES):
-            try:
-                return ask()
-            except AdmissionError:
-                raise
-            except (ClusterError, ConnectionError, TimeoutError):
-                self._pause(cuts)
+        return _patiently(ask, self.remote.path, self.wait)
+
+
+def _patiently(ask: Callable[[], _T], path: str, wait: Callable[[float], None]) -> _T:
+    """Ask again after a cut, a few times."""
+    for cuts in range(1, _TRIES):
         try:
             return ask()
-        except (ConnectionError, TimeoutError) as error:
-            raise ClusterError(f"{self.remote.path}: the connection was cut {_TRIES} times in a row: {error}", hint=_AGAIN) from error
+        except AdmissionError:
+            raise
+        except (ClusterError, ConnectionError, TimeoutError):
+            wait(_pause_s(cuts))
+    try:
+        return ask()
+    except (ConnectionError, TimeoutError) as error:
+        raise ClusterError(f"{path}: the connection was cut {_TRIES} times in a row: {error}", hint=_AGAIN) from error
 
-    def _pause(self, cuts: int) -> None:
-        self.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (cuts - 1)))
+
+def _pause_s(cuts: int) -> float:
+    return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (cuts - 1))
 
 
 def _write_all(fd: int, offset: int, data: memoryview) -> int:

@@ -173,6 +173,10 @@ class TrialFiles:
         found = self.files.gather([self._inside(pattern) for pattern in patterns], limit)
         return {path.removeprefix(folder_of(self.number) + "/"): content for path, content in found.items()}
 
+    def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:
+        found = self.files.bundle({self._inside(path): digest for path, digest in have.items()})
+        return {path.removeprefix(folder_of(self.number) + "/"): content for path, content in found.items()}
+
     def _inside(self, path: str) -> str:
         return f"{folder_of(self.number)}/{path}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -61,6 +62,22 @@ class PodFiles:
             at += size
         return found
 
+    def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:
+        """Each file as a line [path, bytes or -1, sha256], then its bytes. What arrived damaged is a transient ClusterError."""
+        answer = b"".join(self._run("bundle", have={_checked(path): digest for path, digest in have.items()}))
+        found: dict[str, bytes | None] = {}
+        at = 0
+        while at < len(answer):
+            line = answer[at : answer.index(b"\n", at)]
+            path, size, digest = json.loads(line)
+            at += len(line) + 1
+            data = answer[at : at + max(0, size)]
+            if path not in have or (size >= 0 and hashlib.sha256(data).hexdigest() != digest):
+                raise ClusterError(f"{path} arrived damaged", hint="try again", transient=True)
+            found[path] = data if size >= 0 else None
+            at += max(0, size)
+        return found
+
     def remove_all(self) -> None:
         """The folder and everything in it; a folder that is not there is fine."""
         for _ in self._run("remove"):
@@ -92,6 +109,9 @@ class FoundFiles:
 
     def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
         return self._asked(lambda files: files.gather(patterns, limit))
+
+    def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:
+        return self._asked(lambda files: files.bundle(have))
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         """When the connection breaks, the reader asks again for what is missing, and may then be answered by another pod."""

@@ -1,7 +1,7 @@
 """Runs inside the pod, as `python -I -c THIS REQUEST`: lists, reads, hashes and removes files below one folder. Standard library only.
 
-The request is one JSON object: {"do", "root", "path"?, "offset"?, "length"?, "patterns"?, "limit"?}. The launcher reads this file as
-text, it never imports it.
+The request is one JSON object: {"do", "root", "path"?, "offset"?, "length"?, "patterns"?, "limit"?, "have"?}. The launcher reads
+this file as text, it never imports it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,29 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 ALIVE_S = 20.0
+MOST = 1 << 20  # bytes of a small file
 
 
-def main(*, do: str, root: str, path: str = "", offset: int = 0, length: int = 0, patterns: tuple[str, ...] = (), limit: int = 0) -> None:
+def main(
+    *,
+    do: str,
+    root: str,
+    path: str = "",
+    offset: int = 0,
+    length: int = 0,
+    patterns: tuple[str, ...] = (),
+    limit: int = 0,
+    have: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     if do == "list":
         listing(root)
+    elif do == "bundle":
+        bundle(root, have)
     elif do == "gather":
         gather(root, patterns, limit)
     elif do == "remove":
@@ -62,6 +77,26 @@ def gather(root: str, patterns: tuple[str, ...], limit: int) -> None:
         sys.stdout.write(json.dumps([name, len(data)]) + "\n")
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
+
+
+def bundle(root: str, have: Mapping[str, str]) -> None:
+    """Of each file a line [path, bytes, sha256], then its bytes; -1 and none when it has the digest that is given."""
+    for name, known in have.items():
+        try:
+            fd = below(root, name)
+        except (OSError, ValueError):
+            continue
+        with os.fdopen(fd, "rb") as file:
+            before = os.fstat(fd)
+            data = file.read(MOST)
+            now = os.fstat(fd)
+        if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns) or len(data) != now.st_size:
+            continue
+        digest = hashlib.sha256(data).hexdigest()
+        sys.stdout.write(json.dumps([name, -1 if digest == known else len(data), digest]) + "\n")
+        sys.stdout.flush()
+        if digest != known:
+            sys.stdout.buffer.write(data)
 
 
 def below(root: str, path: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from launcher.backend_base import RemoteFile
@@ -61,6 +62,16 @@ class LocalFiles:
             if path.is_file() and not path.is_symlink():
                 start = max(0, path.stat().st_size - limit)
                 found[name] = b"".join(self.read(name, start, limit))
+        return found
+
+    def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:
+        """Path -> content, or None where that is known. What cannot be read is left out."""
+        found: dict[str, bytes | None] = {}
+        for path, known in have.items():
+            with suppress(ClusterError):
+                with os.fdopen(self._open(path), "rb") as file:
+                    data = file.read()
+                found[path] = None if hashlib.sha256(data).hexdigest() == known else data
         return found
 
     def _open(self, path: str) -> int:

@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launcher.backend_base import RemoteFile
 from launcher.backends.kube import remote_files
+from launcher.backends.kube.client import KubeClient
+from launcher.backends.kube.files import PodFiles
 from launcher.errors import ClusterError, UserError
-from launcher.fetching import fetch
+from launcher.fetching import fetch, fetch_each
 
 PROGRAM = Path(remote_files.__file__).read_text()
 
@@ -29,24 +31,27 @@ def asked(program: str = PROGRAM, **request: Any) -> bytes:
     return done.stdout
 
 
-class Volume:
-    """A folder, seen through the program."""
+@dataclass(frozen=True, kw_only=True)
+class Volume(PodFiles):
+    """A folder of this machine, seen through the program."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = str(root)
+    client: KubeClient = field(default_factory=KubeClient)
+    pod: str = "p"
+    container: str = "c"
+    asked: list[str] = field(default_factory=list)
+    damage: list[int] = field(default_factory=list)  # for each next bundle: which of its bytes arrives changed, from its end
 
-    def list(self) -> list[RemoteFile]:
-        lines = map(json.loads, asked(do="list", root=self.root).splitlines())
-        return sorted((RemoteFile(path=path, size=size, mtime_ns=mtime) for path, size, mtime in lines), key=lambda file: file.path)
+    def _run(self, do: str, **request: Any) -> Iterator[bytes]:
+        self.asked.append(do)
+        answer = asked(do=do, root=self.root, **request)
+        if do == "bundle" and self.damage:
+            at = len(answer) - self.damage.pop()
+            answer = answer[:at] + bytes([answer[at] ^ 1]) + answer[at + 1 :]
+        yield answer
 
-    def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
-        yield asked(do="read", root=self.root, path=path, offset=offset, length=length)
 
-    def sha256(self, path: str) -> str:
-        return asked(do="sha256", root=self.root, path=path).decode().strip()
-
-    def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
-        raise NotImplementedError
+def seen(root: Path) -> Volume:
+    return Volume(root=str(root))
 
 
 PLAIN = {"-rf": b"dash", "größe 文.npy": b"unicode", "x" * 240: b"long", "empty": b"", "deep/er/--help": b"1", " spaces ": b"2"}
@@ -64,10 +69,51 @@ def volume(tmp_path: Path) -> Path:
 
 
 def test_odd_names_empty_and_sparse_files_come_as_they_are(volume: Path, tmp_path: Path) -> None:
-    files = Volume(volume)
+    files = seen(volume)
     fetch(files, files.list(), tmp_path / "out")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in PLAIN} == PLAIN
     assert (tmp_path / "out" / "sparse").read_bytes() == bytes(5_000_000)
+
+
+def test_many_small_files_are_asked_for_together_and_known_ones_do_not_cross_the_wire(volume: Path, tmp_path: Path) -> None:
+    (volume / "many").mkdir()
+    for number in range(120):
+        (volume / "many" / f"é-{number:03d}.txt").write_bytes(b"x" * number)
+        os.utime(volume / "many" / f"é-{number:03d}.txt", ns=(1, number))
+    files = seen(volume)
+    done = list(fetch_each(files, files.list(), tmp_path))
+    assert [each.path for each in done] == sorted([*PLAIN, "sparse", *(f"many/é-{number:03d}.txt" for number in range(120))])
+    for each in done:
+        assert each.file.read_bytes() == (volume / each.path).read_bytes()
+        assert each.file.stat().st_mtime_ns == (volume / each.path).stat().st_mtime_ns
+    assert len(files.asked) < 15
+
+    (volume / "many" / "é-007.txt").write_bytes(b"changed")
+    again = list(fetch_each(files, files.list(), tmp_path))
+    assert {each.path: each.transferred for each in again if each.transferred} == {"many/é-007.txt": 7}
+    assert (tmp_path / "many" / "é-007.txt").read_bytes() == b"changed"
+
+
+def test_small_files_that_arrive_damaged_are_asked_for_again(volume: Path, tmp_path: Path) -> None:
+    files = seen(volume)
+    files.damage.extend([1, 3])
+    fetch(files, [file for file in files.list() if file.path in PLAIN], tmp_path / "out", wait=lambda _: None)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in PLAIN} == PLAIN
+    assert files.asked.count("bundle") == 3
+
+
+def test_a_small_file_that_goes_or_was_begun_before_is_taken_alone(volume: Path, tmp_path: Path) -> None:
+    files = seen(volume)
+    listed = [file for file in files.list() if file.path in PLAIN]
+    (tmp_path / "-rf.part").write_bytes(b"da")
+    (volume / "empty").unlink()
+    (volume / "empty").symlink_to("/etc/passwd")
+    done = fetch_each(files, listed, tmp_path, wait=lambda _: None)
+    with pytest.raises((UserError, ClusterError)):
+        list(done)
+    assert (tmp_path / "-rf").read_bytes() == b"dash"
+    assert not (tmp_path / "-rf.part").exists()
+    assert not (tmp_path / "empty").exists()
 
 
 def test_links_pipes_and_devices_are_not_seen_and_not_read(volume: Path, tmp_path: Path) -> None:
@@ -77,7 +123,7 @@ def test_links_pipes_and_devices_are_not_seen_and_not_read(volume: Path, tmp_pat
     (volume / "folder").symlink_to(tmp_path)
     (volume / "loop").symlink_to("loop")
     os.mkfifo(volume / "pipe")
-    assert {file.path for file in Volume(volume).list()} == {*PLAIN, "sparse"}
+    assert {file.path for file in seen(volume).list()} == {*PLAIN, "sparse"}
     for path in ("out", "in", "folder/secret", "loop", "pipe", "../secret", "deep/../empty", "", "deep"):
         for do in ("read", "sha256"):
             with pytest.raises(ClusterError):
@@ -87,7 +133,7 @@ def test_links_pipes_and_devices_are_not_seen_and_not_read(volume: Path, tmp_pat
 @pytest.mark.parametrize("name", [b"new\nline", b"esc\x1b[2J", b"not utf-8 \xff", b"y" * 255, b"c:drive", b"x\xe2\x80\xae.pt"])
 def test_a_name_that_cannot_be_trusted_stops_the_fetch_before_it_begins(volume: Path, tmp_path: Path, name: bytes) -> None:
     (volume / os.fsdecode(name)).write_bytes(b"1")
-    files = Volume(volume)
+    files = seen(volume)
     with pytest.raises(UserError, match="is not written here") as told:
         fetch(files, files.list(), tmp_path / "out")
     assert told.value.message.isprintable()
