@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from launcher.backends.kube import quotas
 from launcher.errors import AdmissionError, ClusterError
 from launcher.site_rules import named_by
 
@@ -99,7 +100,7 @@ def _admission_hint(message: str) -> str:
     if rule is not None:
         return f"{rule.fix} [{rule.id}, {rule.source}]"
     if "exceeded quota" in message:
-        return "ask for less, or free what other runs hold: `vidjobs doctor` shows the quota"
+        return f"{quotas.refusal(message).fix}; `vidjobs doctor` shows the quota"
     if "violates PodSecurity" in message:
         return "change what the message names (job.user, job.volumes), or ask for a namespace with another Pod Security level"
     if "admission webhook" in message or "ValidatingAdmissionPolicy" in message:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from launcher import exit_codes
 from launcher.backends.kube import pods as pod_of
+from launcher.backends.kube import quotas
 from launcher.backends.kube.pods import Object
 from launcher.site_rules import named_by
 
@@ -78,7 +79,8 @@ def refused(message: str) -> Cause:
     if rule is not None:
         return Cause(f"a rule of the site refuses the pod: {message}", f"{rule.fix} [{rule.id}]")
     if "exceeded quota" in message:
-        return Cause(f"the namespace's quota is used up: {message}", "ask for less in job.resources, or wait until other runs free it")
+        quota = quotas.refusal(message)
+        return Cause(f"{quota.text}: {message}", quota.fix)
     if "violates PodSecurity" in message:
         return Cause(f"the namespace refuses the pod: {message}", "change what it names, or use another namespace")
     if "must specify" in message:

@@ -74,6 +74,27 @@ def test_a_refusal_says_who_refused_and_what_helps(message: str, cause: str, fix
     assert fix in found.fix
 
 
+USED = "exceeded quota: q, requested: limits.cpu=200m,pods=1, used: limits.cpu=2900m,pods=3, limited:"
+ALONE = "exceeded quota: q, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=0, limited: requests.nvidia.com/gpu=0"
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "fix"),
+    [
+        (f"{USED} limits.cpu=3,pods=9", "the namespace's quota is used up", "wait until"),
+        (f"{USED} limits.cpu=200m,pods=3", "the namespace's quota is used up", "wait until"),
+        (f"{USED} limits.cpu=199m,pods=3", "the namespace's quota never allows it (limits.cpu=200m of 199m)", "waiting is in vain"),
+        (ALONE, "never allows it (requests.nvidia.com/gpu=1 of 0)", "larger quota"),
+        ("exceeded quota: told otherwise", "the namespace's quota is used up", "wait until"),
+    ],
+)
+def test_a_quota_that_no_wait_will_satisfy_is_told_apart(message: str, text: str, fix: str) -> None:
+    found = causes.refused(message)
+    assert text in found.text
+    assert message in found.text
+    assert fix in found.fix
+
+
 @pytest.mark.parametrize(
     ("message", "fix"),
     [
