@@ -12,6 +12,7 @@ from typing import Any
 
 from launcher.backend_base import Phase
 from launcher.charts import SCORES, bar_chart, compare_chart, loss_chart, score_chart
+from launcher.confusion_map import confusion_map
 from launcher.drawing import Scene, css_colours, to_svg
 from launcher.errors import UserError
 from launcher.losses import LossRecord, best_val, epoch_losses
@@ -60,6 +61,7 @@ class RunView:
     provenance: tuple[tuple[str, str], ...]
     packages: tuple[tuple[str, str], ...]
     confusion: tuple[tuple[ClassRow, tuple[tuple[int, float], ...]], ...]
+    matrix: tuple[str, ...]
 
 
 def render(runs: Sequence[RunData], *, made: str) -> str:
@@ -119,6 +121,7 @@ def _view(data: RunData) -> RunView:
         provenance=tuple(_provenance(data)),
         packages=tuple(_packages(data)),
         confusion=tuple((row, _shares(row)) for row in data.classes),
+        matrix=_svg([_matrix(data)]),
     )
 
 
@@ -130,6 +133,14 @@ def _heat_map(sweep: SweepView | None) -> Scene | None:
         return heat_map(sweep, sweep.metrics[0], choose_axes(sweep, None))
     except UserError:
         return None  # one key or three, or too many values: the table has them
+
+
+def _matrix(data: RunData) -> Scene | None:
+    """Of a `test`; an `eval` has drawn its own picture."""
+    if not data.confusion or any(picture.name == "confusion" for picture in data.pictures):
+        return None
+    of = f" of {data.best_test}" if data.best_test else ""
+    return confusion_map(data.names, data.confusion, title=f"Confusion{of}")
 
 
 def _trial_columns(sweep: SweepView) -> tuple[str, ...]:

@@ -13,13 +13,16 @@ from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
 from launcher.backend_base import Files, RemoteFile, RunStatus
+from launcher.confusion_map import MOST, read_counts
 from launcher.losses import LossRecord, Value, latest
 from launcher.records import RunPaths, RunRecord
+from launcher.report_answers import Answer, read_answers
 from launcher.sweep_view import SweepView, in_folder, trials_of
 
 TEXT_LIMIT = 64 * 2**20  # bytes of one text file; metrics.jsonl of 64,000 steps has 15 MB
 PICTURE_LIMIT = 4 * 2**20  # bytes of one picture
 PICTURES_LIMIT = 24 * 2**20  # bytes of all pictures of a run
+_CONFUSION_LIMIT = 1 << 20  # bytes of confusion.npy
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TABLES = {"f1_by_class.png", "class_accuracy.png"}  # the page has them as tables
 _LOSSES = "loss.png"  # the page draws the curves itself, but for an eval, whose losses are of the run that trained
@@ -63,6 +66,9 @@ class RunData:
     tests: list[dict[str, Any]] = field(default_factory=list)  # predictions/test.json, one a checkpoint
     best_test: str = ""  # the checkpoint that the test prefers
     classes: list[ClassRow] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the classes, in the order of `confusion`
+    confusion: list[list[int]] = field(default_factory=list)  # of videos with one class each: rows are what they are
+    answers: list[Answer] = field(default_factory=list)  # of `infer`
     manifest: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     done: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +95,11 @@ def gather(record: RunRecord, status: RunStatus, files: Files, *, pictures: bool
     data.best_test = str(_mapping(tested).get("best", ""))
     for table in ("f1_by_class.csv", "class_accuracy.csv"):
         data.classes = data.classes or _classes(reader.text(str(paths.predictions / table)), table, data.notes)
+    data.names = [str(name) for name in _list(reader.json(str(paths.predictions / "classes.json")))]
+    if 0 < len(data.names) <= MOST:
+        content = reader.content(str(paths.predictions / "confusion.npy"), _CONFUSION_LIMIT) or b""
+        data.confusion = read_counts(content, len(data.names))
+    data.answers = read_answers(reader.text(str(paths.predictions / "infer.jsonl")), data.notes)
     data.manifest = _mapping(reader.json(str(paths.manifest)))
     data.provenance = _mapping(reader.json(str(paths.provenance)))
     data.done = _mapping(reader.json(str(paths.done)))
@@ -109,7 +120,7 @@ class _Reader:
         self._entries: dict[str, RemoteFile] = {entry.path: entry for entry in files.list()}
 
     def text(self, path: str) -> str:
-        return (self._bytes(path, TEXT_LIMIT) or b"").decode("utf-8", errors="replace")
+        return (self.content(path, TEXT_LIMIT) or b"").decode("utf-8", errors="replace")
 
     def json(self, path: str) -> Any:
         """None when there is no such file, or when it is no JSON."""
@@ -130,7 +141,7 @@ class _Reader:
                 continue
             if len(inside.relative_to(folder).parts) > 2:
                 continue
-            content = self._bytes(path, min(PICTURE_LIMIT, room))
+            content = self.content(path, min(PICTURE_LIMIT, room))
             if content is None or not content.startswith(_PNG):
                 continue
             room -= len(content)
@@ -138,7 +149,7 @@ class _Reader:
             found.append(Picture(name=name, uri="data:image/png;base64," + base64.b64encode(content).decode()))
         return found
 
-    def _bytes(self, path: str, limit: int) -> bytes | None:
+    def content(self, path: str, limit: int) -> bytes | None:
         entry = self._entries.get(path)
         if entry is None:
             return None
@@ -220,6 +231,10 @@ def _share(text: str) -> float:
     """0 for what is not a number, as scikit-learn's zero_division=0 does."""
     value = float(text or 0)
     return value if math.isfinite(value) else 0.0
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: Any) -> dict[str, Any]:

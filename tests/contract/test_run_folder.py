@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 
-from launcher.backend_base import RemoteFile
+from launcher.backend_base import Phase, RemoteFile, RunStatus
+from launcher.backends.local.files import LocalFiles
 from launcher.fetch_choice import Which, choose
-from launcher.records import RunPaths
+from launcher.records import RunPaths, RunRecord
+from launcher.report_data import gather
 from trainer.run_folder import RunFolder
 
 NAMES = ["conf", "provenance", "metrics", "log", "checkpoints", "manifest", "predictions", "figures", "tensorboard", "report", "done"]
@@ -56,3 +60,24 @@ def test_fetch_leaves_the_trainers_unfinished_files_alone(tmp_path: Path) -> Non
     names = ["train.log", f"checkpoints/epoch-000001.pt{run_folder.TEMPORARY}", RunFolder(Path()).lock.name]
     listed = [RemoteFile(path=name, size=1, mtime_ns=1) for name in names]
     assert [file.path for file in choose("all", Which(), listed, None)] == ["train.log"]
+
+
+def test_a_report_reads_the_confusion_and_the_answers_that_the_trainer_writes(tmp_path: Path) -> None:
+    from trainer import class_files, infer
+    from trainer.infer_inputs import Input
+
+    folder = RunFolder(tmp_path)
+    class_files.write(folder, ["walking", "riding"], np.array([[3, 1], [0, 2]]), None)
+    watch = infer._Watch(asked=None, config=None, source=Input("a.mp4", "file"), film=None, sink=io.StringIO(), stop=None)  # type: ignore[arg-type]
+    watch._write("window", {"start": 0, "frames": 16, "from": 0.0, "to": 0.64}, [("riding", 0.75), ("walking", 0.25)])
+    watch._write("video", {"windows": 1, "seconds": 0.64, "labelled": None}, [("riding", 0.75), ("walking", 0.25)])
+    (tmp_path / "predictions/infer.jsonl").write_text(watch.sink.getvalue())  # type: ignore[attr-defined]
+    record = RunRecord(
+        run="t", verb="test", name="t", created="x", backend="local", cluster="local", context="", namespace="",
+        directory="/", runs_claim="runs", runs_mount="/",
+    )  # fmt: skip
+    data = gather(record, RunStatus(run="t", phase=Phase.SUCCEEDED), LocalFiles(tmp_path))
+    assert (data.names, data.confusion) == (["walking", "riding"], [[3, 1], [0, 2]])
+    (answer,) = data.answers
+    assert (answer.name, answer.count, answer.seconds, answer.top) == ("a.mp4", 1, 0.64, (("riding", 0.75), ("walking", 0.25)))
+    assert [(window.since, window.until, window.top) for window in answer.windows] == [(0.0, 0.64, answer.top)]

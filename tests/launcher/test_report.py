@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,8 +24,10 @@ from launcher import records
 from launcher.backend_base import Phase, RunStatus
 from launcher.backends.local.files import LocalFiles
 from launcher.commands import report as command
+from launcher.confusion_map import read_counts
 from launcher.errors import UserError
 from launcher.report import render
+from launcher.report_answers import read_answers
 from launcher.report_data import PICTURE_LIMIT, RunData, gather
 
 HOSTILE = '"><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">{{ 7 * 7 }}</pre>'
@@ -202,6 +205,67 @@ def test_a_fusion_stands_below_its_streams(tmp_path: Path) -> None:
     assert re.search(r"weights from\s*given", page.text)
 
 
+def test_what_infer_answered_is_shown(tmp_path: Path) -> None:
+    """Each input's classes, its windows below, what could not be read, and the half line of a run that was killed is nothing."""
+    place = tmp_path / "t-infer-aaaaaa" / "predictions"
+    place.mkdir(parents=True)
+    top = [{"label": "walking", "score": 0.8125}, {"label": HOSTILE, "score": 0.1}]
+    rows = [
+        *({"input": "a.mp4", "kind": "window", "from": start / 2, "to": (start + 1) / 2, "top": top} for start in range(2)),
+        {"input": "a.mp4", "kind": "video", "windows": 2, "seconds": 1.0, "labelled": None, "top": top},
+        {"input": "b.mp4", "kind": "error", "message": "no frame can be decoded"},
+        {"input": "0", "kind": "window", "from": 0, "to": 0.5, "top": top[:1]},
+    ]
+    (place / "infer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"input": "0", "kin')
+    data = gather(record_of("t-infer-aaaaaa", tmp_path, "infer"), RunStatus(run="t", phase=Phase.FAILED), LocalFiles(place.parent))
+    page = Outline(render([data], made="today"))
+
+    assert re.search(r"a\.mp4\s*2\s*1\.0\s*walking\s*0\.8125", page.text)
+    assert re.search(r"b\.mp4\s*0\s*no frame can be decoded", page.text)
+    assert "0.50-1.00 s" in page.text
+    assert "0, window by window" in page.text
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 1
+
+
+def test_of_very_many_answers_the_first_are_shown_and_the_rest_is_told() -> None:
+    notes: list[str] = []
+    lines = [json.dumps({"input": f"{number % 400}.mp4", "kind": "window", "from": 0, "to": 1, "top": []}) for number in range(40_000)]
+    answers = read_answers("\n".join([*lines, *lines[:1] * 300]), notes)
+    assert (len(answers), answers[0].count) == (300, 400)
+    assert max(len(answer.windows) for answer in answers) <= 200
+    assert sum(len(answer.windows) for answer in answers) <= 5000
+    assert any("100 inputs are not shown" in note for note in notes)
+    assert any("windows are not shown" in note for note in notes)
+
+
+def test_a_test_of_videos_with_one_class_each_shows_its_confusion_by_name(tmp_path: Path) -> None:
+    """Not where the run has drawn one, as an eval does; what is no such array is no picture."""
+    folder = tmp_path / "t-test-aaaaaa"
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "predictions/classes.json").write_text(json.dumps(["walking", HOSTILE, "riding"]))
+    counts = [[5, 1, 0], [0, 4, 0], [2, 0, 0]]
+    np.save(folder / "predictions/confusion.npy", np.array(counts))
+
+    def page() -> tuple[RunData, Outline]:
+        data = gather(record_of("t-test-aaaaaa", tmp_path, "test"), RunStatus(run="t", phase=Phase.SUCCEEDED), LocalFiles(folder))
+        return data, Outline(render([data], made="today"))
+
+    data, shown = page()
+    assert data.confusion == counts
+    assert shown.tags.count("svg") == 1
+    for text in ("walking 0", "riding 2", "rows: the class"):
+        assert text in shown.text
+    for wrong in (np.zeros((3, 2, 2), np.int64), np.zeros((2, 2), np.int64), np.zeros((3, 3), np.float32), -np.ones((3, 3), np.int64)):
+        np.save(folder / "predictions/confusion.npy", wrong)
+        assert page()[0].confusion == []
+    for content in (b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{", b"\x93NUMPY\x01\x00\x04\x00{}  " + bytes(80)):
+        assert read_counts(content, 3) == []
+    np.save(folder / "predictions/confusion.npy", np.array(counts))
+    png(folder, "confusion.png")
+    assert "svg" not in page()[1].tags
+
+
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     page = render([data_of(tmp_path, name=HOSTILE)], made="today")
     outline = Outline(page)
@@ -251,15 +315,26 @@ def test_a_file_that_makes_no_sense_is_left_out_and_named(tmp_path: Path, path: 
 
 
 _LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), st.text(max_size=5), st.just(HOSTILE))
-_NAMES = "phase loss epoch step f1_macro checkpoint best last files metrics packages attempts exit_code a.pt clips"
+_NAMES = (
+    "input kind top label score phase loss epoch step f1_macro checkpoint best last files metrics packages attempts exit_code a.pt clips"
+)
 _KEYS = st.sampled_from(_NAMES.split())
 _JSON = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4), max_leaves=12)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(_JSON, min_size=6, max_size=6), st.lists(st.dictionaries(_KEYS, _LEAVES, max_size=6), max_size=6))
+@given(st.lists(_JSON, min_size=8, max_size=8), st.lists(st.dictionaries(_KEYS, _LEAVES, max_size=6), max_size=6))
 def test_whatever_json_a_pod_leaves_there_is_a_page(values: list[Any], lines: list[dict[str, Any]]) -> None:
-    paths = ("predictions/metrics.json", "predictions/test.json", "checkpoints/manifest.json", "provenance.json", "DONE.json", "conf.yaml")
+    paths = (
+        "predictions/infer.jsonl",
+        "predictions/classes.json",
+        "predictions/metrics.json",
+        "predictions/test.json",
+        "checkpoints/manifest.json",
+        "provenance.json",
+        "DONE.json",
+        "conf.yaml",
+    )
     with TemporaryDirectory() as folder:
         for path, value in zip(paths, values, strict=True):
             (Path(folder) / path).parent.mkdir(exist_ok=True)
