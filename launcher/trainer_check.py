@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from launcher.conf.nodes import Node, Origin, find, from_plain, merge, nested, plain
 from launcher.conf.resolve import SECTIONS, Experiment, key_path
@@ -39,40 +40,86 @@ def all_faults(ours: Sequence[Fault], verdict: Verdict) -> list[Fault]:
     return list(dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)]))
 
 
-def check(experiment: Experiment, verb: str = "train", trials: Trials | None = None) -> Verdict:
-    """The trainer's faults for this verb, each with the file and line of its value, and the defaults it fills in.
+class Check:
+    """`python -m trainer check` as a process. It is started before its conf is known, since it starts as slowly as a conf is read.
 
-    With `trials`, of what all of these make of the conf, in one process; a fault then says in which trials it is.
+    `tell` it the conf once, then ask for its `verdict`; what comes between costs no time. Leaving the context ends it.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        conf, file = Path(folder) / "conf.yaml", Path(folder) / TRIALS_FILE
-        conf.write_text(experiment.flat_text, encoding="utf-8")
+
+    def __init__(self, verb: str = "train", *, trials: bool = False) -> None:
+        self.verb, self.with_trials = verb, trials
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory()
+        self._trials_file = Path(self._folder.name) / TRIALS_FILE
+        more = ["--trials", str(self._trials_file)] if self.with_trials else []
+        self._process = subprocess.Popen(
+            _command("check", "--verb", self.verb, "--conf", "/dev/stdin", "--json", *more),
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        with self._process:  # closes its pipes and waits
+            self._folder.cleanup()
+
+    def tell(self, experiment: Experiment, trials: Trials | None = None) -> None:
+        """Hand it the conf to check for the verb; with trials, what all of these make of it."""
+        self._experiment, self._trials = experiment, trials
         if trials:
-            file.write_text(trials.text, encoding="utf-8")
+            self._trials_file.write_text(trials.text, encoding="utf-8")
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:  # one that could not start says why on stderr
+            pipe.write(experiment.flat_text)
+        self._process.stdin = None  # communicate() would flush it
+
+    def verdict(self) -> Verdict:
+        """The trainer's faults, each with the file and line of its value (and its trials), and the defaults it fills in."""
         try:
-            done = ask("check", "--verb", verb, "--conf", str(conf), "--json", *(["--trials", str(file)] if trials else []))
+            said, errors = self._process.communicate(timeout=_LIMIT_S)
         except subprocess.TimeoutExpired:
             return Verdict(note=f"the trainer's check took more than {_LIMIT_S} s and was left out")
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        return Verdict(note=f"the trainer could not check the conf: {_last_line(done.stderr)}")
-    faults = tuple(_placed(experiment, fault, trials) for fault in answer.get("faults", []))
-    return Verdict(faults=faults, defaults=dict(answer.get("defaults", {})))
+        try:
+            answer = json.loads(said)
+        except ValueError:
+            return Verdict(note=f"the trainer could not check the conf: {_last_line(errors)}")
+        faults = tuple(_placed(self._experiment, fault, self._trials) for fault in answer.get("faults", []))
+        return Verdict(faults=faults, defaults=dict(answer.get("defaults", {})))
+
+
+def check(experiment: Experiment, verb: str = "train", trials: Trials | None = None) -> Verdict:
+    """What the trainer says of this conf for this verb; with `trials`, of what all of these make of it."""
+    with Check(verb, trials=trials is not None) as asked:
+        asked.tell(experiment, trials)
+        return asked.verdict()
 
 
 def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m trainer ...` of the working directory, else of the installation that this launcher is part of."""
-    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1])) if part)
     return subprocess.run(
-        [sys.executable, "-m", "trainer", *arguments],
-        env={**os.environ, "PYTHONPATH": path},
+        _command(*arguments),
+        env=_environment(),
         capture_output=True,
         stdin=subprocess.DEVNULL,
         timeout=_LIMIT_S,
         check=False,
         text=True,
     )
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "trainer", *arguments]
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1])) if part)
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def with_defaults(experiment: Experiment, verdict: Verdict) -> Node:

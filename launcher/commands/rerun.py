@@ -9,10 +9,12 @@ from launcher.all_backends import ALL_BACKENDS
 from launcher.backend_base import Backend
 from launcher.commands.submit import deliver, refuse_or_warn
 from launcher.errors import VidjobsError
+from launcher.lint import lint
 from launcher.profiles import load
 from launcher.records import RunRecord, find
 from launcher.rerun import plan_again, to_avoid
 from launcher.run_view import remember
+from launcher.trainer_check import check
 
 
 def _remembered(record: RunRecord, backend: Backend) -> RunRecord:
@@ -41,6 +43,7 @@ def run(
         output.note(f"avoids {nodes.told(avoided)} of {record.run}; `--set job.avoid_nodes=[]` takes any node")
     for note in notes:
         output.warn(f"not surely the same: {note}")
-    if sets:
-        refuse_or_warn(made, profile)  # what ran before needs no asking; the trainer of today may be another
+    if sets:  # what ran before needs no asking; the trainer of today may be another
+        verdict = check(made.experiment, made.spec.verb, made.trials)
+        refuse_or_warn(made, lint(made.experiment, profile, made.manifests), verdict)
     return deliver(made, profile, place, watch=watch, dry_run=dry_run, as_json=as_json)

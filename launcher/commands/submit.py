@@ -11,19 +11,17 @@ from launcher import nodes, output, records
 from launcher.all_backends import for_profile
 from launcher.backend_base import Backend, Phase
 from launcher.errors import AdmissionError, ClusterError, ConfError, Fault, UserError, VidjobsError
-from launcher.lint import lint
+from launcher.lint import Finding, lint
 from launcher.plan import Plan, plan, read
 from launcher.profiles import ClusterProfile, choose
 from launcher.records import RunRecord
 from launcher.render import to_yaml
 from launcher.site_rules import named_by, of_profile
-from launcher.trainer_check import all_faults, check
+from launcher.trainer_check import Check, Verdict, all_faults
 
 
-def refuse_or_warn(made: Plan, profile: ClusterProfile) -> None:
-    """ConfError with everything that the trainer or the site would refuse; the rest as warnings."""
-    verdict = check(made.experiment, made.spec.verb, made.trials)
-    findings = lint(made.experiment, profile, made.manifests)
+def refuse_or_warn(made: Plan, findings: Sequence[Finding], verdict: Verdict) -> None:
+    """ConfError with everything that the site (`findings`) or the trainer (`verdict`) would refuse; the rest as warnings."""
     refused = [
         Fault(path=each.path, message=f"{each.message} [{each.rule}]", hint=each.fix, file=each.file, line=each.line)
         for each in findings
@@ -105,14 +103,20 @@ def run(
         raise UserError("--watch follows a run, and --dry-run starts none", hint="leave one of them out")
     profile = choose(cluster)
     place = for_profile(profile, backend)
-    try:
-        made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards, sweep=sweep)
-    except ConfError as error:
-        if sweep:
-            raise  # what the conf lacks, its trials may have
-        verdict = check(read(conf, profile=profile, backend=place, sets=sets, name=name))
-        raise ConfError(all_faults(error.faults, verdict)) from error
-    refuse_or_warn(made, profile)
+    with Check(verb, trials=sweep) as asked:
+        try:
+            made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards, sweep=sweep)
+        except ConfError as error:
+            if sweep:
+                raise  # what the conf lacks, its trials may have
+            asked.tell(read(conf, profile=profile, backend=place, sets=sets, name=name))
+            raise ConfError(all_faults(error.faults, asked.verdict())) from error
+        asked.tell(made.experiment, made.trials)
+        findings = lint(made.experiment, profile, made.manifests)
+        if dry_run != "client":
+            with contextlib.suppress(ClusterError):  # told below, after what is wrong with the conf
+                place.where()  # the way to the cluster is made ready meanwhile
+        refuse_or_warn(made, findings, asked.verdict())
     if dry_run != "client":
         for text in nodes.volume_warnings(made.experiment.job, place.volumes() if made.spec.nodes > 1 else ()):
             output.warn(text)

@@ -1,0 +1,53 @@
+"""The trainer's check as a process of its own, whatever becomes of it. What it finds is tested in tests/contract/test_flat_conf.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.backends.local.backend import LocalBackend
+from launcher.conf.resolve import Experiment
+from launcher.plan import read
+from launcher.profiles import load
+from launcher.trainer_check import Check, Verdict, check
+
+LONG = " ".join(f"folder-{number:05d}" for number in range(20_000))  # more than a pipe holds
+
+
+def conf(folder: Path, root: str = "/data") -> Experiment:
+    (folder / "x.yaml").write_text(f"data:\n  name: tinyvirat\n  root: {root}\n")
+    return read(folder / "x.yaml", profile=load("local"), backend=LocalBackend())
+
+
+def trainer(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Another trainer, which the working directory has."""
+    (folder / "trainer").mkdir()
+    (folder / "trainer" / "__init__.py").touch()
+    (folder / "trainer" / "__main__.py").write_text(program)
+    monkeypatch.chdir(folder)
+
+
+def test_a_long_conf_reaches_it(tmp_path: Path) -> None:
+    (fault,) = check(conf(tmp_path, LONG)).faults
+    assert (fault.path, fault.file.endswith("x.yaml")) == ("model.name", True)
+
+
+@pytest.mark.parametrize("root", ["/data", LONG])
+def test_one_that_cannot_start_is_a_note(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it ends before it was told the conf."""
+    trainer(tmp_path, monkeypatch, "raise SystemExit('its disk is full')")
+    assert check(conf(tmp_path, root)) == Verdict(note="the trainer could not check the conf: its disk is full")
+
+
+def test_one_that_is_never_told_a_conf_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conf that cannot be read ends the launcher's work before."""
+    with pytest.raises(ZeroDivisionError), Check() as asked:
+        _ = 1 / 0
+    assert asked._process.returncode is not None
+
+
+def test_one_that_takes_too_long_is_ended_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer(tmp_path, monkeypatch, "import time; time.sleep(60)")
+    monkeypatch.setattr("launcher.trainer_check._LIMIT_S", 0.3)
+    assert "took more than" in check(conf(tmp_path)).note
