@@ -35,7 +35,7 @@ def grouped(pairs: Sequence[Pair], *, unfinished: Callable[[Path], bool]) -> Ite
     names = size = 0
     for file, target in pairs:
         alone = file.size > SMALL or unfinished(target)
-        name = len(json.dumps(file.path)) + 80  # with its digest
+        name = len(json.dumps(file.path)) + (70 if target.is_file() else 6)  # with its digest
         if group and (alone or names + name > _NAMES or size + file.size > _TOGETHER):
             yield group
             group, names, size = [], 0, 0
