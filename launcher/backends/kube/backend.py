@@ -1,4 +1,7 @@
-"""The backend `kube`: a namespace of a Kubernetes cluster, with namespace rights only."""
+"""The backend `kube`: a namespace of a Kubernetes cluster, with namespace rights only.
+
+Logs, files and shells are imported where they are used: `submit` and `status` need none of them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,9 @@ from datetime import UTC, datetime
 
 from launcher import nodes
 from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, RunStatus, Shell, ShellOptions, Volume
-from launcher.backends.kube import causes, doctor, files, shells
+from launcher.backends.kube import causes
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
-from launcher.backends.kube.helper_pod import manifest
-from launcher.backends.kube.inlet import MOUNT, claim_inlet
-from launcher.backends.kube.kept_logs import KeptLogs, folder_lines
-from launcher.backends.kube.logs import JobLogs
 from launcher.backends.kube.status import CANCELLED, Facts, in_queue, run_status
 from launcher.backends.kube.submission import create_all, try_all
 from launcher.errors import ClusterError
@@ -91,6 +90,9 @@ class KubeBackend:
         index: int | None = None,
         wanted: Wanted | None = None,
     ) -> Iterator[LogLine]:
+        from launcher.backends.kube.kept_logs import KeptLogs
+        from launcher.backends.kube.logs import JobLogs
+
         index = nodes.console(record) if index is None and not all_pods else index
         kept = KeptLogs(run=record.run, index=index, folder=(lambda: self._folder_log(record, index)) if tail is None else tuple)
         reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index, kept=kept, wanted=wanted)
@@ -98,11 +100,15 @@ class KubeBackend:
 
     @contextlib.contextmanager
     def files(self, record: RunRecord) -> Iterator[Files]:
+        from launcher.backends.kube import files
+
         with files.run_files(self.client, record, lambda: self._objects(record.run)) as found:
             yield found
 
     def _folder_log(self, record: RunRecord, index: int | None) -> list[str]:
         """Lines of the run folder's train.log; a helper pod reads it."""
+        from launcher.backends.kube.kept_logs import folder_lines
+
         with self.files(record) as found:
             return folder_lines(found, index)
 
@@ -133,15 +139,24 @@ class KubeBackend:
 
     @contextlib.contextmanager
     def volume_files(self, claim: str, path: str) -> Iterator[Files]:
+        from launcher.backends.kube import files
+
         with files.claim_files(self.client, self._newest_template(), claim, path) as found:
             yield found
 
     def inlet(self, claim: str) -> contextlib.AbstractContextManager[Inlet]:
+        from launcher.backends.kube import files
+        from launcher.backends.kube.inlet import MOUNT, claim_inlet
+
         return claim_inlet(self.client, lambda: files.claim_helper(self.client, self._newest_template(), claim, mount=MOUNT))
 
     @contextlib.contextmanager
     def shell(self, record: RunRecord | None, claim: str, wanted: ShellOptions) -> Iterator[Shell]:
         """In the run's pod when its trainer runs, else in one that lives as long as asked for. ConfError when the site forbids that."""
+        from launcher.backends.kube import files, shells
+        from launcher.backends.kube.helper_pod import manifest
+        from launcher.backends.kube.inlet import MOUNT
+
         job, pods = self._objects(record.run) if record else (None, [])
         folder = str(record.paths.root) if record else MOUNT
         there = shells.in_run_pod(self.client, pods, folder)
@@ -159,6 +174,8 @@ class KubeBackend:
             yield made
 
     def doctor(self) -> list[Finding]:
+        from launcher.backends.kube import doctor
+
         defaults = self._profile.conf_layer().get("job", {})
         return doctor.examine(self.client, image=str(defaults.get("image") or ""), pull_secrets=defaults.get("pull_secrets") or [])
 
@@ -187,6 +204,8 @@ class KubeBackend:
         self.client.patch("Job", run, {"metadata": {"annotations": {CANCELLED: when}}, "spec": {"suspend": suspended}})
 
     def _delete_files(self, record: RunRecord) -> None:
+        from launcher.backends.kube import files
+
         job, pods = self._objects(record.run)
         if job is not None and not pod_of.job_ended(job):
             hint = f"`vidjobs cancel {record.run}`, wait until it has stopped, then delete it"
