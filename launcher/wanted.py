@@ -58,7 +58,7 @@ class Wanted:
 
     @cached_property
     def _word(self) -> re.Pattern[bytes] | None:
-        """The only pattern, to look for in a block as it was sent; None where it is more than a word of ASCII.
+        """The only pattern and the rest of its line, to look for in a block as it was sent; None where it is more than a word of ASCII.
 
         Bytes of ASCII mean the same whatever stands before and after them, also where that is no UTF-8.
         """
@@ -66,18 +66,16 @@ class Wanted:
             return None
         (pattern,) = self.patterns
         plain = pattern.flags == re.UNICODE and pattern.pattern.isascii() and not _SPECIAL.search(pattern.pattern)
-        return re.compile(re.escape(pattern.pattern.encode())) if plain and pattern.pattern else None
+        return re.compile(re.escape(pattern.pattern.encode()) + rb".*+\n") if plain and pattern.pattern else None
 
 
 def _lines_with(word: re.Pattern[bytes], block: bytes, start: int) -> Iterator[tuple[int, int]]:
     """(where it begins, where the next one begins) of each line with the word, by looking for it over all lines at once."""
-    at = 0
-    while found := word.search(block, at):
-        first, end = block.rfind(b"\n", at, found.start()) + 1, block.find(b"\n", found.start()) + 1
-        first = first or at
-        if found.start() >= first + start or word.search(block, first + start, end):
+    for found in word.finditer(block):
+        at, end = found.span()
+        first = block.rfind(b"\n", 0, at) + 1
+        if at >= first + start or word.search(block, first + start, end):
             yield first, end
-        at = end
 
 
 def _text(raw: bytes) -> str:
