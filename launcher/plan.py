@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from launcher import nodes
 from launcher.backend_base import Backend, Manifest
-from launcher.checkpoint_source import values_from
 from launcher.code_pin import pin
 from launcher.conf.nodes import Origin
 from launcher.conf.resolve import Experiment, key_path, resolve, seen_at
@@ -56,7 +56,7 @@ def read(
     backend: Backend,
     sets: Sequence[str] = (),
     name: str | None = None,
-    given: Sequence[tuple[Origin, Mapping[str, str]]] = (),
+    given: Sequence[tuple[Origin, Mapping[str, Any]]] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Experiment:
     """The conf with all its layers for this cluster; its faults are in it. `environ`: instead of this process's environment."""
@@ -86,7 +86,9 @@ def plan(
     sets = [*sets, *([f"prepare.shards={shards}"] if shards is not None else [])]
     experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, environ=environ)
     if source is not None and not experiment.faults:
-        values = values_from(source, verb, runs=_runs_volume(experiment.job), backend=backend)
+        from launcher.checkpoint_source import values_from
+
+        values = values_from(source, verb, runs=_runs_volume(experiment.job), backend=backend, sets=sets)
         given = [(Origin("--from", f"--from {source}"), values)]
         experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, given=given)
     faults = [*experiment.faults, *cluster_faults(experiment, profile, backend), *_shard_faults(verb, experiment, shards)]
