@@ -16,6 +16,7 @@ from launcher.confusion_map import confusion_map
 from launcher.drawing import Scene, css_colours, to_svg
 from launcher.errors import UserError
 from launcher.losses import LossRecord, best_val, epoch_losses
+from launcher.report_answers import common_folder
 from launcher.report_data import ClassRow, RunData, is_number
 from launcher.sweep import shown_value
 from launcher.sweep_map import choose_axes, heat_map
@@ -62,6 +63,7 @@ class RunView:
     packages: tuple[tuple[str, str], ...]
     confusion: tuple[tuple[ClassRow, tuple[tuple[int, float], ...]], ...]
     matrix: tuple[str, ...]
+    inputs: str  # the folder that all inputs of an `infer` lie in
 
 
 def render(runs: Sequence[RunData], *, made: str) -> str:
@@ -122,6 +124,7 @@ def _view(data: RunData) -> RunView:
         packages=tuple(_packages(data)),
         confusion=tuple((row, _shares(row)) for row in data.classes),
         matrix=_svg([_matrix(data)]),
+        inputs=common_folder(data.answers),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,15 @@ def read_answers(text: str, notes: list[str]) -> list[Answer]:
     if len(answers) > MOST_INPUTS:
         notes.append(f"{len(answers) - MOST_INPUTS:,} inputs are not shown: predictions/infer.jsonl has them")
     return answers[:MOST_INPUTS]
+
+
+def common_folder(answers: Sequence[Answer]) -> str:
+    """The folder that all inputs lie in, with its slash; "" when there is none, or one of them is a webcam or a stream."""
+    folders = [answer.name.rpartition("/")[0].split("/") for answer in answers]
+    shared = [words[0] for words in zip(*folders, strict=False)]
+    for folder in folders:
+        shared = shared[: next((place for place, word in enumerate(shared) if folder[place] != word), len(shared))]
+    return "/".join(shared) + "/" if any(shared) else ""
 
 
 def _rows(text: str) -> Iterator[Mapping[str, Any]]:

@@ -27,7 +27,7 @@ from launcher.commands import report as command
 from launcher.confusion_map import read_counts
 from launcher.errors import UserError
 from launcher.report import render
-from launcher.report_answers import read_answers
+from launcher.report_answers import Answer, common_folder, read_answers
 from launcher.report_data import PICTURE_LIMIT, RunData, gather
 
 HOSTILE = '"><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">{{ 7 * 7 }}</pre>'
@@ -226,6 +226,22 @@ def test_what_infer_answered_is_shown(tmp_path: Path) -> None:
     assert "0, window by window" in page.text
     assert "img" not in page.tags
     assert page.tags.count("script") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        (["/d/talks/a.mp4"], "/d/talks/"),
+        (["/d/talks/a.mp4", "/d/talks/day/b.mp4"], "/d/talks/"),
+        (["/d/talks/a.mp4", "/d/talk/b.mp4"], "/d/"),
+        (["/d/a.mp4", "/e/a.mp4"], ""),
+        (["/d/a.mp4", "0"], ""),
+        (["a.mp4"], ""),
+        ([], ""),
+    ],
+)
+def test_the_folder_of_all_inputs_is_told_once(names: list[str], folder: str) -> None:
+    assert common_folder([Answer(name=name) for name in names]) == folder
 
 
 def test_of_very_many_answers_the_first_are_shown_and_the_rest_is_told() -> None:
