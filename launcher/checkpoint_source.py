@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from launcher import output
@@ -16,11 +17,12 @@ from launcher.sweep_view import TrialFiles, folder_of, look, require_trial, tria
 MANIFEST = "checkpoints/manifest.json"
 
 
-def values_from(source: str, verb: str, *, runs: VolumeConf, backend: Backend) -> dict[str, str]:
+def values_from(source: str, verb: str, *, runs: VolumeConf, backend: Backend, sets: Sequence[str] = ()) -> dict[str, Any]:
     """The conf values that RUN, RUN@best, RUN@last or RUN@N stand for. The run must lie on the new run's own runs volume.
 
     `test` reads a folder of checkpoints and a range of epochs; every other verb starts from one file, by default the best.
-    Of a sweep, SWEEP/7 is its trial 7, and SWEEP@best (or @last) the trial that `sweep results` calls the best.
+    Of a sweep, SWEEP/7 is its trial 7, and SWEEP@best (or @last) the trial that `sweep results` calls the best; what that trial changed
+    of the network and its data comes along, unless `sets` (of --set) says otherwise: its weights fit no other network.
     """
     name, at, which = source.partition("@")
     name, _, number = name.partition("/")
@@ -32,12 +34,24 @@ def values_from(source: str, verb: str, *, runs: VolumeConf, backend: Backend) -
         )
     trial = _trial(record, number, which)
     folder = f"${{runs}}/{record.run}{'' if trial is None else f'/{folder_of(trial)}'}/checkpoints"
+    own = {} if trial is None else _network(record, trial, sets)
     if verb == "test" and not at:
-        return {"test.checkpoints": folder}
+        return {**own, "test.checkpoints": folder}
     file, epoch = _chosen(_manifest(record, trial, backend), which or "best", _named(record, trial))
     if verb == "test":
-        return {"test.checkpoints": folder, "test.epochs": str(epoch)}
-    return {"model.init": f"{folder}/{file}"}
+        return {**own, "test.checkpoints": folder, "test.epochs": str(epoch)}
+    return {**own, "model.init": f"{folder}/{file}"}
+
+
+def _network(record: RunRecord, trial: int, sets: Sequence[str]) -> dict[str, Any]:
+    trials = trials_of(record)
+    said = {each.partition("=")[0] for each in sets}
+    changes = trials.changes(trial) if trials else {}
+    return {
+        key: value
+        for key, value in changes.items()
+        if key.partition(".")[0] in ("model", "data") and not key.startswith("model.init") and key not in said
+    }
 
 
 def _trial(record: RunRecord, number: str, which: str) -> int | None:

@@ -151,7 +151,9 @@ def results(
     if ranked:
         best = ranked[0]
         output.note(f"best {metric}: {best.score(metric):.4g} in trial {best.number} ({shown(best.changes)})")
-        output.note(f"`vidjobs fetch checkpoints {view.record.run} --trial {best.number} --best` brings it")
+        if best.checkpoint:
+            output.note(f"`vidjobs fetch checkpoints {view.record.run} --trial {best.number} --best` brings it")
+            output.note(f"`vidjobs submit eval CONF --from {view.record.run}/{best.number}@best` evaluates it")
     return 0
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from launcher.conf.nodes import KeyPath, Node, Origin, from_plain, merge, nested
 from launcher.conf.yaml_source import read_file, read_text
@@ -78,7 +79,7 @@ def set_layer(sets: Sequence[str]) -> tuple[Node, list[Fault]]:
     return layer, faults + more
 
 
-def given_layer(values: Mapping[str, str], origin: Origin) -> Node:
+def given_layer(values: Mapping[str, Any], origin: Origin) -> Node:
     """Values at dotted paths that the command line gave in another way (--name, --from)."""
     layer = Node({}, origin)
     for path, value in values.items():

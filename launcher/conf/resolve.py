@@ -85,7 +85,7 @@ def resolve(
     profile: Profile,
     place: Place,
     sets: Sequence[str] = (),
-    given: Sequence[tuple[Origin, Mapping[str, str]]] = (),
+    given: Sequence[tuple[Origin, Mapping[str, Any]]] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Experiment:
     """Read `path` and all its layers. `given`: what --name and --from set, last of all."""
@@ -117,7 +117,7 @@ def seen_at(volume: VolumeConf, place: Place) -> str:
 
 
 def _merged(
-    path: Path, profile: Profile, *, sets: Sequence[str], given: Sequence[tuple[Origin, Mapping[str, str]]], environ: Mapping[str, str]
+    path: Path, profile: Profile, *, sets: Sequence[str], given: Sequence[tuple[Origin, Mapping[str, Any]]], environ: Mapping[str, str]
 ) -> tuple[Node, list[Fault]]:
     from_file, faults = file_layer(path)
     from_environment, more = environment_layer(environ)

@@ -151,10 +151,27 @@ def test_from_a_sweep_is_a_trials_checkpoint(
 ) -> None:
     """The best trial is the one that `sweep results` names, and is told."""
     found = values_from(f"a-tr{source}", verb, runs=VolumeConf(claim="runs", mount="/runs", as_="runs"), backend=world.backend)
-    assert found == {key: value if key == "test.epochs" else f"${{runs}}/{RUN}/{value}" for key, value in values.items()}
+    assert {key: value for key, value in found.items() if key not in TRIALS.keys} == {
+        key: value if key == "test.epochs" else f"${{runs}}/{RUN}/{value}" for key, value in values.items()
+    }
+    assert [found[key] for key in TRIALS.keys] == list(TRIALS.rows[3 if "3" in source else 5]), "its weights fit no other network"
     told = capsys.readouterr().err
     best = f"from trial 5 of {RUN} (model.read_at=2 model.apply_at=2): best f1_macro, 0.55; 1 of 6 trials have not succeeded"
     assert (best in told) == source.startswith("@")
+
+
+def test_what_is_set_wins_over_what_a_trial_changed(ended: RunRecord, world: Any) -> None:
+    """Only settings of the network and its data come along."""
+    text = Trials(("model.read_at", "model.init", "data.frames", "train.lr"), ((1, "x.pt", [8, 16], 0.1),)).text
+    ended.manifests[0]["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"] = text
+    records.forget(RUN)
+    records.save(ended)
+    runs = VolumeConf(claim="runs", mount="/runs", as_="runs")
+    own = values_from(f"{RUN}/0", "infer", runs=runs, backend=world.backend)
+    init = {"model.init": f"${{runs}}/{RUN}/trials/0000/checkpoints/epoch-000001.pt"}
+    assert own == {"model.read_at": 1, "data.frames": [8, 16], **init}
+    own = values_from(f"{RUN}/0", "infer", runs=runs, backend=world.backend, sets=["model.read_at=2"])
+    assert own == {"data.frames": [8, 16], **init}
 
 
 @pytest.mark.parametrize(
