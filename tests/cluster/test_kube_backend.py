@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
-from conftest import Lab
+from conftest import Lab, mounted
 from researcher import get, kubectl
 
 from launcher.backend_base import Phase
@@ -94,6 +95,23 @@ def test_an_ended_run_can_be_neither_cancelled_nor_resumed(kube: Lab) -> None:
         with pytest.raises(ClusterError, match="has succeeded already"):
             change(record)
     assert record.run in [status.run for status in kube.backend.list_runs()]
+
+
+def test_a_run_that_has_failed_goes_on_in_its_folder(kube: Lab) -> None:
+    """A failed Job cannot be started again: the same one takes its place, with what it owns; what was written is there."""
+    job = kube.job('test -e /runs/half && echo "goes on" && exit 0; touch /runs/half; exit 70', **mounted("again"))
+    kube.claim("again")
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": job["metadata"]["name"]}}
+    service["spec"] = {"clusterIP": "None", "selector": {"a": "b"}}
+    kube.backend.submit([service, job])
+    record = dataclasses.replace(kube.record(job, "again"), manifests=[service, job])
+    status = kube.wait(record, lambda status: status.phase is Phase.FAILED)
+    assert f"vidjobs resume {record.run}" in status.fix
+    kube.backend.resume(record)
+    assert len(kube.wait(record, lambda status: status.phase is Phase.SUCCEEDED).pods) == 1
+    owner = kube.backend.client.get("Service", record.run)["metadata"]["ownerReferences"][0]
+    assert owner["uid"] == kube.backend.client.get("Job", record.run)["metadata"]["uid"]
+    kube.backend.delete(record)
 
 
 def test_where_things_lie_in_the_pod(kube: Lab) -> None:

@@ -16,7 +16,7 @@ from launcher.backends.kube import causes
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
 from launcher.backends.kube.status import CANCELLED, Facts, in_queue, run_status
-from launcher.backends.kube.submission import create_all, try_all
+from launcher.backends.kube.submission import begin_again, create_all, try_all
 from launcher.errors import ClusterError
 from launcher.profiles import ClusterProfile
 from launcher.records import RunRecord
@@ -117,7 +117,11 @@ class KubeBackend:
         self._suspend(record.run, True)
 
     def resume(self, record: RunRecord) -> None:
-        self._suspend(record.run, False)
+        """Unsuspend. A Job that has failed cannot go on; the same one takes its place, and its trainer goes on in the run's folder."""
+        if record.manifests and pod_of.job_ended(self.client.find("Job", record.run)) == "failed":
+            begin_again(self.client, record.manifests)
+        else:
+            self._suspend(record.run, False)
 
     def delete(self, record: RunRecord, *, files: bool = False) -> None:
         """The Job with its pods and what it owns; the folder first, since the helper pod copies the Job's image and ids."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 
 from launcher.backend_base import Manifest
 from launcher.backends.kube import causes
 from launcher.backends.kube.client import KubeClient, Object
 from launcher.errors import AdmissionError, ClusterError
+
+_GONE_S = 180.0  # more than most trainers need to end
 
 
 def try_all(client: KubeClient, manifests: Sequence[Manifest]) -> None:
@@ -34,6 +37,25 @@ def create_all(client: KubeClient, manifests: Sequence[Manifest]) -> None:
         for one in owned if owners else []:
             client.patch(one["kind"], one["metadata"]["name"], {"metadata": {"ownerReferences": [_owner(owners[0])]}})
         undo.pop_all()
+
+
+def begin_again(client: KubeClient, manifests: Sequence[Manifest]) -> None:
+    """The same objects anew, once the Job that has failed and what it owned are gone, its last pod included.
+
+    A refusal of the pod is found before anything is removed. ClusterError when something does not go.
+    """
+    for manifest in manifests:
+        if manifest["kind"] == "Job":
+            _try_pod(client, manifest, quota_matters=False)
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests]
+    for kind, name in names:
+        client.delete(kind, name, propagation="Foreground")
+    until = time.monotonic() + _GONE_S
+    while left := [f"{kind} {name}" for kind, name in names if client.find(kind, name) is not None]:
+        if time.monotonic() > until:
+            raise ClusterError(f"{', '.join(left)} is still being removed: a pod of it has not ended", hint="try again in some minutes")
+        time.sleep(0.3)
+    create_all(client, manifests)
 
 
 def _try_pod(client: KubeClient, job: Manifest, *, quota_matters: bool) -> None:
