@@ -144,15 +144,21 @@ def _usage(backend: Backend, record: RunRecord, status: RunStatus) -> dict[str, 
     return found
 
 
-def everything(records: Sequence[RunRecord], extra: ClusterProfile | None = None) -> list[RunView]:
-    """All runs, newest first: one question to each place that a record names, and to `extra`. A place that does not answer is warned of."""
+def everything(records: Sequence[RunRecord], extra: ClusterProfile | None = None, *, ended: int | None = None) -> list[RunView]:
+    """All runs, newest first: one question to each place that a record names, and to `extra`. A place that does not answer is warned of.
+
+    `ended`: only so many of those that have ended come with their last loss, which is in a file for each; None: all.
+    """
     places: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
         places.setdefault((record.backend, record.cluster, record.context, record.namespace), []).append(record)
     if extra and (where := _where(extra)):
         places.setdefault((extra.backend, extra.name, *where), [])
-    views = [view for place, mine in places.items() for view in _at(place, mine)]
-    return sorted(views, key=lambda view: view.created, reverse=True)
+    found = [pair for place, mine in places.items() for pair in _at(place, mine)]
+    found.sort(key=lambda pair: pair[0].created, reverse=True)
+    past = [view.run for view, _ in found if view.status is None or view.status.phase.ended]
+    bare = set() if ended is None else set(past[ended:])
+    return [view if view.run in bare else _with_loss(view, backend) for view, backend in found]
 
 
 def _where(profile: ClusterProfile) -> tuple[str, str] | None:
@@ -164,8 +170,8 @@ def _where(profile: ClusterProfile) -> tuple[str, str] | None:
         return None
 
 
-def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[RunView]:
-    """The runs of one backend, context and namespace."""
+def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[tuple[RunView, Backend | None]]:
+    """The runs of one backend, context and namespace, and that backend if it answers."""
     name, cluster, context, namespace = place
     known = {record.run: record for record in records}
     try:
@@ -173,15 +179,22 @@ def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[RunVie
         found = {status.run: status for status in backend.list_runs()}
     except VidjobsError as error:
         output.warn(f"{cluster}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-        yield from (RunView(run=run, record=record, status=None, cluster=cluster) for run, record in known.items())
+        yield from ((RunView(run=run, record=record, status=None, cluster=cluster), None) for run, record in known.items())
         return
     for run in sorted(known.keys() | found.keys()):
         record = known.get(run)
         status = found.get(run) or RunStatus(run=run, phase=Phase.GONE)
         record = remember(record, status) if record else None
-        view = RunView(run=run, record=record, status=status, cluster=cluster)
-        cheap = record is not None and (status.phase is Phase.RUNNING or (name == "local" and status.phase is not Phase.GONE))
-        yield replace(view, loss=_newest_loss(backend, record, status)) if cheap and record else view
+        yield RunView(run=run, record=record, status=status, cluster=cluster), backend
+
+
+def _with_loss(view: RunView, backend: Backend | None) -> RunView:
+    """With its last loss where that costs little: of what runs, and of what this machine ran."""
+    if backend is None or view.record is None or view.status is None:
+        return view
+    if view.status.phase is not Phase.RUNNING and backend.name != "local":
+        return view
+    return replace(view, loss=_newest_loss(backend, view.record, view.status))
 
 
 def remember(record: RunRecord, status: RunStatus) -> RunRecord:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from launcher import nodes, output, run_view
@@ -112,12 +113,12 @@ def _views_of(record: RunRecord) -> Callable[[], list[RunView]]:
     return lambda: [run_view.one(record)]
 
 
-def _all_views() -> list[RunView]:
-    return run_view.everything(load_all(), _configured())
+def _all_views(ended: int | None) -> list[RunView]:
+    return run_view.everything(load_all(), _configured(), ended=ended)
 
 
 def run(run: str | None, *, watch: bool = False, as_json: bool = False) -> int:
-    look = _views_of(find(run)) if run is not None else _all_views
+    look = _views_of(find(run)) if run is not None else partial(_all_views, None if as_json else _SHOWN)
     show: Callable[[list[RunView]], None] = _show_table if run is None else lambda views: _show_one(views[0])
     if watch:
         _watch(look, show, as_json=as_json)
