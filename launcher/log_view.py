@@ -9,8 +9,6 @@ from pathlib import Path
 
 from launcher import output
 from launcher.backend_base import LogLine
-from launcher.charts import records_chart
-from launcher.drawing import to_png, to_svg
 from launcher.errors import UserError
 from launcher.losses import LossReader, LossRecord, Value, latest
 from launcher.wanted import Wanted
@@ -159,6 +157,9 @@ class LogView:
                 output.note(f"line {record.line} has no newline: its last word may be cut and is left out")
 
     def _plot(self, path: Path, records: Sequence[LossRecord]) -> None:
+        from launcher.charts import records_chart  # only where one is wanted
+        from launcher.drawing import to_png, to_svg
+
         scene = records_chart(records, title=self.title)
         if scene is None:
             raise UserError(f"{path} was not written: no line with a loss or f1; {_lines(self.reader.lines)}")

@@ -37,7 +37,7 @@ PATTERNS = [
 ]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(TEXTS, min_size=1, max_size=12), st.lists(st.sampled_from(PATTERNS), max_size=2))
 def test_a_block_gives_what_its_lines_give(lines: list[bytes], patterns: list[str]) -> None:
     """With how many others lie between them; what stands before the text of a line does not count."""

@@ -42,7 +42,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(ODD_HEADS, PIECES), max_size=12), st.integers(1, 9), st.lists(st.integers(1, 300), min_size=1, max_size=5))
 def test_lines_that_are_chunks_come_out_whole(chunks: list[tuple[bytes, bytes]], again: int, sizes: list[int]) -> None:
     """Also lines that look like chunks, lines in two chunks, two in one, with carriage returns, longer ones, and odd first lines."""

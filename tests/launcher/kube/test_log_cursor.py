@@ -227,7 +227,7 @@ PLAIN_LINES = st.builds(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(PLAIN_LINES, min_size=1, max_size=20),
     st.lists(st.sampled_from(ODD_LINES), max_size=2),
