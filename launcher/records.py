@@ -122,10 +122,13 @@ def note(record: RunRecord, *, image_id: str, blamed: dict[str, int]) -> RunReco
 
     Of what was run the first word stays, since a retry may have pulled something else; of the nodes to blame the last one counts.
     """
-    path = state_dir() / "runs" / f"{record.run}.json"
-    noted = replace(record, image_id=record.image_id or image_id, blamed=blamed)
-    if noted == record or not path.is_file():
+    image_id = record.image_id or image_id
+    if (image_id, blamed) == (record.image_id, record.blamed):
         return record
+    path = state_dir() / "runs" / f"{record.run}.json"
+    if not path.is_file():
+        return record
+    noted = replace(record, image_id=image_id, blamed=blamed)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(asdict(noted), indent=1))
     temporary.replace(path)
