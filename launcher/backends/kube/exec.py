@@ -18,6 +18,8 @@ _PROTOCOLS = ["v5.channel.k8s.io", "v4.channel.k8s.io"]
 _STDOUT, _STDERR, _STATUS = 1, 2, 3
 _SILENCE_S = 120.0  # the remote side says something at least every minute
 _STDERR_KEPT = 4000  # bytes
+NOT_FOUND = "executable file not found"  # how container runtimes say it
+NO_PYTHON = "files are read and written with Python, which the image needs on its PATH as `python`"
 
 
 def run_command(client: KubeClient, pod: str, container: str, argv: Sequence[str]) -> Iterator[bytes]:
@@ -64,7 +66,8 @@ def check(data: bytes, stderr: bytes, where: api_errors.Where) -> None:
         return
     words = stderr.decode("utf-8", "replace").strip()
     last = words.splitlines()[-1] if words else api_errors.server_message(data)
-    raise ClusterError(f"{where}: {last}", hint="`vidjobs status` shows whether the pod still runs", status=int(status.get("code", 500)))
+    hint = NO_PYTHON if NOT_FOUND in last else "`vidjobs status` shows whether the pod still runs"
+    raise ClusterError(f"{where}: {last}", hint=hint, status=int(status.get("code", 500)))
 
 
 def connect(client: KubeClient, path: str, where: api_errors.Where) -> Any:

@@ -16,6 +16,7 @@ from launcher.backend_base import Manifest
 from launcher.backends.kube import causes
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
+from launcher.backends.kube.exec import NO_PYTHON, NOT_FOUND
 from launcher.errors import ClusterError
 from launcher.render import fill
 
@@ -141,7 +142,8 @@ def _wait_until_running(client: KubeClient, name: str, spec: HelperSpec) -> None
         if pod_of.container_state(pod, CONTAINER) == "running":
             return
         if pod_of.over(pod):
-            raise ClusterError(f"the helper pod ended: {causes.failure(pod, name).text}", hint="try again")
+            why = causes.failure(pod, name).text
+            raise ClusterError(f"the helper pod ended: {why}", hint=NO_PYTHON if NOT_FOUND in why else "try again")
         cause = _why_not(client, pod, spec)
         if "cannot be pulled" in cause.text or "does not exist" in cause.text:
             break

@@ -77,3 +77,19 @@ def test_a_right_that_is_missing_is_told() -> None:
     cluster = Cluster(refuses=ClusterError("not allowed", status=403))
     with pytest.raises(ClusterError, match="not allowed"), helper_pod(client(cluster), SPEC):
         pass
+
+
+def test_an_image_without_python_is_named_as_the_cause() -> None:
+    said = 'exec: "python": executable file not found in $PATH: unknown'
+    ended = {"exitCode": 128, "reason": "StartError", "message": said, "startedAt": "2026-01-01T00:00:00Z"}
+
+    class WithoutPython(Cluster):
+        def get(self, kind: str, name: str) -> dict[str, Any]:
+            failed = {"phase": "Failed", "containerStatuses": [{"name": "files", "state": {"terminated": ended}}]}
+            return super().get(kind, name) | {"status": failed}
+
+    cluster = WithoutPython()
+    with pytest.raises(ClusterError, match="executable file not found") as told, helper_pod(client(cluster), SPEC):
+        pass
+    assert "Python" in told.value.hint
+    assert cluster.pods == {}
