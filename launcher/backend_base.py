@@ -118,8 +118,8 @@ class Files(Protocol):
         """Blocks of `length` bytes from `offset`; fewer when the file ends or the connection breaks (ClusterError)."""
         ...
 
-    def sha256(self, path: str) -> str:
-        """Hex digest of the whole file, computed where the file lies."""
+    def sha256(self, path: str, length: int | None = None) -> str:
+        """Hex digest of the whole file, or of its first bytes, computed where the file lies."""
         ...
 
     def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:

@@ -29,23 +29,23 @@ Pair = tuple[RemoteFile, Path]  # a file of the volume, and where it goes
 Ask = Callable[[Mapping[str, str]], Mapping[str, bytes | None]]
 
 
-def grouped(pairs: Sequence[Pair], *, unfinished: Callable[[Path], bool]) -> Iterator[list[Pair]]:
-    """The same in their order: small files together, all others alone, and those of which a part lies here."""
+def grouped(pairs: Sequence[Pair], *, unfinished: Callable[[Path], bool]) -> Iterator[tuple[bool, list[Pair]]]:
+    """The same in their order: small files together (True), all others alone, and those of which a part lies here."""
     group: list[Pair] = []
     names = size = 0
     for file, target in pairs:
         alone = file.size > SMALL or unfinished(target)
         name = len(json.dumps(file.path)) + (70 if target.is_file() else 6)  # with its digest
         if group and (alone or names + name > _NAMES or size + file.size > _TOGETHER):
-            yield group
+            yield True, group
             group, names, size = [], 0, 0
         if alone:
-            yield [(file, target)]
+            yield False, [(file, target)]
         else:
             group.append((file, target))
             names, size = names + name, size + file.size
     if group:
-        yield group
+        yield True, group
 
 
 def bring(group: Sequence[Pair], ask: Ask) -> dict[str, Brought]:

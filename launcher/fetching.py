@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ _ROUNDS = 8  # times that a file may change (or arrive damaged) before we give u
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 _AGAIN = "run the same again: it goes on from there"
+_LOG = re.compile(r"\.(log|jsonl)$|(^|/)events\.out\.tfevents\.[^/]*$")  # only ever grows: its first bytes are a log, too
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -76,8 +78,8 @@ def fetch_each(
         _require_space(wanted, targets, out)
     before = 0
     pairs = list(zip(wanted, targets, strict=True))
-    for group in grouped(pairs, unfinished=lambda target: target.with_name(target.name + PART).exists()):
-        together = _together(files, group, wait) if len(group) > 1 else {}
+    for small, group in grouped(pairs, unfinished=lambda target: target.with_name(target.name + PART).exists()):
+        together = _together(files, group, wait) if small else {}
         for file, target in group:
             tell = _from(before, progress)
             brought = together.get(file.path)
@@ -204,9 +206,9 @@ class _Transfer:
         if not self._belongs(os.fstat(fd).st_size):
             os.ftruncate(fd, 0)
             self._remember()
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
             self._receive(fd)
-            digest = self._verified(fd)
+            digest = self._verified(fd, start_is_enough=turn > 1 and bool(_LOG.search(self.remote.path)))
             if digest:
                 os.utime(fd, ns=(self.remote.mtime_ns, self.remote.mtime_ns))
                 self.part.replace(self.target)
@@ -250,13 +252,14 @@ class _Transfer:
             return error
         return None
 
-    def _verified(self, fd: int) -> str:
-        """The digest when the part equals the file on the volume; else ""."""
+    def _verified(self, fd: int, *, start_is_enough: bool) -> str:
+        """The digest when the part equals the file on the volume (or its start); else ""."""
         if os.fstat(fd).st_size != self.remote.size:
             return ""
         os.fsync(fd)
         digest = sha256_of(self.part)
-        return digest if digest == self._patiently(lambda: self.files.sha256(self.remote.path)) else ""
+        first = self.remote.size if start_is_enough else None
+        return digest if digest == self._patiently(lambda: self.files.sha256(self.remote.path, first)) else ""
 
     def _look_again(self, fd: int) -> None:
         """The part is not the file. One that grew most likely was appended to, so its start is kept; all else starts over."""

@@ -166,8 +166,8 @@ class TrialFiles:
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         return self.files.read(self._inside(path), offset, length)
 
-    def sha256(self, path: str) -> str:
-        return self.files.sha256(self._inside(path))
+    def sha256(self, path: str, length: int | None = None) -> str:
+        return self.files.sha256(self._inside(path), length)
 
     def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
         found = self.files.gather([self._inside(pattern) for pattern in patterns], limit)

@@ -52,8 +52,8 @@ class FlakyVolume:
         if room <= len(data):
             raise ClusterError("connection reset")
 
-    def sha256(self, path: str) -> str:
-        return hashlib.sha256(self.content[path]).hexdigest()
+    def sha256(self, path: str, length: int | None = None) -> str:
+        return hashlib.sha256(self.content[path][:length]).hexdigest()
 
     def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:  # noqa: ARG002
         return {}  # one by one: what these tests are about
@@ -151,6 +151,24 @@ def test_a_log_that_grows_is_not_read_again_from_its_start(tmp_path: Path) -> No
     assert volume.sent == 550
 
 
+@pytest.mark.parametrize("path", ["train.log", "trials/0001/metrics.jsonl", "tensorboard/events.out.tfevents.1.host.2.0"])
+def test_a_log_that_never_stops_growing_is_fetched_as_it_was_a_moment_ago(tmp_path: Path, path: str) -> None:
+    class Growing(FlakyVolume):
+        def sha256(self, path: str, length: int | None = None) -> str:
+            self.content[path] += b"one more line\n"
+            self.version += 1
+            return super().sha256(path, length)
+
+    volume = Growing({path: b"first\n"})
+    (file,) = fetch(volume, volume.list(), tmp_path, wait=quickly)
+    assert file.read_bytes().startswith(b"first\none more line\n")
+    assert volume.content[path].startswith(file.read_bytes())
+
+    other = Growing({"weights.bin": b"first\n"})
+    with pytest.raises(UserError, match="keeps changing"):
+        fetch(other, other.list(), tmp_path, wait=quickly)
+
+
 def test_what_is_here_already_is_not_sent_again(tmp_path: Path) -> None:
     volume = FlakyVolume({"a": b"x" * 50, "b": b"y" * 50})
     fetch(volume, volume.list(), tmp_path)
@@ -164,7 +182,7 @@ def test_what_is_here_already_is_not_sent_again(tmp_path: Path) -> None:
 
 def test_a_file_that_never_holds_still_is_given_up(tmp_path: Path) -> None:
     volume = FlakyVolume({"a": b"0"}, changes={number: str(number % 10).encode() for number in range(1, 50)})
-    volume.sha256 = lambda _: "0" * 64  # type: ignore[method-assign]
+    volume.sha256 = lambda *_: "0" * 64  # type: ignore[method-assign]
     with pytest.raises(UserError, match="keeps changing"):
         fetch(volume, volume.list(), tmp_path, wait=quickly)
     assert not (tmp_path / "a").exists()
@@ -292,7 +310,7 @@ def test_a_disk_without_locks_takes_files_all_the_same(tmp_path: Path, monkeypat
 
 def test_a_connection_that_stays_away_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
     class Away(FlakyVolume):
-        def sha256(self, path: str) -> str:  # noqa: ARG002
+        def sha256(self, path: str, length: int | None = None) -> str:  # noqa: ARG002
             raise ConnectionResetError("reset by peer")
 
     volume = Away({"a": b"123"})

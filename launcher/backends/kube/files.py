@@ -45,9 +45,10 @@ class PodFiles:
         """Blocks of the file's bytes from `offset`, at most `length` in all."""
         return self._run("read", path=_checked(path), offset=offset, length=length)
 
-    def sha256(self, path: str) -> str:
+    def sha256(self, path: str, length: int | None = None) -> str:
         """Hex digest, computed in the pod."""
-        return b"".join(self._run("sha256", path=_checked(path))).decode().strip()
+        first = {} if length is None else {"length": length}
+        return b"".join(self._run("sha256", path=_checked(path), **first)).decode().strip()
 
     def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
         """Each file as a line [path, bytes], then its bytes."""
@@ -104,8 +105,8 @@ class FoundFiles:
     def list(self) -> list[RemoteFile]:
         return self._asked(lambda files: files.list())
 
-    def sha256(self, path: str) -> str:
-        return self._asked(lambda files: files.sha256(path))
+    def sha256(self, path: str, length: int | None = None) -> str:
+        return self._asked(lambda files: files.sha256(path, length))
 
     def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
         return self._asked(lambda files: files.gather(patterns, limit))

@@ -28,7 +28,7 @@ def main(
     root: str,
     path: str = "",
     offset: int = 0,
-    length: int = 0,
+    length: int | None = None,
     patterns: tuple[str, ...] = (),
     limit: int = 0,
     have: Mapping[str, str] = MappingProxyType({}),
@@ -45,9 +45,9 @@ def main(
             shutil.rmtree(root)
     elif do == "sha256":
         threading.Thread(target=keep_alive, daemon=True).start()
-        sha256(below(root, path))
+        sha256(below(root, path), length)
     else:
-        read(below(root, path), offset, length)
+        read(below(root, path), offset, length or 0)
 
 
 def listing(root: str) -> None:
@@ -125,9 +125,12 @@ def read(fd: int, offset: int, length: int) -> None:
         sys.stdout.buffer.write(block)
 
 
-def sha256(fd: int) -> None:
+def sha256(fd: int, length: int | None) -> None:
+    """Of the whole file, or of its first bytes."""
     digest = hashlib.sha256()
-    for block in iter(lambda: os.read(fd, 1 << 20), b""):
+    left = sys.maxsize if length is None else length
+    while block := os.read(fd, min(left, 1 << 20)):
+        left -= len(block)
         digest.update(block)
     say(digest.hexdigest())
 

@@ -48,8 +48,13 @@ class LocalFiles:
         finally:
             os.close(fd)
 
-    def sha256(self, path: str) -> str:
-        """Hex digest of the whole file."""
+    def sha256(self, path: str, length: int | None = None) -> str:
+        """Hex digest of the whole file, or of its first bytes."""
+        if length is not None:
+            digest = hashlib.sha256()
+            for block in self.read(path, 0, length):
+                digest.update(block)
+            return digest.hexdigest()
         with os.fdopen(self._open(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
