@@ -66,6 +66,9 @@ def submit(
     as_json: Json = False,
 ) -> int:
     """Render a Job from CONF and submit it."""
+    from launcher.trainer_process import Checking
+
+    trainer = Checking(verb)  # starts while the rest is imported
     from launcher.commands import submit as command
 
     return command.run(
@@ -80,6 +83,7 @@ def submit(
         watch=watch,
         dry_run=dry_run,
         as_json=as_json,
+        trainer=trainer,
     )
 
 

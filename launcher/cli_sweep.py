@@ -26,6 +26,9 @@ def submit(
     as_json: Json = False,
 ) -> int:
     """Submit all trials of CONF's `sweep:` as one Job, each checked before."""
+    from launcher.trainer_process import Checking
+
+    trainer = Checking(verb, trials=True)  # starts while the rest is imported
     from launcher.commands import submit as command
 
     return command.run(
@@ -40,6 +43,7 @@ def submit(
         watch=watch,
         dry_run=dry_run,
         as_json=as_json,
+        trainer=trainer,
     )
 
 

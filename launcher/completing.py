@@ -40,7 +40,7 @@ def models(incomplete: str) -> list[str]:
     """Networks, none where no trainer is installed."""
     import json
 
-    from launcher.trainer_check import ask
+    from launcher.trainer_process import ask
 
     try:
         return [str(model["name"]) for model in json.loads(ask("models", "--json").stdout) if model["name"].startswith(incomplete)]

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from launcher.conf.nodes import Node, Origin, find, from_plain, merge, nested, plain
 from launcher.conf.resolve import SECTIONS, Experiment, key_path
 from launcher.conf.schema import TRAINER_SECTIONS
 from launcher.errors import Fault
-from launcher.render import TRIALS_FILE
 from launcher.sweep import Trials, shown
-
-_LIMIT_S = 60
+from launcher.trainer_process import LIMIT_S, Checking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,86 +33,30 @@ def all_faults(ours: Sequence[Fault], verdict: Verdict) -> list[Fault]:
     return list(dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)]))
 
 
-class Check:
-    """`python -m trainer check` as a process. It is started before its conf is known, since it starts as slowly as a conf is read.
-
-    `tell` it the conf once, then ask for its `verdict`; what comes between costs no time. Leaving the context ends it.
-    """
-
-    def __init__(self, verb: str = "train", *, trials: bool = False) -> None:
-        self.verb, self.with_trials = verb, trials
-
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory()
-        self._trials_file = Path(self._folder.name) / TRIALS_FILE
-        more = ["--trials", str(self._trials_file)] if self.with_trials else []
-        self._process = subprocess.Popen(
-            _command("check", "--verb", self.verb, "--conf", "/dev/stdin", "--json", *more),
-            env=_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        with self._process:  # closes its pipes and waits
-            self._folder.cleanup()
-
-    def tell(self, experiment: Experiment, trials: Trials | None = None) -> None:
-        """Hand it the conf to check for the verb; with trials, what all of these make of it."""
-        self._experiment, self._trials = experiment, trials
-        if trials:
-            self._trials_file.write_text(trials.text, encoding="utf-8")
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:  # one that could not start says why on stderr
-            pipe.write(experiment.flat_text)
-        self._process.stdin = None  # communicate() would flush it
-
-    def verdict(self) -> Verdict:
-        """The trainer's faults, each with the file and line of its value (and its trials), and the defaults it fills in."""
-        try:
-            said, errors = self._process.communicate(timeout=_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            return Verdict(note=f"the trainer's check took more than {_LIMIT_S} s and was left out")
-        try:
-            answer = json.loads(said)
-        except ValueError:
-            return Verdict(note=f"the trainer could not check the conf: {_last_line(errors)}")
-        faults = tuple(_placed(self._experiment, fault, self._trials) for fault in answer.get("faults", []))
-        return Verdict(faults=faults, defaults=dict(answer.get("defaults", {})))
-
-
 def check(experiment: Experiment, verb: str = "train", trials: Trials | None = None) -> Verdict:
-    """What the trainer says of this conf for this verb; with `trials`, of what all of these make of it."""
-    with Check(verb, trials=trials is not None) as asked:
-        asked.tell(experiment, trials)
-        return asked.verdict()
+    """What the trainer says of this conf for this verb; with `trials`, of what all of these make of it, in one process."""
+    with Checking(verb, trials=trials is not None) as asked:
+        tell(asked, experiment, trials)
+        return verdict(asked, experiment, trials)
 
 
-def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m trainer ...` of the working directory, else of the installation that this launcher is part of."""
-    return subprocess.run(
-        _command(*arguments),
-        env=_environment(),
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        timeout=_LIMIT_S,
-        check=False,
-        text=True,
-    )
+def tell(asked: Checking, experiment: Experiment, trials: Trials | None = None) -> None:
+    """Hand the conf to a check that runs."""
+    asked.tell(experiment.flat_text, trials.text if trials else "")
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "trainer", *arguments]
-
-
-def _environment() -> dict[str, str]:
-    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1])) if part)
-    return {**os.environ, "PYTHONPATH": path}
+def verdict(asked: Checking, experiment: Experiment, trials: Trials | None = None) -> Verdict:
+    """Its answer: the faults, each with the file and line of its value and the trials that have it, and the defaults it fills in."""
+    try:
+        said, errors = asked.answer()
+    except subprocess.TimeoutExpired:
+        return Verdict(note=f"the trainer's check took more than {LIMIT_S} s and was left out")
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        return Verdict(note=f"the trainer could not check the conf: {_last_line(errors)}")
+    faults = tuple(_placed(experiment, fault, trials) for fault in answer.get("faults", []))
+    return Verdict(faults=faults, defaults=dict(answer.get("defaults", {})))
 
 
 def with_defaults(experiment: Experiment, verdict: Verdict) -> Node:

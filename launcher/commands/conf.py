@@ -17,32 +17,35 @@ from launcher.conf.resolve import Experiment
 from launcher.errors import ConfError
 from launcher.plan import read
 from launcher.profiles import choose
-from launcher.trainer_check import Verdict, all_faults, check, filled, with_defaults
+from launcher.trainer_check import Verdict, all_faults, filled, tell, verdict, with_defaults
+from launcher.trainer_process import Checking
 
 
 def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, explain: bool = False, as_json: bool = False) -> int:
-    profile = choose(cluster)
-    experiment = read(conf, profile=profile, backend=for_profile(profile), sets=sets)
-    verdict = check(experiment)
-    faults = all_faults(experiment.faults, verdict)
+    with Checking() as asked:
+        profile = choose(cluster)
+        experiment = read(conf, profile=profile, backend=for_profile(profile), sets=sets)
+        tell(asked, experiment)
+        said = verdict(asked, experiment)
+    faults = all_faults(experiment.faults, said)
     if faults:
         raise ConfError(faults)
-    if verdict.note:
-        output.warn(f"{verdict.note}; its defaults are not shown")
-    found = settings(with_defaults(experiment, verdict))
+    if said.note:
+        output.warn(f"{said.note}; its defaults are not shown")
+    found = settings(with_defaults(experiment, said))
     if as_json:
-        output.json_result(_document(experiment, verdict, found if explain else None))
+        output.json_result(_document(experiment, said, found if explain else None))
     elif explain:
         output.table(["key", "value", "set by"], [[each.path, each.text, each.said] for each in found])
     else:
-        output.result(yaml.safe_dump(filled(experiment, verdict), sort_keys=False, allow_unicode=True).rstrip("\n"))
+        output.result(yaml.safe_dump(filled(experiment, said), sort_keys=False, allow_unicode=True).rstrip("\n"))
     return 0
 
 
-def _document(experiment: Experiment, verdict: Verdict, found: list[Setting] | None) -> dict[str, Any]:
+def _document(experiment: Experiment, said: Verdict, found: list[Setting] | None) -> dict[str, Any]:
     """The stable schema of `--json`."""
     whole = plain(experiment.tree)
-    document = {"name": experiment.name, "job": whole["job"], "sweep": whole.get("sweep"), "conf": filled(experiment, verdict)}
+    document = {"name": experiment.name, "job": whole["job"], "sweep": whole.get("sweep"), "conf": filled(experiment, said)}
     if found is not None:
         document["settings"] = [{key: value for key, value in dataclasses.asdict(each).items() if key != "said"} for each in found]
     return document

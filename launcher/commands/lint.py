@@ -16,7 +16,8 @@ from launcher.profiles import choose
 from launcher.site_rules import of_profile
 from launcher.sketch import sketch
 from launcher.sweep import Trials, expand
-from launcher.trainer_check import all_faults, check
+from launcher.trainer_check import all_faults, tell, verdict
+from launcher.trainer_process import Checking
 
 CONF_FAULTS = 2
 
@@ -26,11 +27,14 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     backend = for_profile(profile)
     experiment = read(conf, profile=profile, backend=backend, sets=sets)
     trials, wrong = _trials(experiment)
-    verdict = check(experiment, trials=trials)
-    faults = all_faults([*experiment.faults, *wrong, *cluster_faults(experiment, profile, backend)], verdict)
-    findings = [*map(_as_finding, faults), *lint(experiment, profile, sketch(experiment, profile, backend))]
-    if verdict.note:
-        output.warn(verdict.note)
+    with Checking(trials=trials is not None) as asked:
+        tell(asked, experiment, trials)
+        of_site = lint(experiment, profile, sketch(experiment, profile, backend))
+        said = verdict(asked, experiment, trials)
+    faults = all_faults([*experiment.faults, *wrong, *cluster_faults(experiment, profile, backend)], said)
+    findings = [*map(_as_finding, faults), *of_site]
+    if said.note:
+        output.warn(said.note)
     if as_json:
         output.json_result([dataclasses.asdict(finding) for finding in findings])
     for finding in findings if not as_json else []:

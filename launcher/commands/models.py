@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher import output
 from launcher.errors import UserError
-from launcher.trainer_check import ask
+from launcher.trainer_process import ask
 
 
 def run(name: str = "", *, as_json: bool = False) -> int:

@@ -17,19 +17,20 @@ from launcher.profiles import ClusterProfile, choose
 from launcher.records import RunRecord
 from launcher.render import to_yaml
 from launcher.site_rules import named_by, of_profile
-from launcher.trainer_check import Check, Verdict, all_faults
+from launcher.trainer_check import Verdict, all_faults, tell, verdict
+from launcher.trainer_process import Checking
 
 
-def refuse_or_warn(made: Plan, findings: Sequence[Finding], verdict: Verdict) -> None:
-    """ConfError with everything that the site (`findings`) or the trainer (`verdict`) would refuse; the rest as warnings."""
+def refuse_or_warn(made: Plan, findings: Sequence[Finding], said: Verdict) -> None:
+    """ConfError with everything that the site (`findings`) or the trainer (`said`) would refuse; the rest as warnings."""
     refused = [
         Fault(path=each.path, message=f"{each.message} [{each.rule}]", hint=each.fix, file=each.file, line=each.line)
         for each in findings
         if each.severity == "error"
     ]
-    if verdict.faults or refused:
-        raise ConfError([*verdict.faults, *refused])
-    for text in (*made.warnings, *([verdict.note] if verdict.note else []), *(str(each) for each in findings)):
+    if said.faults or refused:
+        raise ConfError([*said.faults, *refused])
+    for text in (*made.warnings, *([said.note] if said.note else []), *(str(each) for each in findings)):
         output.warn(text)
 
 
@@ -98,25 +99,28 @@ def run(
     watch: bool = False,
     dry_run: str | None = None,
     as_json: bool = False,
+    trainer: Checking | None = None,
 ) -> int:
-    if watch and dry_run:
-        raise UserError("--watch follows a run, and --dry-run starts none", hint="leave one of them out")
-    profile = choose(cluster)
-    place = for_profile(profile, backend)
-    with Check(verb, trials=sweep) as asked:
+    """`trainer`: the check for this verb, when it has been started already."""
+    with trainer or Checking(verb, trials=sweep) as asked:
+        if watch and dry_run:
+            raise UserError("--watch follows a run, and --dry-run starts none", hint="leave one of them out")
+        profile = choose(cluster)
+        place = for_profile(profile, backend)
         try:
             made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards, sweep=sweep)
         except ConfError as error:
             if sweep:
                 raise  # what the conf lacks, its trials may have
-            asked.tell(read(conf, profile=profile, backend=place, sets=sets, name=name))
-            raise ConfError(all_faults(error.faults, asked.verdict())) from error
-        asked.tell(made.experiment, made.trials)
+            experiment = read(conf, profile=profile, backend=place, sets=sets, name=name)
+            tell(asked, experiment)
+            raise ConfError(all_faults(error.faults, verdict(asked, experiment))) from error
+        tell(asked, made.experiment, made.trials)
         findings = lint(made.experiment, profile, made.manifests)
         if dry_run != "client":
             with contextlib.suppress(ClusterError):  # told below, after what is wrong with the conf
                 place.where()  # the way to the cluster is made ready meanwhile
-        refuse_or_warn(made, findings, asked.verdict())
+        refuse_or_warn(made, findings, verdict(asked, made.experiment, made.trials))
     if dry_run != "client":
         for text in nodes.volume_warnings(made.experiment.job, place.volumes() if made.spec.nodes > 1 else ()):
             output.warn(text)

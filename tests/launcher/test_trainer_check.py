@@ -10,7 +10,8 @@ from launcher.backends.local.backend import LocalBackend
 from launcher.conf.resolve import Experiment
 from launcher.plan import read
 from launcher.profiles import load
-from launcher.trainer_check import Check, Verdict, check
+from launcher.trainer_check import Verdict, check
+from launcher.trainer_process import Checking
 
 LONG = " ".join(f"folder-{number:05d}" for number in range(20_000))  # more than a pipe holds
 
@@ -42,12 +43,15 @@ def test_one_that_cannot_start_is_a_note(root: str, tmp_path: Path, monkeypatch:
 
 def test_one_that_is_never_told_a_conf_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conf that cannot be read ends the launcher's work before."""
-    with pytest.raises(ZeroDivisionError), Check() as asked:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    with pytest.raises(ZeroDivisionError), Checking(trials=True) as asked:
         _ = 1 / 0
     assert asked._process.returncode is not None
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_one_that_takes_too_long_is_ended_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer(tmp_path, monkeypatch, "import time; time.sleep(60)")
-    monkeypatch.setattr("launcher.trainer_check._LIMIT_S", 0.3)
+    monkeypatch.setattr("launcher.trainer_process.LIMIT_S", 0.3)
     assert "took more than" in check(conf(tmp_path)).note
