@@ -13,8 +13,9 @@ from launcher.records import RunRecord
 VERBS = ("train", "test", "eval")  # whose processes work together
 PORT = 29400  # where node 0 waits for the others; each pod has its own network
 _ONE_NODE = {"ReadWriteOnce": "one node at a time", "ReadWriteOncePod": "one pod at a time"}
-# Exit codes that say why: the conf, the data, the volume, a wish to stop, the loss. They would be the same on every node.
-_OF_THE_RUN = frozenset({0, 64, 65, 73, 75, 76})
+# Exit codes that say why: the conf, the data, the volume, a wish to stop, the loss; of Python and the shell (1, 2, 126, 127) that
+# the image lacks what was to be run. They would be the same on every node.
+_OF_THE_RUN = frozenset({0, 1, 2, 64, 65, 73, 75, 76, 126, 127})
 # Endings that Kubernetes gives when the node could not hold or start the pod.
 _OF_THE_NODE = frozenset(
     {"UnexpectedAdmissionError", "ContainerStatusUnknown", "NodeLost", "NodeShutdown", "StartError", "ContainerCannotRun"}

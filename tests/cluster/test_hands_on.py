@@ -196,7 +196,10 @@ def test_a_rerun_on_the_cluster_is_the_same_pod_again(newcomer: Researcher) -> N
 def test_a_rerun_avoids_the_node_that_failed_every_attempt(newcomer: Researcher) -> None:
     """It says so; where no other node is, `status` says why it waits; `--set job.avoid_nodes=[]` undoes it. Also when the Job has gone."""
     (node,) = (each["metadata"]["name"] for each in get("nodes")["items"])
-    first = newcomer.vidjobs("submit", "train", "exp.yaml", "--set", "job.retries=1").strip()
+    (newcomer.folder / "crash.py").write_text("import os\nos._exit(139)  # as a segmentation fault ends\n")
+    newcomer.vidjobs("push", "crash.py", "runs:lib/trainer/__main__.py")
+    crashes = ("--set", "job.retries=1", "--set", "job.env.PYTHONPATH=/runs/lib")
+    first = newcomer.vidjobs("submit", "train", "exp.yaml", *crashes).strip()
     status = _until(newcomer, first, lambda status: status["phase"] == "failed")
     assert status["blamed"] == {node: 2}
     assert f"rerun     avoids node {node}, which failed 2 attempts" in newcomer.vidjobs("status", first)

@@ -112,6 +112,7 @@ def _failed(node: str, code: int | None = None, reason: str = "Error", phase: Ph
         ([_failed("a", None, "UnexpectedAdmissionError")] * 2 + [_failed("b", 128, "StartError")], {"a": 2}),
         ([_failed("a", None, "UnexpectedAdmissionError"), _failed("a", 70), _failed("b", 128), _failed("b", 128)], {"a": 2, "b": 2}),
         ([_failed("", 70), _failed("", 70)], {}),  # no node is known
+        ([_failed("a", 1), _failed("a", 1), _failed("a", 127), _failed("a", 127)], {}),  # no such module, no such command
         ([_failed("a", 70)], {}),  # once is not repeatedly
     ],
 )

@@ -112,10 +112,15 @@ def not_scheduled(pod: Mapping[str, Any], claims: Claims) -> Cause:
 
 
 def unbound(claims: Claims) -> Cause:
-    """The first claim that is missing or not bound."""
+    """All claims that are missing, or the first one that is not bound."""
+    missing = [name for name, claim in claims.found.items() if claim is None]
+    if missing:
+        named = " and ".join(f'"{name}"' for name in missing)
+        create = ", ".join(f"`vidjobs volume create {name} --size SIZE`" for name in missing)
+        text = f"volume claims {named} do not exist" if missing[1:] else f"volume claim {named} does not exist"
+        return Cause(text, f"{create}, or correct job.volumes")
     for name, claim in claims.found.items():
-        if claim is None:
-            return Cause(f'volume claim "{name}" does not exist', f"`vidjobs volume create {name} --size SIZE`, or correct job.volumes")
+        assert claim is not None
         phase = claim.get("status", {}).get("phase")
         if phase == "Lost":
             return Cause(f'volume claim "{name}" has lost its volume', "ask the cluster's administrators; its files may be gone")

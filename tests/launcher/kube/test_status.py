@@ -173,6 +173,13 @@ def test_nodes_that_are_avoided_are_named_and_how_to_undo_it() -> None:
     assert "gpu_type" in status.fix
 
 
+def test_all_claims_that_are_missing_are_named() -> None:
+    waiting = pod(phase="Pending", node="", conditions=[condition("PodScheduled", "False", message="persistentvolumeclaim not found")])
+    status = run_status(RUN, Facts(job=job(), pods=[waiting], claims=Claims(found={"data": None, "runs": None})))
+    assert status.cause == 'volume claims "data" and "runs" do not exist'
+    assert "`vidjobs volume create data --size SIZE`, `vidjobs volume create runs --size SIZE`" in status.fix
+
+
 def test_a_claim_that_waits_for_its_first_pod_is_no_cause() -> None:
     """WaitForFirstConsumer is how some storage classes work."""
     claim = {"metadata": {"name": "runs"}, "spec": {}, "status": {"phase": "Pending"}}
