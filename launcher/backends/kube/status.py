@@ -142,6 +142,8 @@ def _live(pod: Object, facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
         return waiting, cause if cause.text else Cause("waits for a node")
     if state == "terminated":
         return Phase.RUNNING, Cause("the trainer has ended; its pod is being wound up")
+    if pod["metadata"].get("deletionTimestamp"):
+        return Phase.STARTING, Cause(f"{causes.disrupted(pod) or 'its pod was deleted'} before the trainer began; the next one follows")
     cause = causes.not_started(pod, facts.events)
     return Phase.STARTING, cause if cause.text else Cause(f"node {node} prepares it (image, volumes)")
 

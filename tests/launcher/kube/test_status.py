@@ -173,6 +173,13 @@ def test_nodes_that_are_avoided_are_named_and_how_to_undo_it() -> None:
     assert "gpu_type" in status.fix
 
 
+def test_a_pod_that_is_deleted_before_it_began_is_told() -> None:
+    waiting = pod(phase="Pending", state={"waiting": {"reason": "ContainerCreating"}}, conditions=[condition("PodScheduled")])
+    waiting["metadata"]["deletionTimestamp"] = "2026-11-21T11:00:00Z"
+    status = run_status(RUN, Facts(job=job(), pods=[waiting]))
+    assert status.cause == "its pod was deleted before the trainer began; the next one follows"
+
+
 def test_all_claims_that_are_missing_are_named() -> None:
     waiting = pod(phase="Pending", node="", conditions=[condition("PodScheduled", "False", message="persistentvolumeclaim not found")])
     status = run_status(RUN, Facts(job=job(), pods=[waiting], claims=Claims(found={"data": None, "runs": None})))
