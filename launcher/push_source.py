@@ -73,8 +73,11 @@ def one_file(source: Path, name: str) -> LocalFile:
 
 
 def tree(source: Path, *, skip_links: bool = False) -> list[LocalFile]:
-    """All files below a folder, sorted by path. UserError for links and other things that are no files, unless they are to be skipped."""
-    found, strange = [], []
+    """All files below a folder, sorted by path.
+
+    UserError for parts that another push left, and for links and other things that are no files, unless they are to be skipped.
+    """
+    found, strange, unfinished = [], [], []
     for folder, folders, names in os.walk(source, onerror=_cannot_read):
         for name in sorted([*names, *(each for each in folders if (Path(folder) / each).is_symlink())]):
             file = Path(folder) / name
@@ -82,9 +85,14 @@ def tree(source: Path, *, skip_links: bool = False) -> list[LocalFile]:
             path = file.relative_to(source).as_posix()
             if not stat.S_ISREG(info.st_mode):
                 strange.append(path)
-            elif not part_name.fullmatch(path):
+            elif part_name.fullmatch(path):
+                unfinished.append(path)
+            else:
                 _check(path)
                 found.append(LocalFile(file=file, path=path, size=info.st_size, mtime_ns=info.st_mtime_ns))
+    if unfinished:
+        hint = "remove or rename them: on a claim names like these are parts of files that are not whole yet"
+        raise UserError(f"{source} holds {len(unfinished)} unfinished copies: {', '.join(unfinished[:3])}", hint=hint)
     if strange and not skip_links:
         hint = "--skip-links leaves them out; `cp -rL` makes a copy with files instead of links"
         raise UserError(f"{source} holds {len(strange)} links or other things that are no files: {', '.join(strange[:3])}", hint=hint)

@@ -248,6 +248,13 @@ def test_names_that_others_would_not_bear_are_refused(tmp_path: Path, name: str)
         tree(tmp_path)
 
 
+def test_no_file_is_left_out_in_silence(source: Path, claim: Path) -> None:
+    """A name that the other end would take for a part of another file."""
+    (source / "results.0a1b2c3d.part").write_text("mine")
+    with pytest.raises(UserError, match=r"1 unfinished copies: results\.0a1b2c3d\.part"):
+        push(source, claim)
+
+
 def test_a_folder_in_the_place_of_a_file_is_an_error_that_names_it(source: Path, claim: Path) -> None:
     (claim / "größe.bin").mkdir()
     with pytest.raises(UserError, match=r"größe\.bin cannot be written.*folder"):
