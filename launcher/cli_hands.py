@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from launcher import completing
-from launcher.cli_options import Cluster, Json, MaybeRun, Name, Sets
+from launcher.cli_options import Cluster, DryRun, Json, MaybeRun, Name, Sets
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -35,13 +35,13 @@ def rerun(
     sets: Sets = None,
     name: Name = None,
     watch: Annotated[bool, typer.Option("--watch", help="follow to the end and exit with the job's outcome")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be sent")] = False,
+    dry_run: DryRun = None,
     as_json: Json = False,
 ) -> int:
     """Start a new run of the same conf, code and image."""
     from launcher.commands import rerun as command
 
-    return command.run(run, name=name, sets=sets or [], watch=watch, dry_run="client" if dry_run else None, as_json=as_json)
+    return command.run(run, name=name, sets=sets or [], watch=watch, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

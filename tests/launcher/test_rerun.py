@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from launcher import recorded, records
+from launcher import cli, recorded, records
 from launcher.backend_base import Phase, PodStatus, RunStatus
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.local import reader
@@ -106,6 +107,17 @@ def test_the_code_of_that_day_runs_again_when_tree_and_job_are_gone(
     assert ended(second) == "changed here\n"
     was, now = records.find(first), records.find(second)
     assert (now.conf_text, now.commit, recorded.diff(now), now.rerun_of) == (was.conf_text, was.commit, recorded.diff(was), first)
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], ["--dry-run=client"], ["--dry-run", "server"]])
+def test_a_dry_run_shows_what_would_be_sent_and_leaves_nothing(tree: Path, read: Callable[[], str], words: list[str]) -> None:
+    """As typed: `--dry-run` alone, or with the word that `submit` takes too."""
+    submit.run("train", Path("exp.yaml"), cluster="local")
+    first = read()
+    assert cli.run(["rerun", first, *words]) == 0
+    (job,) = yaml.safe_load_all(read())
+    assert (job["kind"], job["metadata"]["name"] != first) == ("Job", True)
+    assert [record.run for record in records.load_all()] == [first]
 
 
 def test_diff_names_each_difference_and_what_is_missing(tree: Path, read: Callable[[], str], capsys: pytest.CaptureFixture[str]) -> None:

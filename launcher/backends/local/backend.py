@@ -107,7 +107,7 @@ class LocalBackend:
         """Ask the supervisor to stop the run; returns at once, `status` tells when it has stopped."""
         status = reader.read_status(record.run)
         if status.phase.ended:
-            raise UserError(f"{record.run} does not run: it is {status.phase}", hint=status.fix)
+            raise UserError(f"{record.run} does not run: it {status.phase.told}", hint=status.fix)
         files = run_dir(record.run)
         files.suspended.touch()
         state = reader.read_state(record.run)
@@ -123,7 +123,8 @@ class LocalBackend:
         if status.phase is Phase.GONE:
             raise UserError(f"{record.run} cannot be resumed: {status.cause}", hint=status.fix)
         if status.phase is Phase.SUCCEEDED or not status.phase.ended:
-            raise UserError(f"{record.run} cannot be resumed: it is {status.phase}")
+            hint = f"`vidjobs rerun {record.run}` runs it again, `--from {record.run}@last` starts a new run from its checkpoint"
+            raise UserError(f"{record.run} cannot be resumed: it {status.phase.told}", hint=hint if status.phase.ended else "")
         self._check_secrets(read_job(load_order(files.job).manifests), files)
         files.suspended.unlink(missing_ok=True)
         _start(files)

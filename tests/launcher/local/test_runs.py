@@ -130,7 +130,7 @@ def test_cancel_keeps_the_state_and_resume_goes_on(world: Any) -> None:
     assert (folder / "checkpoint").read_text() == "step 7"
     assert "vidjobs resume" in status.fix
     assert world.log("a-train-aaaaaa")[-1].text == "checkpoint written"
-    with pytest.raises(UserError, match="does not run"):
+    with pytest.raises(UserError, match="does not run: it was cancelled"):
         world.backend.cancel(record)
 
     (folder / "go").touch()
