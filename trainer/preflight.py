@@ -99,7 +99,8 @@ def fit_workers(compute: Compute, config: Config, *, processes: int = 1, shm: Pa
 
 def _known_conf(folder: RunFolder) -> Mapping[str, Any] | None:
     """The flat conf of the run so far; None when it has no checkpoint yet."""
-    if not (folder.manifest.exists() and folder.conf.exists()):
+    begun = folder.manifest.exists() or any(folder.checkpoints.glob("state-*.pt"))  # a manifest can be made anew from them
+    if not (begun and folder.conf.exists()):
         return None
     try:
         raw = yaml.safe_load(folder.conf.read_text(encoding="utf-8"))
