@@ -171,10 +171,7 @@ class LogCursor:
     def _unfold(self) -> None:
         """Remember the blocks' lines one by one."""
         for _, block in self._blocks:
-            for raw in block[:-1].split(b"\n"):
-                stamped = _parse(raw)
-                if stamped:
-                    self._recent.append((stamped[0], hash(stamped[2])))
+            self._recent += map(_key_of_plain, block[:-1].split(b"\n"))
         self._blocks.clear()
         self._block_bytes = 0
 
@@ -303,10 +300,18 @@ def _last_of_plain(block: bytes) -> tuple[int, str] | None:
     return last[0], last[1]
 
 
+def _key_of_plain(raw: bytes) -> _Key:
+    """Of one line of such a block."""
+    second = _second(raw[:19], b"Z")
+    assert second is not None
+    return second[0] * _SECOND + int(raw[20:29]), hash(raw[STAMP:])
+
+
 @lru_cache(maxsize=8)
 def _lines_of(day: bytes) -> re.Pattern[bytes]:
-    """Whole lines of this day. Its letters are compared as they are, which takes half the time of comparing them with classes."""
-    return re.compile(rb"(?:%b(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{9}Z .*+\n)*+" % re.escape(day))
+    """Whole lines of this day. Its letters are compared as they are, and nothing is tried twice: half the time of `_STAMP`'s classes."""
+    clock = rb"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{9}+Z"
+    return re.compile(rb"(?:%b%b .*+\n)*+" % (re.escape(day), clock))
 
 
 def _text(raw: bytes) -> str:
