@@ -49,8 +49,11 @@ class Holder:
         return f"{pod}process {self.pid} on {self.host}"
 
     def here(self) -> bool:
-        """Whether it ran on this very machine, as it is now: then a free flock is its death."""
-        return bool(self.boot) and self.boot == _boot()
+        """Whether it ran where we do, on this very machine as it is now: then a free flock is its death.
+
+        Of another pod of this machine it is not: each may have a mount of its own, and flock may not reach from one to the other.
+        """
+        return bool(self.boot) and (self.boot, self.host) == (_boot(), socket.gethostname())
 
     def gone(self) -> bool:
         """Whether no process here has its pid but we. Of a holder in another container that is a guess."""

@@ -23,5 +23,5 @@ def test_another_recipe_is_refused_also_where_the_manifest_was_lost(tmp_path: Pa
     preflight.require_same_conf(folder, other, print)  # nothing was trained yet
     folder.write_text(folder.manifest if there == "manifest" else folder.state(3), "{}")
     preflight.require_same_conf(folder, config, print)
-    with pytest.raises(ConfFault, match="train.lr: was"):
+    with pytest.raises(ConfFault, match=r"train\.lr: was"):
         preflight.require_same_conf(folder, other, print)

@@ -112,6 +112,14 @@ def test_the_pod_before_of_the_same_index_may_live_on_a_lost_node(tmp_path: Path
         pass
 
 
+def test_another_pod_of_this_machine_may_have_a_mount_of_its_own(tmp_path: Path) -> None:
+    """Where flock ends at the mount, a free one proves nothing."""
+    folder = RunFolder(tmp_path)
+    _left_by(folder, replace(Holder.me(), host="run-abcde"), age=0)
+    with _heart(folder), pytest.raises(TryAgain, match="run-abcde"), hold(folder, stale=4):
+        pass
+
+
 def test_on_a_volume_without_flock_a_living_pod_of_this_machine_keeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both are process 1 of their containers."""
 
