@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher import exit_codes
 from launcher.backend_base import IndexStatus, Phase, PodStatus, RunStatus
 from launcher.backends.kube import causes
 from launcher.backends.kube import pods as pod_of
@@ -15,6 +17,7 @@ from launcher.indexes import failure, parse_ranges, summary
 
 CANCELLED = "vidjobs/cancelled"  # annotation of the Job: when `vidjobs cancel` was typed
 _FOLLOWED = 75  # exit code of a node that lost another one
+_EXIT_CODE = re.compile(r"failed with exit code (\d+) matching")  # the Job controller's words about a podFailurePolicy
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
@@ -200,8 +203,12 @@ def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
         seconds = job["spec"].get("activeDeadlineSeconds", "")
         return Cause(f"stopped after job.deadline ({seconds} s)", f"raise job.deadline; `--from {run}@last` starts from its checkpoint")
     failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
-    if not failed:
-        return Cause(str(condition.get("message") or reason or "failed"), f"`vidjobs logs {run}` shows what is left of its log")
+    if not failed:  # its pods have gone; of a failure that is not tried again the Job kept the exit code
+        said = str(condition.get("message") or reason or "failed")
+        code = _EXIT_CODE.search(said)
+        if code:
+            return Cause(exit_codes.meaning(int(code[1])), exit_codes.next_step(int(code[1]), run))
+        return Cause(said, f"`vidjobs logs {run}` shows what is left of its log")
     last = causes.failure(_telling(job, failed), run)
     if reason in ("FailedIndexes", "MaxFailedIndexesExceeded"):
         many = ", more than sweep.max_failed allows" if reason == "MaxFailedIndexesExceeded" else ""

@@ -173,6 +173,15 @@ def test_nodes_that_are_avoided_are_named_and_how_to_undo_it() -> None:
     assert "gpu_type" in status.fix
 
 
+def test_what_a_failed_job_kept_of_its_pods_is_told_when_they_have_gone() -> None:
+    message = "Container trainer for pod ns/r-abc failed with exit code 73 matching FailJob rule at index 1"
+    failed = job()
+    failed["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": message}]
+    status = run_status(RUN, Facts(job=failed))
+    assert (status.phase, status.cause) == (Phase.FAILED, "exit code 73: the run folder could not be written")
+    assert f"vidjobs resume {RUN}" in status.fix
+
+
 def test_a_pod_that_is_deleted_before_it_began_is_told() -> None:
     waiting = pod(phase="Pending", state={"waiting": {"reason": "ContainerCreating"}}, conditions=[condition("PodScheduled")])
     waiting["metadata"]["deletionTimestamp"] = "2026-11-21T11:00:00Z"
