@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 
 class VidjobsError(Exception):
@@ -88,5 +87,7 @@ class AdmissionError(ClusterError):
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """`did you mean "frames"?`, or an empty string when nothing known is close to `word`."""
+    from difflib import get_close_matches
+
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     return f'did you mean "{close[0]}"?' if close else ""

@@ -22,7 +22,7 @@ from trainer.data.clip_rules import clip_faults
 from trainer.data.prepare_rules import prepare_faults
 from trainer.errors import ConfFault, Fault, did_you_mean
 from trainer.model_rules import check_model, model_options
-from trainer.signatures import read as read_signatures
+from trainer.signatures import find as find_model
 from trainer.trials import Trials
 
 EPOCHS = re.compile(r"all|\d+(-\d+)?(,\d+(-\d+)?)*")
@@ -93,7 +93,7 @@ def defaults(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Key path -> value for everything that `raw` does not say."""
     given = {path for path, _ in _leaves(raw)}
     filled = dict(_leaves(conf.flat(config)))
-    signature = read_signatures().get(config.model.name)
+    signature = find_model(config.model.name)
     if signature:
         decided = model_options(config, 0) | {"num_classes": None}  # frames, size and channels are the data's
         options = {name: decided.get(name, option.default) for name, option in signature.options.items()}

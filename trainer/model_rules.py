@@ -21,7 +21,7 @@ def check_model(config: Config, num_classes: int | None) -> list[Fault]:
     unknown = rules.model_fault(config.model.name)
     if unknown:
         return [unknown]
-    signature = signatures.read()[config.model.name]
+    signature = signatures.of(config.model.name)
     values, faults = rules.option_faults(signature, config.model.options)
     if signature.kind == "resizer":
         faults.append(_bare_resizer(signature))
@@ -32,7 +32,7 @@ def check_model(config: Config, num_classes: int | None) -> list[Fault]:
 
 def model_options(config: Config, num_classes: int) -> dict[str, Any]:
     """The options to build `config.model` with: as given, and num_classes, frames and in_size from the data. For a conf without faults."""
-    signature = signatures.read()[config.model.name]
+    signature = signatures.of(config.model.name)
     values, _ = rules.option_faults(signature, config.model.options)
     return values | _from_data(config, signature, num_classes)
 
@@ -48,7 +48,7 @@ def weights_faults(config: Config, weights: Mapping[str, Any], classes: tuple[st
         hint = "evaluate with the conf that trained it"
         return [Fault(path="model.name", message=f"is {config.model.name!r}, but the checkpoint holds a {name!r}", hint=hint)]
     ours = model_options(config, len(classes))
-    signature = signatures.read()[config.model.name]
+    signature = signatures.of(config.model.name)
     faults = []
     for key, option in signature.options.items():
         mine, theirs = (values.get(key, option.default) for values in (ours, trained))
@@ -200,7 +200,7 @@ def _source(init: str, model: str, path: str, options: Mapping[str, Any]) -> lis
     found = published.source(init, model, path)
     if isinstance(found, Fault):
         return [found]
-    signature = signatures.read().get(model)
+    signature = signatures.find(model)
     faults = []
     for key, theirs in found.record.get("options", {}).items() if signature else ():
         option = signature.options.get(key) if signature else None

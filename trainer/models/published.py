@@ -33,7 +33,7 @@ class Source:
 
 def records(model: str) -> tuple[Record, ...]:
     """What can be had for a model, or for the part of a composite that is called as a model is."""
-    signature = signatures.read().get(model)
+    signature = signatures.find(model)
     return signature.published if signature else ()
 
 

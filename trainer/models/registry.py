@@ -54,7 +54,7 @@ def create(name: str, num_classes: int | None = None, **options: Any) -> nn.Modu
     unknown = rules.model_fault(name)
     if unknown:
         raise ConfFault([unknown])
-    signature = signatures.read()[name]
+    signature = signatures.of(name)
     if num_classes is not None:
         options["num_classes"] = num_classes
     values, faults = rules.option_faults(signature, options)

@@ -48,9 +48,9 @@ def parse_mode(mode: str) -> tuple[int, int]:
 
 def model_fault(name: str) -> Fault | None:
     """The fault of an unknown model name."""
-    known = list(signatures.read())
-    if name in known:
+    if signatures.find(name):
         return None
+    known = list(signatures.read())
     hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
     if not name:
         return Fault(path="model.name", message="is missing", hint=hint)
