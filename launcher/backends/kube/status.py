@@ -182,7 +182,9 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     refusal = causes.not_created(job, facts.events, newest)
     failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
     if not failed:
-        return Phase.PENDING, refusal if refusal.text else Cause("its pod is about to be created")
+        again = bool(job.get("status", {}).get("failed"))  # a pod that was deleted leaves only this number
+        what = "its last pod is gone, the next is about to be created" if again else "its pod is about to be created"
+        return Phase.RETRYING if again else Phase.PENDING, refusal if refusal.text else Cause(what)
     if refusal.text:
         return Phase.RETRYING, refusal
     last = causes.failure(_telling(job, failed), run)
@@ -191,7 +193,10 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     if pod_of.indexed(job):
         far = _together(facts).text
         return Phase.RETRYING, Cause(f"{far}; the last that failed: {last.text}; its next attempt starts within minutes", last.fix)
-    return Phase.RETRYING, Cause(f"attempt {len(failed)} of {attempts} failed ({last.text}); the next starts within minutes", last.fix)
+    counted = [pod for pod in failed if not causes.disrupted(pod)]  # the Job does not count what was taken from outside
+    if len(counted) < len(failed) and causes.disrupted(_telling(job, failed)):
+        return Phase.RETRYING, Cause(f"{last.text}; the next attempt starts within minutes", last.fix)
+    return Phase.RETRYING, Cause(f"attempt {len(counted)} of {attempts} failed ({last.text}); the next starts within minutes", last.fix)
 
 
 def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:

@@ -83,6 +83,18 @@ def test_a_pod_that_is_being_preempted_says_so_afterwards() -> None:
     assert status.pods[0].reason == "PreemptionByScheduler"
 
 
+def test_what_was_taken_from_outside_is_no_attempt_that_counts() -> None:
+    """The Job ignores it: with no retry allowed another pod comes all the same."""
+    evicted = pod(phase="Failed", state=ended(75), conditions=[condition("DisruptionTarget", reason="EvictionByEvictionAPI")])
+    status = run_status(RUN, Facts(job=job(backoffLimit=0), pods=[evicted]))
+    assert status.phase is Phase.RETRYING
+    assert "attempt 1 of 1" not in status.cause
+    assert "evicted" in status.cause
+    crashed = pod("p2", "Failed", state=ended(70))
+    crashed["metadata"]["creationTimestamp"] = "2027-01-01T00:00:00Z"
+    assert "attempt 1 of 3 failed" in run_status(RUN, Facts(job=job(backoffLimit=2), pods=[evicted, crashed])).cause
+
+
 def test_an_eviction_for_scratch_space_names_the_key_to_raise() -> None:
     """The kubelet's message is kept."""
     message = "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi."
@@ -180,6 +192,14 @@ def test_what_a_failed_job_kept_of_its_pods_is_told_when_they_have_gone() -> Non
     status = run_status(RUN, Facts(job=failed))
     assert (status.phase, status.cause) == (Phase.FAILED, "exit code 73: the run folder could not be written")
     assert f"vidjobs resume {RUN}" in status.fix
+
+
+def test_after_a_pod_that_was_deleted_the_run_is_tried_again() -> None:
+    before = job()
+    assert run_status(RUN, Facts(job=before)).phase is Phase.PENDING
+    before["status"]["failed"] = 1
+    status = run_status(RUN, Facts(job=before))
+    assert (status.phase, status.cause) == (Phase.RETRYING, "its last pod is gone, the next is about to be created")
 
 
 def test_a_pod_that_is_deleted_before_it_began_is_told() -> None:
