@@ -20,6 +20,8 @@ from launcher.site_rules import named_by, of_profile
 from launcher.trainer_check import Verdict, all_faults, tell, verdict
 from launcher.trainer_process import Checking
 
+_FROM = ("model.init", "test.checkpoints")  # what --from sets
+
 
 def refuse_or_warn(made: Plan, findings: Sequence[Finding], said: Verdict) -> None:
     """ConfError with everything that the site (`findings`) or the trainer (`said`) would refuse; the rest as warnings."""
@@ -114,7 +116,8 @@ def run(
                 raise  # what the conf lacks, its trials may have
             experiment = read(conf, profile=profile, backend=place, sets=sets, name=name)
             tell(asked, experiment)
-            raise ConfError(all_faults(error.faults, verdict(asked, experiment))) from error
+            faults = all_faults(error.faults, verdict(asked, experiment))
+            raise ConfError([fault for fault in faults if not source or fault.path not in _FROM]) from error
         tell(asked, made.experiment, made.trials)
         findings = lint(made.experiment, profile, made.manifests)
         if dry_run != "client":

@@ -82,6 +82,8 @@ def _follow(record: RunRecord, backend: Backend, folder: Path, *, every_s: float
             ended, trouble = _bring(record, backend, folder)
             if trouble and trouble != told:
                 output.warn(f"what is new cannot be read now: {trouble}")
+            elif told and not trouble:
+                output.note("new events come again")
             told = trouble
             if ended:
                 output.note(f"{record.run} has ended: all its events are here")

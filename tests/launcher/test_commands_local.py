@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from launcher import records
-from launcher.commands import cancel, delete, fetch, resume, status
-from launcher.errors import UserError
+from launcher.commands import cancel, delete, fetch, resume, status, submit
+from launcher.errors import ConfError, UserError
 from launcher.run_view import age
 
 RUN = "a-train-aaaaaa"
@@ -29,6 +29,18 @@ print("train Loss: 0.5 epoch=2 step=40", flush=True)
 (folder / "ready").touch()
 while not (folder / "go").exists(): time.sleep(0.01)
 """
+
+
+def test_a_fault_elsewhere_does_not_ask_for_what_from_gives(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conf is refused before --from is looked at."""
+    monkeypatch.chdir(tmp_path)
+    Path("exp.yaml").write_text(
+        "name: exp\nmodel: {name: i3d}\ninfer: {input: a.mp4}\njob: {webhook: x, volumes: [{claim: runs, mount: /runs, as: runs}]}\n"
+    )
+    for source, told in ((None, {"job.webhook", "model.init"}), (f"{RUN}@best", {"job.webhook"})):
+        with pytest.raises(ConfError) as caught:
+            submit.run("infer", Path("exp.yaml"), cluster="local", source=source)
+        assert {fault.path for fault in caught.value.faults} == told
 
 
 @pytest.fixture

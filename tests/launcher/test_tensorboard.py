@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from launcher import records
+from launcher.backend_base import Phase, RunStatus
 from launcher.backends.local.files import LocalFiles
 from launcher.commands import tensorboard as command
-from launcher.errors import UserError
+from launcher.errors import ClusterError, UserError
 from launcher.tensorboard import refresh
 
 NAME = "tensorboard/events.out.tfevents.1"
@@ -63,6 +65,30 @@ def test_without_tensorboard_the_next_step_is_told(world: Any, monkeypatch: pyte
     with pytest.raises(UserError) as caught:
         command.run("a-train")
     assert "pip install tensorboard" in caught.value.hint
+
+
+def test_trouble_on_the_way_is_told_once_and_that_it_is_over(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pod is replaced, or the server away, for three looks; then the run ends."""
+    record = world.record("a-train-aaaaaa")
+    looks = iter([ClusterError("its pod is being stopped")] * 3 + [Phase.RUNNING, Phase.SUCCEEDED])
+
+    class Place:
+        def status(self, _record: object) -> RunStatus:
+            now = next(looks)
+            if isinstance(now, ClusterError):
+                raise now
+            return RunStatus(run=record.run, phase=now)
+
+        def files(self, _record: object) -> Any:
+            return contextlib.nullcontext(LocalFiles(tmp_path / "run"))
+
+    with subprocess.Popen(["sleep", "1"]) as server:
+        command._follow(record, Place(), tmp_path / "here", every_s=0.02, server=server)  # type: ignore[arg-type]
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: what is new cannot be read now: its pod is being stopped",
+        "new events come again",
+        "a-train-aaaaaa has ended: all its events are here",
+    ]
 
 
 @pytest.mark.slow
