@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +24,14 @@ CONF_FAULTS = 2
 
 
 def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_json: bool = False) -> int:
-    profile = choose(cluster)
-    backend = for_profile(profile)
-    experiment = read(conf, profile=profile, backend=backend, sets=sets)
-    trials, wrong = _trials(experiment)
-    with Checking(trials=trials is not None) as asked:
+    with contextlib.ExitStack() as processes:
+        asked = processes.enter_context(Checking())  # in vain for a conf with trials, and most have none
+        profile = choose(cluster)
+        backend = for_profile(profile)
+        experiment = read(conf, profile=profile, backend=backend, sets=sets)
+        trials, wrong = _trials(experiment)
+        if trials:
+            asked = processes.enter_context(Checking(trials=True))
         tell(asked, experiment, trials)
         of_site = lint(experiment, profile, sketch(experiment, profile, backend))
         said = verdict(asked, experiment, trials)
