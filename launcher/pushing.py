@@ -27,7 +27,8 @@ _TRIES = 6  # cuts in a row without a single new byte
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 _DAMAGED = 3  # times that one file may arrive damaged
-_FINAL = (401, 403, 422)  # answers that asking again does not change
+_REFUSED = (401, 403)  # final, but of a server that has just let us in: one that restarts knows nobody's rights for a moment
+_SPOILT = 422  # final
 _POD_GONE = (404, 500)  # between the look at the helper pod and the connection to it
 _SAME_TIME_NS = 1000  # some file systems keep microseconds
 
@@ -72,6 +73,7 @@ class Push:
         done = Pushed(files=len(self.files), bytes=sum(file.size for file in self.files))
         damaged: dict[str, int] = {}
         cuts = 0
+        was_in = False
         while True:
             before = done.sent
             stream: _Stream | None = None
@@ -81,8 +83,9 @@ class Push:
                     stream.run()
                     return done
             except (ClusterError, ConnectionError, TimeoutError) as error:
-                if isinstance(error, ClusterError) and _is_final(error, connected=stream is not None):
+                if isinstance(error, ClusterError) and _is_final(error, connected=stream is not None, was_in=was_in):
                     raise
+                was_in = was_in or stream is not None
                 cuts = 0 if stream and stream.arrived and done.sent > before else cuts
                 cuts += 1
                 done.cuts += 1
@@ -256,7 +259,9 @@ class _Stream:
         if answer[1] == "bad":
             self.damaged[file.path] = self.damaged.get(file.path, 0) + 1
             if self.damaged[file.path] == _DAMAGED:
-                raise ClusterError(f"{file.path} arrived damaged {_DAMAGED} times", hint="check the network, and the volume", status=422)
+                raise ClusterError(
+                    f"{file.path} arrived damaged {_DAMAGED} times", hint="check the network, and the volume", status=_SPOILT
+                )
             self.placed -= file.size
             self.again.append(file)
         if not self.waiting:
@@ -273,9 +278,11 @@ class _Stream:
         yield from (json.loads(line) for line in lines if line.strip())
 
 
-def _is_final(error: ClusterError, *, connected: bool) -> bool:
+def _is_final(error: ClusterError, *, connected: bool, was_in: bool) -> bool:
     """True for what asking again does not change. A receiver that was killed reports a failure that is no word about the next one."""
-    return error.status in _FINAL or (not connected and not error.transient and error.status not in _POD_GONE)
+    if error.status in _REFUSED:
+        return not was_in
+    return error.status == _SPOILT or (not connected and not error.transient and error.status not in _POD_GONE)
 
 
 def _have(file: LocalFile, far: _Far) -> int:

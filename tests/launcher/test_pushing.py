@@ -248,6 +248,30 @@ def test_names_that_others_would_not_bear_are_refused(tmp_path: Path, name: str)
         tree(tmp_path)
 
 
+def test_a_server_that_has_forgotten_our_rights_for_a_moment_is_asked_again(source: Path, claim: Path) -> None:
+    """As one that restarts; one that has never let us in means it."""
+
+    class Forgetful(CutInlet):
+        refuses: tuple[int, ...] = (2, 3)
+
+        @contextlib.contextmanager
+        def connect(self, folder: str, only: str) -> Iterator[Channel]:
+            if self.connections + 1 in self.refuses:
+                self.connections += 1
+                raise ClusterError("not allowed", status=403)
+            with super().connect(folder, only) as channel:
+                yield channel
+
+    inlet = Forgetful(LocalInlet(claim), [1_000_000])
+    done = Push(inlet=inlet, files=tree(source), wait=quickly).run()
+    assert (inlet.connections, done.cuts) == (4, 3)
+    assert content(claim) == content(source)
+    never = Forgetful(LocalInlet(claim))
+    never.refuses = (1,)
+    with pytest.raises(ClusterError, match="not allowed"):
+        Push(inlet=never, files=tree(source), wait=quickly).run()
+
+
 def test_no_file_is_left_out_in_silence(source: Path, claim: Path) -> None:
     """A name that the other end would take for a part of another file."""
     (source / "results.0a1b2c3d.part").write_text("mine")
