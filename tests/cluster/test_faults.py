@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Lab as SmallLab
 from conftest import mounted
-from training_lab import SMALL_STEPS, Lab
+from training_lab import Lab
 
 from launcher.backend_base import LogLine
 from launcher.errors import VidjobsError
@@ -17,13 +17,14 @@ from launcher.log_spool import RunSpool
 
 pytestmark = pytest.mark.cluster
 
-TIGHT = "600Mi"  # a few epochs fit: 49 MB of weights each, two states of twice as much, and one more of all while it is written
+TIGHT = "96Mi"  # a few epochs fit: 7 MB of weights each, two states of three times as much, and one more of all while it is written
 
 
 @pytest.fixture(scope="module")
 def diverged(lab: Lab) -> list[str]:
     """Two runs of one conf that were submitted in the same moment; its learning rate makes the loss no number."""
-    conf = lab.conf("no-number", train={"epochs": 2, **SMALL_STEPS, "optimizer": "sgd", "lr": 99.0}, job={"retries": 1})
+    train = {"epochs": 2, "batch": 4, "optimizer": "sgd", "lr": 99.0, "keep_weights": "best"}
+    conf = lab.conf("no-number", train=train, job={"retries": 1})
     processes = [lab.researcher.start("submit", "train", conf) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in processes]
     assert all(out.strip() for out, _ in said), said
@@ -35,8 +36,10 @@ def full(lab: Lab) -> str:
     """A run whose checkpoints go to a claim that is too small for them."""
     lab.researcher.vidjobs("volume", "create", "tight", "--size", TIGHT)
     volumes = [{"claim": "tight", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}]
-    train = {"epochs": 16, "batch": 8, "accumulate": 1, "lr": 1e-3, "validate_every": 16}
-    return lab.submit("train", lab.conf("full", train=train, job={"volumes": volumes, "retries": 1}))
+    data = {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 16, "size": 32}
+    train = {"epochs": 16, "batch": 6, "lr": 1e-3, "validate_every": 16}
+    conf = lab.conf("full", data=data, model={"name": "squeezenet_3d"}, train=train, job={"volumes": volumes, "retries": 1})
+    return lab.submit("train", conf)
 
 
 def test_two_submits_at_once_are_two_runs(lab: Lab, diverged: list[str], full: str) -> None:

@@ -69,6 +69,19 @@ def test_an_eviction_is_not_counted(kube: Lab) -> None:
     assert first not in [pod.name for pod in status.pods if pod.phase is Phase.SUCCEEDED]
 
 
+def test_a_pod_that_ran_out_of_memory_is_tried_again(kube: Lab) -> None:
+    """The kernel ends the trainer at its limit; the next attempt goes on with what the first one left, and one retry is spent."""
+    kube.claim("eaten")
+    eat = "import pathlib; pathlib.Path('/runs/began').touch(); x = bytearray(200 << 20)"
+    record = _submit(
+        kube, f'[ ! -e /runs/began ] || exit 0; exec python -c "{eat}"', retries=1, mounts=(Mount(claim="eaten", mount="/runs"),)
+    )
+    status = kube.wait(record, lambda status: status.phase.ended, 90)
+    assert status.phase is Phase.SUCCEEDED, status
+    assert [(pod.exit_code, pod.reason) for pod in status.pods] == [(137, "OOMKilled"), (0, "Completed")]
+    assert get("job", record.run, f"--namespace={kube.namespace}")["status"]["failed"] == 1
+
+
 def test_the_group_of_a_lost_node_comes_back_together_and_its_retries_are_counted_together(kube: Lab) -> None:
     """Two nodes, one retry each: both end with 75 three times, which is one more than the Job has."""
     record = _submit(kube, "sleep 1; exit 75", retries=1, nodes=2)

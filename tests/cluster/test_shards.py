@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,3 +56,26 @@ def test_a_fault_of_the_data_ends_all_shards_without_a_retry(lab: Lab) -> None:
     run = lab.submit("prepare", _conf(lab, "missing", root="${data}/Missing"), "--shards", str(SHARDS))
     status = lab.wait_for(run, lambda status: status["phase"] == "failed")
     assert "/data/Missing" in status["cause"]
+
+
+def test_damaged_videos_are_named_and_nothing_stands_in_for_them(lab: Lab, layouts: Any, tmp_path: Path) -> None:
+    """An empty, a missing and a garbled file on the claim: named in the report where the conf leaves them out, else 65 without a retry."""
+    data = Path(shutil.copytree(layouts.make("TinyVIRAT") / "TinyVIRAT", tmp_path / "damaged"))
+    names = [tube["path"] for tube in json.loads((data / "tiny_train.json").read_text())["tubes"]]
+    empty, missing, garbled = (data / "videos" / "train" / name for name in names[:3])
+    empty.write_bytes(b"")
+    missing.unlink()
+    garbled.write_text("not a video")
+    lab.researcher.vidjobs("push", str(data), "data:/damaged/")
+
+    strict = lab.submit("prepare", _conf(lab, "strict", root="${data}/damaged"))
+    lenient = lab.submit("prepare", _conf(lab, "lenient", root="${data}/damaged", broken="exclude"))
+    status = lab.wait_for(strict, lambda status: status["phase"] == "failed")
+    assert [pod["exit_code"] for pod in status["pods"]] == [65]
+    assert any(name in status["cause"] for name in names[:3])
+
+    lab.wait_for(lenient, lambda status: status["phase"] == "succeeded")
+    lab.researcher.vidjobs("fetch", "prepare.json", lenient, "--out", str(tmp_path / "out"))
+    train = json.loads((tmp_path / "out" / "prepare.json").read_text())["splits"]["train"]
+    assert {each["id"]: each["problem"] for each in train["broken"]}.keys() == set(names[:3])
+    assert train["cached"] == len(names) - 3

@@ -26,8 +26,7 @@ from researcher import Researcher, arrive, get, kubectl
 
 CLASSES = 26  # of TinyVIRAT
 CLIPS = 48  # of training; 12 more to test
-EPOCHS = 3
-SMALL_STEPS = {"batch": 4, "lr": 1e-3, "keep_weights": "best"}  # many to an epoch, to stop between them
+EPOCHS = 2
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "cluster/test_kube_causes.py::test_evicted_as_a_drained_node_does",
         "cluster/test_kube_causes.py::test_evicted_for_its_disk",
         "cluster/test_kube_status.py::test_out_of_memory",
+        "cluster/test_retries.py::test_a_pod_that_ran_out_of_memory_is_tried_again",
         "cluster/test_retries.py::test_an_eviction_is_not_counted",
         "cluster/test_retries.py::test_each_exit_code_is_final_or_tried_again_as_the_trainer_means_it",
         "cluster/test_stops.py::test_a_deleted_pod_is_replaced_and_its_training_goes_on",
@@ -53,6 +54,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "launcher/test_fetching.py::test_too_little_space_is_said_before_the_first_byte",
     ),
     "corrupt, truncated, empty, variable-rate or missing video or frame -> named in prepare's report, never swapped": (
+        "cluster/test_shards.py::test_damaged_videos_are_named_and_nothing_stands_in_for_them",
         "cluster/test_shards.py::test_a_fault_of_the_data_ends_all_shards_without_a_retry",
         "trainer/test_prepare.py::test_every_kind_of_damage_is_named",
         "trainer/test_prepare.py::test_unreadable_clips_stop_unless_the_conf_leaves_them_out",
