@@ -265,6 +265,8 @@ def main(top: str, folder: str, only: str) -> int:
                 say("done")
                 return 0
             receiver.handle(kind, data)
+        except BrokenPipeError:
+            os._exit(1)  # nobody listens any more, not even to Python's last flush
         except (OSError, ValueError) as error:
             say(receiver.n, "error", getattr(error, "strerror", None) or str(error))
             return 0

@@ -201,6 +201,19 @@ def test_two_pushes_of_one_file_at_once_never_cut_what_is_whole(source: Path, cl
         second.process.close()
 
 
+def test_a_receiver_to_which_nobody_listens_ends_quietly(source: Path, claim: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = one_file(source / "größe.bin", "größe.bin")
+    sender = Sender(claim)
+    assert sender.process._process.stdout is not None
+    sender.process._process.stdout.close()
+    sender.begin(file)
+    sender.frame(b"D", file.file.read_bytes())
+    sender.frame(b"E", file.sha256().encode())
+    sender.process.close()
+    assert (claim / "größe.bin").exists()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_part_that_another_push_is_filling_is_not_removed(source: Path, claim: Path) -> None:
     file = one_file(source / "größe.bin", "größe.bin")
     other = Sender(claim)
