@@ -255,7 +255,7 @@ def volume_create(
 
 @volume_app.command("ls")
 def volume_ls(
-    claim: Annotated[str | None, typer.Argument(metavar="[CLAIM]")] = None,
+    claim: Annotated[str | None, typer.Argument(metavar="[CLAIM]", autocompletion=completing.claims)] = None,
     path: Annotated[str, typer.Argument(metavar="[PATH]")] = "",
     cluster: Cluster = None,
     as_json: Json = False,
@@ -331,7 +331,8 @@ def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish")] = 
 
     if shell not in ("bash", "zsh", "fish"):
         raise UserError(f'no completion for the shell "{shell}"', hint="bash, zsh or fish")
-    output.result(get_completion_script(prog_name="vidjobs", complete_var="_VIDJOBS_COMPLETE", shell=shell))
+    words = "COMP_WORDBREAKS=${COMP_WORDBREAKS//@/}\n" if shell == "bash" else ""  # an @ ends a word there, and RUN@best would not complete
+    output.result(words + get_completion_script(prog_name="vidjobs", complete_var="_VIDJOBS_COMPLETE", shell=shell))
     return 0
 
 
