@@ -27,6 +27,7 @@ from trainer.run_folder import RunFolder
 
 EVERY = 60.0  # seconds between two lines; VIDJOBS_USAGE_EVERY changes it
 SAMPLES = 12  # in that time
+PATIENCE = 5.0  # seconds that nvidia-smi may take to end
 _CGROUP = Path("/sys/fs/cgroup")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -114,7 +115,11 @@ class Gpus:
     def close(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:  # a driver that hangs lets nobody end; the training has, and gives its GPUs back
+                self._process.kill()
+                return
             if self._process.stdout is not None:
                 self._process.stdout.close()
 
@@ -237,7 +242,8 @@ class Sampler:
         self._thread.join()
         self._gpus.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
 
     def _work(self) -> None:
         due = time.monotonic() + self._every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -153,6 +154,35 @@ def test_a_real_nvidia_smi_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert time.monotonic() < until
         time.sleep(0.01)
     gpus.close()
+
+
+def test_an_nvidia_smi_that_does_not_end_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose driver hangs: the training would hold its GPUs for ever."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\ntrap '' TERM\necho '0, 50, 100'\nwhile :; do sleep 0.1; done\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(usage, "PATIENCE", 0.2)
+    gpus = usage.Gpus(1)
+    while gpus.read() == (None, None):
+        time.sleep(0.01)
+    began = time.monotonic()
+    gpus.close()
+    assert time.monotonic() - began < 5
+    assert gpus._process is not None
+    gpus._process.wait()
+    assert gpus._process.stdout is not None
+    gpus._process.stdout.close()
+
+
+def test_a_volume_that_is_full_at_the_end_takes_nothing_from_the_training(tmp_path: Path) -> None:
+    class Full:
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with usage.watched(RunFolder(tmp_path)) as sampler:
+        assert sampler is not None
+        sampler._events = Full()
 
 
 _CONF = """
