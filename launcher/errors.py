@@ -70,10 +70,12 @@ class JobFailed(VidjobsError):
 class ClusterError(VidjobsError):
     """The cluster, or the connection to it, did not do what was asked.
 
-    `status` is the HTTP status of the answer, 0 when there was none; `transient` when asking again may help.
+    `status` is the HTTP status of the answer, 0 when there was none; `transient` when asking again may help;
+    `begun` is False when it is certain that nothing was changed.
     """
 
     exit_code = 5
+    begun = True
 
     def __init__(self, message: str, *, hint: str = "", status: int = 0, transient: bool = False) -> None:
         super().__init__(message, hint=hint)

@@ -57,8 +57,8 @@ def _send(made: Plan, backend: Backend) -> RunRecord:
     except AdmissionError:
         records.forget(record.run)
         raise
-    except (VidjobsError, KeyboardInterrupt):
-        if _surely_absent(record, backend):
+    except (VidjobsError, KeyboardInterrupt) as error:
+        if (isinstance(error, ClusterError) and not error.begun) or _surely_absent(record, backend):
             records.forget(record.run)
         else:
             output.warn(

@@ -29,8 +29,12 @@ def create_all(client: KubeClient, manifests: Sequence[Manifest]) -> None:
     """The objects that the Job needs first, the Job last; then the Job becomes their owner, so that they go with it."""
     jobs = [manifest for manifest in manifests if manifest["kind"] == "Job"]
     others = [manifest for manifest in manifests if manifest["kind"] != "Job"]
-    for job in jobs:
-        _try_pod(client, job, quota_matters=False)
+    try:
+        for job in jobs:
+            _try_pod(client, job, quota_matters=False)
+    except ClusterError as error:
+        error.begun = False
+        raise
     with contextlib.ExitStack() as undo:
         owned = [_create_once(client, manifest, undo) for manifest in others]
         owners = [_create_once(client, job, undo) for job in jobs]
