@@ -45,7 +45,7 @@ def _torchx() -> str | None:
 
 
 def test_answers_of_the_launcher_beside_kubectl_and_torchx(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` and `render` (code baked in, and this working tree with its git calls) against `version --client` and `--help`."""
+    """`--help`, `render` (code baked in, and this working tree with its git calls) and `lint` against `version --client` and `--help`."""
     vidjobs = [sys.executable, "-m", "launcher"]
     rendering = [*vidjobs, "render", "train", "conf/quickstart.yaml", "--cluster", "local"]
     commands = {
@@ -53,6 +53,7 @@ def test_answers_of_the_launcher_beside_kubectl_and_torchx(capsys: pytest.Captur
         "vidjobs --help": [*vidjobs, "--help"],
         "vidjobs render (code: image)": [*rendering, "--set", "job.code=image"],
         "vidjobs render (code: worktree)": rendering,
+        "vidjobs lint": [*vidjobs, "lint", "conf/quickstart.yaml", "--cluster", "local"],
     }
     skipped = []
     for name, program, arguments in [("kubectl", shutil.which("kubectl"), ["version", "--client"]), ("torchx", _torchx(), ["--help"])]:
