@@ -142,12 +142,20 @@ def sha256_of(path: Path) -> str:
 def _require_space(wanted: Sequence[RemoteFile], targets: Sequence[Path], out: Path) -> None:
     """UserError when the disk cannot take what is not here yet."""
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir())
-    here = sum(target.stat().st_size for target in targets if target.is_file())
-    missing = sum(file.size for file in wanted) - here - shutil.disk_usage(folder).free
+    needed = sum(file.size - _here(file, target) for file, target in zip(wanted, targets, strict=True))
+    missing = needed - shutil.disk_usage(folder).free
     if missing > 0:
         raise UserError(
             f"{out} has too little space: {missing / (1 << 30):.2f} GiB are missing", hint="free some, or choose another folder with -o"
         )
+
+
+def _here(file: RemoteFile, target: Path) -> int:
+    """Bytes of the file that need no more room: of one that is here, most likely equal, or of its part."""
+    if target.is_file() and target.stat().st_size == file.size:
+        return file.size
+    part = target.with_name(target.name + PART)
+    return min(part.stat().st_size, file.size) if part.is_file() else 0
 
 
 class _Transfer:

@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -324,6 +325,17 @@ def test_too_little_space_is_said_before_the_first_byte(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too little space"):
         fetch(volume, [huge], tmp_path / "out")
     assert volume.reads == 0
+
+
+def test_what_has_arrived_needs_no_room_and_what_will_be_replaced_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = FlakyVolume({"a": b"0123456789"})
+    cut_once(volume, tmp_path, 8)
+    monkeypatch.setattr("launcher.fetching.shutil.disk_usage", lambda _: SimpleNamespace(free=3))
+    fetch(volume, volume.list(), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+    volume.content["a"] = b"another of 17 bytes"
+    with pytest.raises(UserError, match="too little space"):
+        fetch(volume, volume.list(), tmp_path)
 
 
 def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
