@@ -26,6 +26,7 @@ _DISRUPTIONS = {
     "TerminationByKubelet": "evicted by its node",
 }
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+_SCARCE = {"cpu": "cpu", "memory": "memory", "ephemeral-storage": "scratch"}  # resource -> its key of job.resources
 _KUEUE_WAITS = frozenset({"Pending", "Inadmissible", "Preempted", "QuotaReserved", "EvictedDueToPreempted", "AdmissionCheckRejected"})
 _CREATE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
 
@@ -147,7 +148,8 @@ def not_started(pod: Mapping[str, Any], events: Sequence[Object]) -> Cause:
         if reason == "CrashLoopBackOff":
             return _crash_loop(one)
         if reason in _CREATE:
-            return Cause(f'container "{one["name"]}" cannot be created ({reason}): {_one_line(message)}', "change what it names")
+            fix = _missing(message) or "change what it names"
+            return Cause(f'container "{one["name"]}" cannot be created ({reason}): {_one_line(message)}', fix)
         if "running" in one.get("state", {}) and one["name"] != pod_of.main_container(pod):
             return Cause(_INIT_WORK.get(one["name"], f'container "{one["name"]}" runs first'))
     return _mount_trouble(pod, events)
@@ -247,14 +249,19 @@ def _mount_trouble(pod: Mapping[str, Any], events: Sequence[Object]) -> Cause:
 
 
 def _mount_fix(message: str) -> str:
-    missing = re.search(r'(secret|configmap)s? "([^"]+)" not found', message)
-    if missing:
-        return f"create the {missing[1]} {missing[2]}, or correct its name: the node tries again by itself"
+    if missing := _missing(message):
+        return missing
     if "Multi-Attach" in message:
         return "a pod on another node holds this one-node (RWO) volume: cancel that run, or wait"
     if "timed out" in message or "deadline" in message.lower():
         return "wait; if it stays so, the storage has a problem: ask the cluster's administrators"
     return "wait; the node tries again"
+
+
+def _missing(message: str) -> str:
+    """What to do about a secret or config map that is named and not there; "" when that is not the trouble."""
+    missing = re.search(r'(secret|configmap)s? "([^"]+)" not found', message)
+    return f"create the {missing[1]} {missing[2]}, or correct its name: the node tries again by itself" if missing else ""
 
 
 def _scheduling_fix(message: str, pod: Mapping[str, Any]) -> str:
@@ -263,9 +270,9 @@ def _scheduling_fix(message: str, pod: Mapping[str, Any]) -> str:
         return f"wait until {gpu[1]} is free, or ask for fewer or another type (`vidjobs doctor` shows what is free)"
     if "affinity/selector" in message or "didn't match" in message:
         return _selector_fix(pod)
-    for resource, key in (("cpu", "cpu"), ("memory", "memory"), ("ephemeral-storage", "scratch")):
-        if f"Insufficient {resource}" in message:
-            return f"ask for less in job.resources.{key}, or wait"
+    scarce = [f"job.resources.{key}" for resource, key in _SCARCE.items() if f"Insufficient {resource}" in message]
+    if scarce:
+        return f"ask for less in {' and '.join(scarce)}, or wait"
     if "volume node affinity conflict" in message:
         return "the volume lies where no fitting node is: change job.resources.gpu_type or use a volume there"
     if "untolerated taint" in message:
@@ -284,17 +291,18 @@ def _selector_fix(pod: Mapping[str, Any]) -> str:
 
 
 def _asked(pod: Mapping[str, Any], message: str) -> str:
-    """What the pod asks of the scarce thing: ` (asks for 9)`, or the labels that no node has."""
-    gpu = _GPU.search(message)
-    if gpu and gpu[1] in _limits(pod):
-        return f" (asks for {_limits(pod)[gpu[1]]})"
-    if "affinity/selector" not in message:
-        return ""
-    wanted = dict(pod["spec"].get("nodeSelector") or {})
-    wanted |= {one["key"]: " or ".join(one.get("values", [])) for one in _terms(pod, "matchExpressions")}
-    avoided = [name for one in _terms(pod, "matchFields") for name in one.get("values", [])]
-    asked = [f"asks for {', '.join(f'{key}={value}' for key, value in wanted.items())}"] if wanted else []
-    told = [*asked, *([f"avoids {', '.join(avoided)}"] if avoided else [])]
+    """What the pod asks of the scarce things and, where nodes did not match, of labels and names: ` (asks for 9, avoids gpu-7)`."""
+    gpu, limits = _GPU.search(message), _limits(pod)
+    if gpu and gpu[1] in limits:
+        return f" (asks for {limits[gpu[1]]})"
+    asked = [f"{resource} {limits[resource]}" for resource in _SCARCE if f"Insufficient {resource}" in message and resource in limits]
+    avoided: list[str] = []
+    if "affinity/selector" in message:
+        wanted = dict(pod["spec"].get("nodeSelector") or {})
+        wanted |= {one["key"]: " or ".join(one.get("values", [])) for one in _terms(pod, "matchExpressions")}
+        asked += [f"{key}={value}" for key, value in wanted.items()]
+        avoided = [name for one in _terms(pod, "matchFields") for name in one.get("values", [])]
+    told = [f"{verb} {', '.join(names)}" for verb, names in (("asks for", asked), ("avoids", avoided)) if names]
     return f" ({', '.join(told)})" if told else ""
 
 

@@ -154,6 +154,11 @@ def test_events_of_the_new_api_have_no_first_or_last_timestamp() -> None:
             "nvidia.com/gpu",
         ),
         ("0/9 nodes are available: 9 Insufficient memory. no new claims to deallocate", "9 Insufficient memory", "job.resources.memory"),
+        (
+            "0/9 nodes are available: 9 Insufficient cpu, 9 Insufficient memory.",
+            "(asks for memory 32Gi)",
+            "less in job.resources.cpu and job.resources.memory",
+        ),
         ("0/9 nodes are available: 9 Insufficient ephemeral-storage.", "ephemeral-storage", "job.resources.scratch"),
         ("0/9 nodes are available: 9 node(s) had untolerated taint {a: b}.", "untolerated taint {a: b}", "job.tolerations"),
         ("0/9 nodes are available: 9 node(s) had volume node affinity conflict.", "volume node affinity", "volume"),
@@ -207,6 +212,12 @@ def test_a_pod_that_is_deleted_before_it_began_is_told() -> None:
     waiting["metadata"]["deletionTimestamp"] = "2026-11-21T11:00:00Z"
     status = run_status(RUN, Facts(job=job(), pods=[waiting]))
     assert status.cause == "its pod was deleted before the trainer began; the next one follows"
+
+
+def test_a_secret_that_is_not_there_is_named_with_what_to_do() -> None:
+    state = {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}}
+    status = run_status(RUN, Facts(job=job(), pods=[pod(phase="Pending", state=state, conditions=[condition("PodScheduled")])]))
+    assert status.fix == "create the secret hub, or correct its name: the node tries again by itself"
 
 
 def test_all_claims_that_are_missing_are_named() -> None:
