@@ -23,7 +23,7 @@ from launcher.whole_file import write_whole
 INTERRUPTED = 130
 _EVERY_S = 3.0
 _SHARE = 4.0  # a look that takes long is taken less often: this many times its own length apart
-_LINES_AROUND = 11  # of the terminal, above and below the trials
+_LINES_AROUND = 13  # of the terminal, above and below the trials
 _MOST_COLUMNS = 5  # of keys; more are one column
 
 

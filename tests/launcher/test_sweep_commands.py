@@ -125,12 +125,12 @@ def test_followed_each_change_is_a_line_and_the_outcome_the_exit_code(
 
 
 def test_a_terminal_that_is_too_low_shows_what_is_at_work_then_the_best(ended: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LINES", "16")
+    monkeypatch.setenv("LINES", "18")
     view = look(ended)
     working = dataclasses.replace(view.trials[1], phase="running")
     view = dataclasses.replace(view, trials=(view.trials[0], working, *view.trials[2:]))
     assert [trial.number for trial in sweep._that_fit(view)] == [1, 4, 5, 3, 2]
-    monkeypatch.setenv("LINES", "17")
+    monkeypatch.setenv("LINES", "19")
     assert [trial.number for trial in sweep._that_fit(view)] == [0, 1, 2, 3, 4, 5]
 
 
