@@ -1,6 +1,6 @@
 """The backend `kube`: a namespace of a Kubernetes cluster, with namespace rights only.
 
-Logs, files and shells are imported where they are used: `submit` and `status` need none of them.
+What a run does, logs, files and shells are imported where they are used: `submit` needs none of them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from datetime import UTC, datetime
 
 from launcher import nodes
 from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, RunStatus, Shell, ShellOptions, Volume
-from launcher.backends.kube import causes
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
-from launcher.backends.kube.status import CANCELLED, Facts, in_queue, run_status
 from launcher.backends.kube.submission import begin_again, create_all, try_all
 from launcher.errors import ClusterError
 from launcher.profiles import ClusterProfile
@@ -57,6 +55,9 @@ class KubeBackend:
             create_all(self.client, manifests)
 
     def status(self, record: RunRecord) -> RunStatus:
+        from launcher.backends.kube import causes
+        from launcher.backends.kube.status import Facts, in_queue, run_status
+
         job, pods = self._objects(record.run)
         names = {record.run, *(pod_of.name(pod) for pod in pods[-pod_of.nodes(job) :])}
         waiting = job is not None and not pod_of.job_ended(job)
@@ -72,6 +73,8 @@ class KubeBackend:
 
     def list_runs(self) -> list[RunStatus]:
         """Newest first; without events, so causes are shorter than `status` gives, and without the pods that ended well."""
+        from launcher.backends.kube.status import Facts, run_status
+
         jobs = self.client.list("Job", labels=pod_of.RUN_LABEL).items
         pods: dict[str, list[Object]] = defaultdict(list)
         for pod in self.client.list("Pod", labels=pod_of.RUN_LABEL, fields=_NOT_DONE).items:
@@ -196,6 +199,8 @@ class KubeBackend:
         return self.client.list("Event", fields=f"involvedObject.name={name}").items
 
     def _suspend(self, run: str, suspended: bool) -> None:
+        from launcher.backends.kube.status import CANCELLED
+
         job = self.client.find("Job", run)
         ended = pod_of.job_ended(job)
         if job is None:

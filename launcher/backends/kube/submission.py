@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 from launcher.backend_base import Manifest
-from launcher.backends.kube import causes
 from launcher.backends.kube.client import KubeClient, Object
 from launcher.errors import AdmissionError, ClusterError
 
@@ -71,6 +70,8 @@ def _try_pod(client: KubeClient, job: Manifest, *, quota_matters: bool) -> None:
     except AdmissionError as error:
         if "exceeded quota" in error.message and not quota_matters:
             return
+        from launcher.backends.kube import causes
+
         cause = causes.refused(error.message)
         raise AdmissionError(error.message, hint=cause.fix, status=error.status) from error
     except ClusterError as error:
