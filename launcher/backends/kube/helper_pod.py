@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher import output
 from launcher.backend_base import Manifest
 from launcher.backends.kube import causes
 from launcher.backends.kube import pods as pod_of
@@ -25,6 +26,7 @@ FILES_S = 3600  # a helper for files is over after so long
 _LABEL = "vidjobs/helper"
 _LIMITS = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "100Mi"}
 _START_S = 600.0  # an image of many GB may have to be pulled
+_QUIET_S = 5.0  # then whoever waits is told why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +137,9 @@ def _sweep(client: KubeClient) -> None:
 
 
 def _wait_until_running(client: KubeClient, name: str, spec: HelperSpec) -> None:
-    until = time.monotonic() + _START_S
-    cause = causes.NOTHING
-    while time.monotonic() < until:
+    began = time.monotonic()
+    cause = told = causes.NOTHING
+    while time.monotonic() < began + _START_S:
         pod = client.get("Pod", name)
         if pod_of.container_state(pod, CONTAINER) == "running":
             return
@@ -147,6 +149,9 @@ def _wait_until_running(client: KubeClient, name: str, spec: HelperSpec) -> None
         cause = _why_not(client, pod, spec)
         if "cannot be pulled" in cause.text or "does not exist" in cause.text:
             break
+        if cause.text and cause != told and time.monotonic() > began + _QUIET_S:
+            told = cause
+            output.note(f"the helper pod {name} waits: {cause.text}")
         time.sleep(0.3)
     raise ClusterError(f"the helper pod does not start: {cause.text or 'no reason is given'}", hint=cause.fix)
 
