@@ -16,7 +16,7 @@ import typer
 
 from launcher import cli_sweep, completing, output
 from launcher.cli_hands import app as hands_on
-from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb
+from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb, meant
 from launcher.errors import UserError, VidjobsError
 from launcher.version import VERSION
 
@@ -27,13 +27,12 @@ app = typer.Typer(
     name="vidjobs",
     help="Train video action-recognition models as jobs: one conf, one command, losses and checkpoints back.",
     epilog="Without a cluster, jobs run on this machine. Start with: vidjobs init",
-    no_args_is_help=True,
     add_completion=False,  # `vidjobs completion` prints the script
     rich_markup_mode=None,  # rich costs more than all the rest of --help
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-volume_app = typer.Typer(help="Claims that hold runs and data.", no_args_is_help=True, rich_markup_mode=None)
+volume_app = typer.Typer(help="Claims that hold runs and data.", rich_markup_mode=None)
 app.add_typer(volume_app, name="volume")
 app.add_typer(hands_on)
 app.add_typer(cli_sweep.app, name="sweep")
@@ -350,7 +349,7 @@ def main() -> NoReturn:
 def run(argv: list[str]) -> int:
     """Run one command; every ending becomes an exit code and a message for a person."""
     try:
-        return _app_of(argv)(args=_split_dry_run(argv), prog_name="vidjobs", standalone_mode=False) or 0
+        return _app_of(argv)(args=meant(argv), prog_name="vidjobs", standalone_mode=False) or 0
     except VidjobsError as error:
         output.error(error.message, error.hint)
         return error.exit_code
@@ -374,14 +373,6 @@ def _app_of(argv: list[str]) -> typer.Typer:
     only = copy.copy(app)
     only.registered_commands, only.registered_groups = commands, groups
     return only
-
-
-def _split_dry_run(argv: list[str]) -> list[str]:
-    """`--dry-run` alone means `--dry-run=client`, as with kubectl."""
-    return [
-        "--dry-run=client" if word == "--dry-run" and argv[at + 1 : at + 2] not in (["client"], ["server"]) else word
-        for at, word in enumerate(argv)
-    ]
 
 
 def _usage_or_bug(error: Exception) -> int:

@@ -13,6 +13,16 @@ from launcher.errors import UserError, did_you_mean
 VERBS = ("prepare", "train", "test", "eval", "fuse", "infer")  # each is `python -m trainer VERB`
 
 
+def meant(argv: list[str]) -> list[str]:
+    """`--dry-run` alone means `--dry-run=client`, as with kubectl; nothing, or a group's name alone, asks for help."""
+    if argv in ([], ["sweep"], ["volume"]):
+        return [*argv, "--help"]
+    return [
+        "--dry-run=client" if word == "--dry-run" and argv[at + 1 : at + 2] not in (["client"], ["server"]) else word
+        for at, word in enumerate(argv)
+    ]
+
+
 def _verb(value: str) -> str:
     if value not in VERBS:
         raise UserError(f'no verb is called "{value}"', hint=did_you_mean(value, VERBS) or f"known: {', '.join(VERBS)}")

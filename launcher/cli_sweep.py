@@ -9,7 +9,7 @@ import typer
 
 from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Sets, Source, Verb
 
-app = typer.Typer(help="Many trials of one conf, as one Job: a grid, a list, random samples.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Many trials of one conf, as one Job: a grid, a list, random samples.", rich_markup_mode=None)
 
 
 @app.command()

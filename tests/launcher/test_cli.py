@@ -26,6 +26,20 @@ def test_help_names_every_verb() -> None:
     } <= listed
 
 
+@pytest.mark.parametrize("arguments", [[], ["sweep"], ["volume"]])
+def test_nothing_more_than_a_groups_name_asks_for_help(arguments: list[str]) -> None:
+    done = vidjobs(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: vidjobs")
+
+
+def test_a_kubeconfig_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nowhere/kubeconfig")
+    done = vidjobs("volume", "ls", "--cluster", "generic")
+    assert done.returncode == 5
+    assert "no usable kubeconfig: /nowhere/kubeconfig does not exist" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -74,7 +74,8 @@ def _by_package(context: str, *, in_pod: bool) -> Login:
                 configuration.proxy = configuration.proxy or _proxy_of(cluster)
         except (config.ConfigException, OSError, ValueError, TypeError) as error:
             hint = "set KUBECONFIG or --cluster, or choose a context with `kubectl config use-context`"
-            raise ClusterError(f"no usable kubeconfig: {error}", hint=hint) from error
+            why = str(error) if _kubeconfig_exists() else f"{_kubeconfig()} does not exist"
+            raise ClusterError(f"no usable kubeconfig: {why}", hint=hint) from error
     if said:
         raise api_errors.login_failed(name, "; ".join(said))
     if configuration.proxy is None:
