@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +35,12 @@ class Writer(Protocol):
 class Recorder:
     """Writes the records of one run. With `enabled` off (ranks other than 0) it does nothing."""
 
-    def __init__(self, folder: RunFolder, *, tensorboard: bool = True, enabled: bool = True) -> None:
+    def __init__(
+        self, folder: RunFolder, *, tensorboard: bool = True, enabled: bool = True, require: Callable[[], None] = lambda: None
+    ) -> None:
+        """`require` is asked before anything is written; it raises where the folder is no longer this process's."""
         self._folder = folder
+        self._require = require
         self._enabled = enabled
         self._with_events = tensorboard and enabled
         self._events: Writer | None = None
@@ -45,6 +49,7 @@ class Recorder:
         """Tell one record. `eta` is in seconds. Raises CannotWrite when the volume is full."""
         if not self._enabled:
             return
+        self._require()
         values |= {} if self._folder.trial is None else {"trial": self._folder.trial}
         print(line := format_line(phase, loss, epoch=epoch, step=step, **values), flush=True)
         now = datetime.now(UTC)
@@ -61,6 +66,7 @@ class Recorder:
         """A line for people: to stdout and train.log."""
         if self._enabled:
             print(message, flush=True)
+            self._require()
             self._append(self._folder.log, message)
 
     def cut_back(self, step: int, *, validated: bool = True) -> int:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.errors import TryAgain
 from trainer.records import Recorder, format_eta, format_line, read_metrics
 from trainer.run_folder import RunFolder
 
@@ -54,6 +55,25 @@ def _events(folder: RunFolder, tag: str) -> list[tuple[int, float]]:
     events = EventAccumulator(str(folder.tensorboard), purge_orphaned_data=False)
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def test_who_has_lost_the_folder_adds_nothing_to_its_records(tmp_path: Path) -> None:
+    """A process that stood still goes on beside the one that took its place."""
+    folder, mine = RunFolder(tmp_path), True
+
+    def held() -> None:
+        if not mine:
+            raise TryAgain("taken over")
+
+    recorder = Recorder(folder, tensorboard=False, require=held)
+    recorder.record("train", 0.5, epoch=1, step=1)
+    before = folder.metrics.read_bytes(), folder.log.read_bytes()
+    mine = False
+    with pytest.raises(TryAgain):
+        recorder.record("train", 0.4, epoch=1, step=2)
+    with pytest.raises(TryAgain):
+        recorder.say("note")
+    assert (folder.metrics.read_bytes(), folder.log.read_bytes()) == before
 
 
 def test_cutting_back_forgets_later_steps_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
