@@ -196,7 +196,8 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     counted = [pod for pod in failed if not causes.disrupted(pod)]  # the Job does not count what was taken from outside
     if len(counted) < len(failed) and causes.disrupted(_telling(job, failed)):
         return Phase.RETRYING, Cause(f"{last.text}; the next attempt starts within minutes", last.fix)
-    return Phase.RETRYING, Cause(f"attempt {len(counted)} of {attempts} failed ({last.text}); the next starts within minutes", last.fix)
+    then = "the next starts within minutes" if len(counted) < attempts else "none is left"
+    return Phase.RETRYING, Cause(f"attempt {len(counted)} of {attempts} failed ({last.text}); {then}", last.fix)
 
 
 def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
