@@ -56,8 +56,9 @@ class RunView:
 
     @property
     def blamed(self) -> dict[str, int]:
-        """Nodes that a rerun avoids, and how many attempts failed there; none of a run that came to its end all the same."""
-        return {} if self.record is None or self.phase == Phase.SUCCEEDED else self.record.blamed
+        """Nodes that a rerun avoids, and how many attempts failed there; none of a run that runs, or has come to its end all the same."""
+        wanted = self.phase in (Phase.RETRYING, Phase.FAILED, Phase.CANCELLED, Phase.GONE)
+        return self.record.blamed if self.record and wanted else {}
 
     @property
     def created(self) -> str:
