@@ -61,6 +61,7 @@ def compare(a: Side, b: Side, repository: Path | None) -> Comparison:
     if code:
         patch, why = _patch(a.record, b.record, repository)
         missing += [why] if why else []
+    both_ran = bool(a.record.image_id and b.record.image_id)
     for side in (a, b):
         if side.data is not None and not side.data.provenance:
             missing.append(f"{side.record.run}: it has no provenance.json, so its packages and GPU are not known")
@@ -70,7 +71,7 @@ def compare(a: Side, b: Side, repository: Path | None) -> Comparison:
         conf=_unequal(_conf(a.record), _conf(b.record)),
         code=code,
         patch=patch,
-        image=_unequal(_image(a.record), _image(b.record)),
+        image=_unequal(_image(a.record, both_ran), _image(b.record, both_ran)),
         environment=_unequal(_environment(a), _environment(b)) if a.data and b.data else [],
         results=_paired(_results(a), _results(b)),
         missing=missing,
@@ -109,8 +110,9 @@ def _code(record: RunRecord) -> dict[str, Any]:
     return facts | ({"not recorded": pin.unrecorded} if pin.unrecorded else {})
 
 
-def _image(record: RunRecord) -> dict[str, Any]:
-    return {"image": record.image, "ran": recorded.image(record) if record.image_id else ""}
+def _image(record: RunRecord, both_ran: bool) -> dict[str, Any]:
+    """What ran is compared where it is known of both: a run that nobody has looked at since is no difference."""
+    return {"image": record.image} | ({"ran": recorded.image(record)} if both_ran else {})
 
 
 def _environment(side: Side) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from launcher.conf.units import Seconds
 from launcher.errors import ClusterError, JobFailed, UserError, did_you_mean
 from launcher.log_view import LogOptions, LogView
 from launcher.records import RunRecord, find
+from launcher.run_view import remember
 from launcher.sweep_view import require_trial
 
 INTERRUPTED = 130
@@ -35,6 +36,7 @@ def follow(record: RunRecord, backend: Backend, options: LogOptions | None = Non
         with _causes(record, backend):
             _stream(view, record, backend)
             ended = _outcome(record, backend, view.options.index)
+            remember(record, ended)
     except KeyboardInterrupt:
         _finish_quietly(view)
         output.note(f"stopped watching; {record.run} goes on")

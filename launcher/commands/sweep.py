@@ -16,6 +16,7 @@ from launcher import output
 from launcher.backend_base import Phase
 from launcher.errors import ClusterError, JobFailed, UserError, did_you_mean
 from launcher.records import RunRecord
+from launcher.run_view import remember
 from launcher.sweep import shown, shown_value
 from launcher.sweep_view import SweepView, TrialView, find, look, lower_is_better
 from launcher.whole_file import write_whole
@@ -55,6 +56,7 @@ def follow(record: RunRecord, *, as_json: bool = False) -> int:
     if not (as_json or sys.stdout.isatty()):
         _show(view, view.trials)
     status = view.status
+    remember(record, status)
     if status.phase is Phase.SUCCEEDED:
         output.note(f"{record.run} succeeded; `vidjobs sweep results {record.run}` writes its scores")
         return 0

@@ -20,6 +20,7 @@ from launcher.code_pin import pin
 from launcher.code_secrets import secrets_in
 from launcher.commands import delete, diff, rerun, submit
 from launcher.conf.schema import CodeConf
+from launcher.diffing import Side, compare
 from launcher.errors import ConfError, UserError
 from launcher.plan import plan
 from launcher.profiles import load
@@ -215,6 +216,12 @@ def test_the_digest_that_ran_is_run_again(kube_record: RunRecord) -> None:
     made, notes = again(records.find(kube_record.run))
     assert made.spec.image == f"registry.example/a/v@{DIGEST}"
     assert not notes
+    told = compare(Side(record=noted, data=None), Side(record=dataclasses.replace(noted, image_id=""), data=None), None)
+    assert told.image == [], "what is known of one run alone is no difference"
+    told = compare(
+        Side(record=noted, data=None), Side(record=dataclasses.replace(noted, image_id="x@sha256:" + "cd" * 32), data=None), None
+    )
+    assert [each.key for each in told.image] == ["ran"]
     loaded = dataclasses.replace(kube_record, image_id=DIGEST)
     assert recorded.image(loaded) == "registry.example/a/v:1", "an image loaded by hand has a digest that no registry knows"
 
