@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainer import check, ending, meeting, models_list, trials, webhook
-from trainer.errors import CannotWrite, ConfFault, Fault
+from trainer.errors import CannotWrite, ConfFault, Fault, NotOurs
 from trainer.run_folder import RunFolder
 
 VERBS = {
@@ -76,19 +76,20 @@ def _end(error: BaseException, folder: RunFolder | None, verb: str = "") -> int:
     report = "\n".join(f"error: {line}" for line in text.splitlines())
     print(report, file=sys.stderr, flush=True)
     if folder is not None:
-        if meeting.leads(os.environ):  # of several nodes one writes
+        ours = not isinstance(error, NotOurs)
+        if ours and meeting.leads(os.environ):  # of several nodes one writes
             _log(folder, report)
-        _tell_ending(ending.message(cause, code, text, folder.manifest), folder, verb)
+        _tell_ending(ending.message(cause, code, text, folder.manifest), folder, verb, ours=ours)
     return code
 
 
-def _tell_ending(message: dict[str, Any], folder: RunFolder, verb: str) -> None:
+def _tell_ending(message: dict[str, Any], folder: RunFolder, verb: str, *, ours: bool = True) -> None:
     """To Kubernetes, of a trial to the folder that outlives its pod, and to the user's webhook."""
     whole = message if folder.trial is None else message | {"trial": folder.trial}
     ending.write(whole)
     if meeting.leads(os.environ):
         webhook.tell(whole, verb=verb, manifest=folder.manifest, environ=os.environ)
-    if folder.trial is not None:
+    if folder.trial is not None and ours:
         with suppress(CannotWrite):  # the exit code still says it
             trials.end(message, folder)
 

@@ -5,6 +5,7 @@
     ├── DataError       65   dataset missing or damaged beyond what `prepare` repairs
     ├── CannotWrite     73   volume full, over quota or not writable
     ├── TryAgain        75   stopped from outside (SIGTERM), lost its peers; a retry goes on from the checkpoint
+    │   └── NotOurs     75   another process holds the run's folder: nothing is written there, not even this
     └── Diverged        76   the loss is not finite
 
 Any other exception is a bug: exit code 70. The launcher's templates name these numbers too (contract test).
@@ -74,6 +75,12 @@ class TryAgain(TrainerError):
 
     exit_code = 75
     cause = "stopped"
+
+
+class NotOurs(TryAgain):
+    """Another process holds the run's folder, or took it over: what is written there is no longer this one's."""
+
+    cause = "not-ours"
 
 
 class Diverged(TrainerError):

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.errors import BUG, CannotWrite, ConfFault, DataError, Diverged, Fault, TrainerError, TryAgain
+from trainer.errors import BUG, CannotWrite, ConfFault, DataError, Diverged, Fault, NotOurs, TrainerError, TryAgain
 
 LOST_PEER = re.compile(
     r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe|Socket Timeout|store->|TCPStore|failed to recv", re.IGNORECASE
 )
-ERRORS: dict[str, type[TrainerError]] = {kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, Diverged)}
+ERRORS: dict[str, type[TrainerError]] = {kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, NotOurs, Diverged)}
 
 Report = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trainer.errors import TryAgain
+from trainer.errors import NotOurs
 from trainer.meeting import Place
 from trainer.run_folder import RunFolder, writing
 
@@ -103,7 +103,7 @@ class Lock:
 
 @contextmanager
 def hold(folder: RunFolder, *, say: Callable[[str], None] = print, stale: float = STALE, beat: float = BEAT) -> Iterator[Lock]:
-    """Hold the run's folder inside the block. Raises TryAgain that names a living holder; takes a stale lock over."""
+    """Hold the run's folder inside the block. Raises NotOurs that names a living holder; takes a stale lock over."""
     folder.require_writable()
     lock = Lock(_acquire(folder.lock, say, stale), beat)
     try:
@@ -145,13 +145,13 @@ def _named_in(content: bytes) -> Holder | None:
 
 
 def require_held(path: Path, holder: Holder) -> None:
-    """Raise TryAgain unless the lock file still names `holder`: somebody took it over while this process stood still.
+    """Raise NotOurs unless the lock file still names `holder`: somebody took it over while this process stood still.
 
     For every process of a run, before it writes: two writers would spoil it.
     """
     found = read_holder(path)
     if found != holder:
-        raise TryAgain(f"the lock {path} was taken over by {found or 'somebody who is gone again'} while this process stood still")
+        raise NotOurs(f"the lock {path} was taken over by {found or 'somebody who is gone again'} while this process stood still")
 
 
 def _acquire(path: Path, say: Callable[[str], None], stale: float) -> int:
@@ -191,7 +191,7 @@ def _try_flock(descriptor: int) -> bool | None:
 
 
 def _await_silence(path: Path, holder: Holder, stale: float, say: Callable[[str], None], *, taken: bool) -> None:
-    """Return when the heartbeat stood still for `stale` seconds; TryAgain when it beats. `taken`: somebody has the flock."""
+    """Return when the heartbeat stood still for `stale` seconds; NotOurs when it beats. `taken`: somebody has the flock."""
     last = path.stat().st_mtime
     if not taken and time.time() - last > LONG_DEAD:
         return
@@ -204,7 +204,7 @@ def _await_silence(path: Path, holder: Holder, stale: float, say: Callable[[str]
 
 
 def _flock_within(path: Path, descriptor: int, seconds: float) -> bool:
-    """Orphans of a dead holder keep its flock for a moment. TryAgain when whoever has it lives: one that began when we did, too."""
+    """Orphans of a dead holder keep its flock for a moment. NotOurs when whoever has it lives: one that began when we did, too."""
     last = path.stat().st_mtime
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -216,12 +216,12 @@ def _flock_within(path: Path, descriptor: int, seconds: float) -> bool:
 
 
 def _beats(path: Path, last: float) -> bool:
-    """Whether somebody's name is in the lock; TryAgain when it had a heartbeat since `last`."""
+    """Whether somebody's name is in the lock; NotOurs when it had a heartbeat since `last`."""
     holder = read_holder(path)
     if holder is not None and path.stat().st_mtime != last:
         run = path.parent.name
         hint = f"`vidjobs cancel {run}` stops it; a new submit makes a run of its own"
-        raise TryAgain(f"the run folder {path.parent} is in use by {holder}, and its heartbeat goes on", hint=hint)
+        raise NotOurs(f"the run folder {path.parent} is in use by {holder}, and its heartbeat goes on", hint=hint)
     return holder is not None
 
 

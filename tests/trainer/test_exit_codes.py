@@ -60,9 +60,11 @@ def test_divergence_is_76_and_names_step_and_clips(place: Path, project: Path) -
 def test_a_folder_in_use_is_75_and_names_who_uses_it(place: Path, project: Path) -> None:
     folder = RunFolder(place / "runs" / "held")
     with hold(folder, beat=0.2):
+        folder.log.write_text("of the one that holds it\n")
         ended = _train(place, project, folder.root)
     assert ended.returncode == 75, ended.stderr
     assert f"is in use by process {os.getpid()} on " in ended.stderr
+    assert folder.log.read_text() == "of the one that holds it\n"
 
 
 def test_a_metric_that_nobody_computes_is_64(place: Path, project: Path) -> None:
