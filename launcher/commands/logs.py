@@ -18,7 +18,7 @@ from launcher.errors import ClusterError, JobFailed, UserError, did_you_mean
 from launcher.log_view import LogOptions, LogView
 from launcher.records import RunRecord, find
 from launcher.run_view import remember
-from launcher.sweep_view import require_trial
+from launcher.sweep_view import require_trial, trials_of
 
 INTERRUPTED = 130
 _WAITING = (Phase.PENDING, Phase.STARTING, Phase.RETRYING)
@@ -284,4 +284,6 @@ def run(
     record = find(run)
     if trial is not None:
         require_trial(record, trial)
+    elif not all_pods and trials_of(record):
+        output.note("of a sweep this is the newest trial's log: --trial N shows another's, --all-pods all")
     return _show_run(record, options)

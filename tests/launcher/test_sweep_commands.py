@@ -237,6 +237,10 @@ def test_one_trial_can_be_fetched_and_its_log_read(ended: RunRecord, tmp_path: P
     none = {"grep": [], "follow": False, "since": None, "tail": None, "all_pods": False, "timestamps": False, "parse": False, "style": None}
     assert logs.run(RUN, trial=3, as_json=False, plot=None, file=None, **none) == 0
     assert capsys.readouterr().out.splitlines() == ["trial 3", *(f"train Loss: {1 / e} epoch={e} step={10 * e} trial=3" for e in (1, 2))]
+    assert logs.run(RUN, as_json=False, plot=None, file=None, **none) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("trial ")
+    assert "--trial N shows another's" in told.err
     for wrong in (lambda: fetch.run("all", RUN, trial=6), lambda: logs.run(RUN, trial=6, as_json=False, plot=None, file=None, **none)):
         with pytest.raises(UserError, match="no trial 6"):
             wrong()
