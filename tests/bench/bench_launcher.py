@@ -204,6 +204,7 @@ def test_submit_until_the_job_exists(tmp_path: Path, capsys: pytest.CaptureFixtu
         pytest.skip("no cluster: KUBECONFIG is not set")
     namespace = f"bench-{secrets.token_hex(3)}"
     _output("kubectl", "create", "namespace", namespace)
+    _output("kubectl", "wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=60s")
     try:
         environment = os.environ | {"PYTHONPATH": str(PROJECT), "XDG_STATE_HOME": str(tmp_path / "state")}
         plain, by_package = (environment | {"KUBECONFIG": each} for each in _kubeconfigs(tmp_path, namespace))
