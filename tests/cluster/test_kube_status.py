@@ -89,6 +89,7 @@ def test_a_used_up_quota(kube: Lab, quota: None) -> None:
 def restricted(kube: Lab) -> Iterator[None]:
     label = "pod-security.kubernetes.io/enforce"
     kubectl("label", "namespace", kube.namespace, f"{label}=restricted")
+    time.sleep(1)  # the API server hears of it a moment later
     yield
     kubectl("label", "namespace", kube.namespace, f"{label}-")
 
