@@ -195,6 +195,8 @@ def _look(lab: Lab, run: str) -> None:
     assert log[1:] == ["train Loss: 0.5000 epoch=1 step=5 trial=4", "train Loss: 0.2500 epoch=2 step=10 trial=4"]
     lab.researcher.vidjobs("fetch", "checkpoints", run, "--trial", "4", "--best", "-o", "four")
     assert (lab.folder / "four/checkpoints/epoch-000001.pt").read_text() == "weights of 0.5"
+    would = lab.researcher.vidjobs("submit", "eval", "grid.yaml", "--from", f"{run}@best", "--dry-run")
+    assert f"/runs/{run}/trials/0004/checkpoints/epoch-000001.pt" in would
 
 
 def test_a_sweep_is_followed_cancelled_and_resumed(lab: Lab) -> None:
