@@ -116,6 +116,9 @@ def kube(small: str) -> Iterator[Lab]:
     namespace = f"vidjobs-{secrets.token_hex(3)}"
     kubectl("create", "namespace", namespace)
     try:
+        kubectl(
+            "wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=60s"
+        )  # without it no pod is admitted
         yield Lab(namespace, small, KubeBackend(ClusterProfile(name="test", namespace=namespace)))
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")

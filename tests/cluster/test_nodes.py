@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from researcher import evict, get
 from service_names import answered
 from training_lab import Lab, cpu, more_than_half_the_memory, same
@@ -16,15 +15,15 @@ from training_lab import Lab, cpu, more_than_half_the_memory, same
 pytestmark = pytest.mark.cluster
 
 INDEX = "batch.kubernetes.io/job-completion-index"
-STEPS = 6
+STEPS = 18  # in three epochs; each batch leaves two clips or more to each node, which BatchNorm needs
 
 
 def _conf(lab: Lab, name: str, **job: Any) -> str:
-    """A few steps over all clips, a checkpoint after each; the cache is one for all runs, and no GPU: nothing here needs one."""
+    """A few epochs, and the checkpoint that a stop asks for; the cache is one for all runs, and no GPU: nothing here needs one."""
     resources = {"cpu": cpu(pods=int(job["nodes"])), "memory": "2Gi", "shm": "64Mi", "scratch": "1Gi"}
     return lab.conf(
         name,
-        data={"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 16, "size": 32, "cache": "${runs}/nodes-cache"},
+        data={"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 16, "size": 48, "cache": "${runs}/nodes-cache"},
         model={"name": "squeezenet_3d"},
         train={
             "epochs": 9,
@@ -73,7 +72,9 @@ def test_pods_train_lose_one_and_come_back_to_the_same_weights(lab: Lab, nodes: 
     assert followed["checkpoint"].startswith("state-")
 
     console = lab.researcher.vidjobs("logs", broken)
-    assert re.search(r"resumed at step [2-9]", console)
+    resumed = re.search(rf"resumed at step (\d+) of {STEPS}", console)
+    assert resumed
+    assert 2 <= (stopped := int(resumed[1])) < STEPS
     assert "node 1: " not in console
     everyone = lab.researcher.vidjobs("logs", broken, "--all-pods")
     assert all(f"node {node}: all {nodes} nodes are here" in everyone for node in range(1, nodes))
@@ -81,12 +82,11 @@ def test_pods_train_lose_one_and_come_back_to_the_same_weights(lab: Lab, nodes: 
     assert service["metadata"]["ownerReferences"][0]["name"] == broken
 
     lab.wait_for(whole, lambda status: status["phase"] == "succeeded")
-    mine, theirs = lab.weights(broken), lab.weights(whole)
-    if nodes == 2:
-        assert same(mine, theirs)
-    for key, value in theirs.items():  # three terms have an order, and gloo's goes by buckets, which a process settles after its first step
-        torch.testing.assert_close(mine[key], value, rtol=1e-5, atol=1e-7)
-    assert [record["step"] for record in lab.metrics(broken) if record["phase"] == "train"] == list(range(1, STEPS + 1))
+    mine, theirs = _losses(lab, broken), _losses(lab, whole)
+    assert len(mine) == STEPS
+    assert mine[: stopped + 1] == theirs[: stopped + 1]  # the first step after the resume has the same weights and the same clips
+    if nodes == 2:  # three terms have an order, and gloo's goes by buckets, which DistributedDataParallel settles after a first step
+        assert same(lab.weights(broken), lab.weights(whole))
 
 
 def test_a_pod_that_finds_no_node_is_waited_for_and_named(lab: Lab) -> None:
@@ -105,3 +105,10 @@ def test_a_pod_that_finds_no_node_is_waited_for_and_named(lab: Lab) -> None:
 def _of_node(lab: Lab, run: str, node: int) -> str:
     """Name of the newest pod of a node."""
     return str([pod for pod in lab.researcher.pods(run) if pod["metadata"]["annotations"][INDEX] == str(node)][-1]["metadata"]["name"])
+
+
+def _losses(lab: Lab, run: str) -> list[float]:
+    """Of each step, which must come once and in order."""
+    records = [record for record in lab.metrics(run) if record["phase"] == "train"]
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    return [record["loss"] for record in records]

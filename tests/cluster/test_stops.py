@@ -14,7 +14,7 @@ from training_lab import Lab, cpu, more_than_half_the_memory, same
 
 pytestmark = pytest.mark.cluster
 
-EPOCHS = 2
+EPOCHS = 3
 Weights = Callable[[], dict[str, Any]]
 
 
@@ -23,7 +23,7 @@ def _conf(lab: Lab, name: str, **job: Any) -> str:
     resources = {"cpu": cpu(), "memory": "2Gi", "shm": "64Mi", "scratch": "1Gi"}
     return lab.conf(
         name,
-        data={"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 16, "size": 32, "cache": "${runs}/stops-cache"},
+        data={"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 16, "size": 48, "cache": "${runs}/stops-cache"},
         model={"name": "squeezenet_3d"},
         train={"epochs": EPOCHS, "batch": 6, "lr": 1e-3, "keep_weights": "last:1"},
         compute={"threads": 1, "workers": 0},
