@@ -33,9 +33,11 @@ def small_image(project: Path = PROJECT) -> str:
     with sharing("small-image", alone=True):
         if not _on_node(name):
             archive = CACHE / f"small-{tag}.tar"
-            _write_archive(archive, name, _layer(tag))
-            subprocess.run([project.parent / "shared" / "kube" / "cluster", "load", archive], check=True, stdout=subprocess.DEVNULL)
-            archive.unlink()
+            try:
+                _write_archive(archive, name, _layer(tag))
+                subprocess.run([project.parent / "shared" / "kube" / "cluster", "load", archive], check=True, stdout=subprocess.DEVNULL)
+            finally:
+                archive.unlink(missing_ok=True)
     return name
 
 
