@@ -1,7 +1,8 @@
 """Copies files off a volume so that a cut costs nothing: `NAME.part` grows to the whole file, is verified, and only then becomes `NAME`.
 
-Beside it `NAME.part.json` says which file the part belongs to (size and time of change), so a later fetch goes on from its last byte, and
-starts over when the file has changed. Works with anything that is `Files`; memory does not grow with the file.
+A large file comes in ranges, a few at once: one stream over a long way gets a small share of it. Beside the part, `NAME.part.json` says
+which file it belongs to (size and time of change) and which ranges have arrived, so a later fetch asks for the others only, and starts
+over when the file has changed. Works with anything that is `Files`; memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +25,14 @@ from typing import TypeVar
 from launcher.backend_base import Files, RemoteFile
 from launcher.errors import AdmissionError, ClusterError, UserError
 from launcher.fetch_small import Brought, Pair, bring, grouped
+from launcher.ranges import Range, Ranges
 
 _T = TypeVar("_T")
 PART = ".part"
 SIDECAR = ".part.json"
-_RANGE = 64 << 20  # bytes asked for at once
+_RANGE = 32 << 20  # bytes asked for at once
+_STREAMS = 3  # ranges at once; more burden the API server and bring no more
+_NOTE_EVERY = 4 << 20  # bytes that may arrive before the note says so: what a killed fetch asks for again
 _TRIES = 6  # cuts in a row without a single new byte
 _ROUNDS = 8  # times that a file may change (or arrive damaged) before we give up
 _FIRST_WAIT_S = 0.5
@@ -155,7 +160,7 @@ def _here(file: RemoteFile, target: Path) -> int:
     if target.is_file() and target.stat().st_size == file.size:
         return file.size
     part = target.with_name(target.name + PART)
-    return min(part.stat().st_size, file.size) if part.is_file() else 0
+    return min(part.stat().st_blocks * 512, file.size) if part.is_file() else 0  # it may have holes
 
 
 class _Transfer:
@@ -172,6 +177,9 @@ class _Transfer:
         self.tell = tell
         self.wait = wait
         self.transferred = 0
+        self.have = Ranges()
+        self.written_down = 0  # of `transferred`, when the note was written
+        self.lock = threading.Lock()  # of the four above
 
     def run(self) -> Fetched:
         """Until the file is here, whole and verified."""
@@ -211,9 +219,10 @@ class _Transfer:
 
     def _download(self, fd: int) -> str:
         """Fill the part, verify it, give it its name; the digest."""
-        if not self._belongs(os.fstat(fd).st_size):
+        self.have = self._remembered(os.fstat(fd).st_size)
+        if not self.have.bytes:
             os.ftruncate(fd, 0)
-            self._remember()
+        self._note()
         for turn in range(_ROUNDS):
             self._receive(fd)
             digest = self._verified(fd, start_is_enough=turn > 1 and bool(_LOG.search(self.remote.path)))
@@ -226,11 +235,13 @@ class _Transfer:
         raise UserError(f"{self.remote.path} keeps changing while it is copied", hint="fetch it when the run writes less, or has ended")
 
     def _receive(self, fd: int) -> None:
-        """Read on from the part's end until it is as long as the file should be, or the file turns out to be another by now."""
+        """Read what is missing until nothing is, or the file turns out to be another by now."""
         cuts = 0
-        while (offset := os.fstat(fd).st_size) < self.remote.size:
-            problem = self._read_range(fd, offset)
-            if os.fstat(fd).st_size > offset:
+        while missing := self.have.missing(self.remote.size, _RANGE):
+            before = self.have.bytes
+            problem = self._read_ranges(fd, missing)
+            self._note()
+            if self.have.bytes > before:
                 cuts = 0
                 continue
             if problem is None or self._now() != self.remote:
@@ -238,31 +249,61 @@ class _Transfer:
             cuts += 1
             if cuts == _TRIES:
                 raise ClusterError(
-                    f"{self.remote.path}: the connection was cut {cuts} times in a row at {offset} of {self.remote.size} bytes: {problem}",
+                    f"{self.remote.path}: the connection was cut {cuts} times in a row at {before} of {self.remote.size} bytes: {problem}",
                     hint=_AGAIN,
                 ) from problem
             self.wait(_pause_s(cuts))
 
-    def _read_range(self, fd: int, offset: int) -> Exception | None:
-        """Append what one read gives; what cut it short, if something did."""
-        end = min(offset + _RANGE, self.remote.size)
+    def _read_ranges(self, fd: int, missing: Sequence[Range]) -> Exception | None:
+        """Some at once until all have been asked for or one was cut; what cut the first one. Raises what no second try would mend."""
+        left, problems = iter(missing), list[Exception]()
+
+        def stream(own_fd: int) -> None:
+            try:
+                while not problems and (wanted := next(left, None)) is not None:
+                    self._read_range(own_fd, wanted, problems)
+            except Exception as error:  # noqa: BLE001 - raised below, in the thread that called
+                problems.append(error)
+            finally:
+                os.close(own_fd)  # its own: a stream that hangs must not write into whatever file has this number next
+
+        others = [threading.Thread(target=stream, args=(os.dup(fd),), daemon=True) for _ in missing[1:_STREAMS]]
         try:
-            for block in self.files.read(self.remote.path, offset, end - offset):
-                data = memoryview(block)[: end - offset]
-                offset += _write_all(fd, offset, data)
-                self.transferred += len(data)
-                self.tell(offset)
-                if offset == end:
-                    return None
-        except AdmissionError:
+            for other in others:
+                other.start()
+            stream(os.dup(fd))
+            for other in others:
+                other.join()
+        except BaseException as error:  # Ctrl-C: the others end at their next block
+            problems.append(InterruptedError(str(error)))
             raise
-        except (ClusterError, ConnectionError, TimeoutError) as error:
-            return error
-        return None
+        grave = next((problem for problem in problems if not _is_cut(problem)), None)
+        if grave is not None:
+            raise grave
+        return problems[0] if problems else None
+
+    def _read_range(self, fd: int, wanted: Range, problems: list[Exception]) -> None:
+        """Until the range is here, the read ends early, or another stream has met a problem that ends all."""
+        offset, end = wanted
+        for block in self.files.read(self.remote.path, offset, end - offset):
+            data = memoryview(block)[: end - offset]
+            _write_all(fd, offset, data)
+            with self.lock:
+                self._arrived(offset, offset + len(data))
+            offset += len(data)
+            if offset == end or any(not _is_cut(problem) for problem in problems):
+                return
+
+    def _arrived(self, start: int, end: int) -> None:
+        self.have.add(start, end)
+        self.transferred += end - start
+        if self.transferred - self.written_down >= _NOTE_EVERY:
+            self._note()
+        self.tell(self.have.bytes)
 
     def _verified(self, fd: int, *, start_is_enough: bool) -> str:
         """The digest when the part equals the file on the volume (or its start); else ""."""
-        if os.fstat(fd).st_size != self.remote.size:
+        if self.have.missing(self.remote.size, _RANGE):
             return ""
         os.fsync(fd)
         digest = sha256_of(self.part)
@@ -276,29 +317,33 @@ class _Transfer:
             raise UserError(f"{self.remote.path} was removed from the volume while it was copied", hint="fetch again to get what is there")
         if now.size <= self.remote.size:
             os.ftruncate(fd, 0)
+            self.have = Ranges()
         self.remote = now
-        self._remember()
+        self._note()
 
     def _now(self) -> RemoteFile | None:
         """The file as it is on the volume at this moment."""
         listed: list[RemoteFile] = self._patiently(self.files.list)
         return next((file for file in listed if file.path == self.remote.path), None)
 
-    def _belongs(self, have: int) -> bool:
-        """True when the part that lies here is of exactly this file."""
+    def _remembered(self, length: int) -> Ranges:
+        """What has arrived already in the part of `length` bytes that lies here; nothing when it is of another file."""
         try:
             noted = json.loads(self.sidecar.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return False
-        return noted == self._note() and have <= self.remote.size
+            have = Ranges((start, end) for start, end in noted.pop("have"))
+        except (FileNotFoundError, ValueError, TypeError, LookupError, AttributeError):
+            return Ranges()
+        return have if noted == self._file() and have.end <= min(length, self.remote.size) else Ranges()
 
-    def _note(self) -> dict[str, int]:
-        return {"size": self.remote.size, "mtime_ns": self.remote.mtime_ns}
-
-    def _remember(self) -> None:
+    def _note(self) -> None:
+        """Remember what has arrived, for the fetch after a cut."""
         temporary = self.sidecar.with_name(self.sidecar.name + ".tmp")
-        temporary.write_text(json.dumps(self._note()), encoding="utf-8")
+        temporary.write_text(json.dumps(self._file() | {"have": self.have.as_json()}), encoding="utf-8")
         temporary.replace(self.sidecar)
+        self.written_down = self.transferred
+
+    def _file(self) -> dict[str, int]:
+        return {"size": self.remote.size, "mtime_ns": self.remote.mtime_ns}
 
     def _patiently(self, ask: Callable[[], _T]) -> _T:
         return _patiently(ask, self.remote.path, self.wait)
@@ -319,13 +364,17 @@ def _patiently(ask: Callable[[], _T], path: str, wait: Callable[[float], None]) 
         raise ClusterError(f"{path}: the connection was cut {_TRIES} times in a row: {error}", hint=_AGAIN) from error
 
 
+def _is_cut(problem: Exception) -> bool:
+    """Of the connection: asking again may help."""
+    return isinstance(problem, (ClusterError, ConnectionError, TimeoutError)) and not isinstance(problem, AdmissionError)
+
+
 def _pause_s(cuts: int) -> float:
     return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (cuts - 1))
 
 
-def _write_all(fd: int, offset: int, data: memoryview) -> int:
-    """Write every byte at `offset`; how many there were."""
+def _write_all(fd: int, offset: int, data: memoryview) -> None:
+    """Write every byte at `offset`."""
     done = 0
     while done < len(data):
         done += os.pwrite(fd, data[done:], offset + done)
-    return done

@@ -99,6 +99,7 @@ def test_a_run_that_ends_in_the_middle_of_a_fetch_is_read_on_elsewhere(kube: Lab
         kube.wait(record, lambda status: status.phase == "succeeded")
         with pytest.raises(ClusterError):
             list(files.read("checkpoints/epoch-000001.pt", 5, 5))
+        assert len(files.list()) > 1  # finds the next pod
         assert b"".join(files.read("checkpoints/epoch-000001.pt", 5, 5)) == b"fghij"
         (helper,) = helpers(kube)
         kubectl("delete", "pod", helper, f"--namespace={kube.namespace}")

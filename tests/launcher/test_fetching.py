@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
+import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher.backend_base import RemoteFile
@@ -35,23 +37,34 @@ class FlakyVolume:
     version: int = 1
     reads: int = 0
     sent: int = 0
+    most: int = 0  # reads at once
+    now: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def list(self) -> list[RemoteFile]:
         return [RemoteFile(path=path, size=len(data), mtime_ns=self.version) for path, data in sorted(self.content.items())]
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
-        self.reads += 1
-        if self.reads in self.changes:
-            self.content[path] = self.changes[self.reads]
-            self.version += 1
-        data = self.content[path][offset : offset + length]
-        room = self.cuts.pop(0) if self.cuts else len(data) + 1
-        for start in range(0, min(len(data), room), 7):
-            block = data[start : min(start + 7, room)]
-            self.sent += len(block)
-            yield block
-        if room <= len(data):
-            raise ClusterError("connection reset")
+        with self.lock:
+            self.reads += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+            if self.reads in self.changes:
+                self.content[path] = self.changes[self.reads]
+                self.version += 1
+            data = self.content[path][offset : offset + length]
+            room = self.cuts.pop(0) if self.cuts else len(data) + 1
+        try:
+            for start in range(0, min(len(data), room), 7):
+                block = data[start : min(start + 7, room)]
+                with self.lock:
+                    self.sent += len(block)
+                yield block
+            if room <= len(data):
+                raise ClusterError("connection reset")
+        finally:
+            with self.lock:
+                self.now -= 1
 
     def sha256(self, path: str, length: int | None = None) -> str:
         return hashlib.sha256(self.content[path][:length]).hexdigest()
@@ -64,11 +77,21 @@ def quickly(_: float) -> None:
     """Instead of waiting between attempts."""
 
 
+@pytest.fixture(params=[32 << 20, 16], ids=["in one range", "in ranges of 16 bytes"])
+def ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.fetching._RANGE", request.param)
+    monkeypatch.setattr("launcher.fetching._NOTE_EVERY", 8)
+
+
+quick_in_ranges = settings(quick, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
 def leftovers(out: Path) -> list[str]:
     return [path.name for path in out.rglob("*") if ".part" in path.name]
 
 
-@quick
+@pytest.mark.usefixtures("ranges")
+@quick_in_ranges
 @given(st.binary(max_size=200), st.lists(st.integers(0, 60), max_size=5))
 def test_after_any_cuts_the_file_is_whole_and_nothing_was_sent_twice(data: bytes, cuts: list[int]) -> None:
     volume = FlakyVolume({"a/b.bin": data}, list(cuts))
@@ -79,7 +102,8 @@ def test_after_any_cuts_the_file_is_whole_and_nothing_was_sent_twice(data: bytes
     assert volume.sent == len(data)
 
 
-@quick
+@pytest.mark.usefixtures("ranges")
+@quick_in_ranges
 @given(
     st.binary(max_size=100),
     st.dictionaries(st.integers(1, 6), st.binary(max_size=120), max_size=3),
@@ -94,7 +118,8 @@ def test_a_file_that_changes_meanwhile_is_never_mixed(data: bytes, changes: dict
     assert result == volume.content["a"] or volume.reads < max(changes)
 
 
-@quick
+@pytest.mark.usefixtures("ranges")
+@quick_in_ranges
 @given(st.binary(min_size=1, max_size=100), st.data())
 def test_a_later_fetch_goes_on_where_the_first_was_cut(data: bytes, draw: st.DataObject) -> None:
     at = draw.draw(st.integers(0, len(data) - 1))
@@ -108,6 +133,59 @@ def test_a_later_fetch_goes_on_where_the_first_was_cut(data: bytes, draw: st.Dat
         fetch(volume, volume.list(), out, wait=quickly)
         assert (out / "a").read_bytes() == data
     assert volume.sent == len(data)
+
+
+def test_a_large_file_comes_in_ranges_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Far(FlakyVolume):
+        def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+            for block in super().read(path, offset, length):
+                time.sleep(0.002)
+                yield block
+
+    monkeypatch.setattr("launcher.fetching._RANGE", 50)
+    volume = Far({"a": os.urandom(1000)})
+    seen: list[int] = []
+    (file,) = fetch(volume, volume.list(), tmp_path, seen.append)
+    assert file.read_bytes() == volume.content["a"]
+    assert (volume.reads, volume.sent, volume.most) == (20, 1000, 3)
+    assert seen == sorted(seen)
+
+
+def test_what_no_second_try_would_mend_ends_all_ranges_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forbidding(FlakyVolume):
+        def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+            if offset == 50:
+                raise AdmissionError("pods/exec is forbidden")
+            for block in super().read(path, offset, length):
+                time.sleep(0.01)
+                yield block
+
+    monkeypatch.setattr("launcher.fetching._RANGE", 50)
+    volume = Forbidding({"a": b"x" * 5000})
+    with pytest.raises(AdmissionError):
+        fetch(volume, volume.list(), tmp_path, wait=quickly)
+    assert volume.sent < 100
+    assert volume.now == 0
+
+
+def test_a_killed_fetch_asks_again_for_what_it_had_not_noted_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges arrive out of order; the note is all that a process that was killed leaves behind."""
+    monkeypatch.setattr("launcher.fetching._RANGE", 50)
+    volume = FlakyVolume({"a": os.urandom(200)})
+    (tmp_path / "a.part").write_bytes(bytes(150) + volume.content["a"][150:180])
+    (tmp_path / "a.part.json").write_text(json.dumps({"size": 200, "mtime_ns": 1, "have": [[150, 180]]}))
+    fetch(volume, volume.list(), tmp_path)
+    assert (tmp_path / "a").read_bytes() == volume.content["a"]
+    assert volume.sent == 170
+
+
+@pytest.mark.parametrize("have", [[[0, 99]], [[5, 2]], [[-1, 3]], [[0, "3"]], [0, 3], None, {}])
+def test_a_note_that_cannot_be_true_is_not_trusted(tmp_path: Path, have: object) -> None:
+    volume = FlakyVolume({"a": b"0123456789"})
+    (tmp_path / "a.part").write_bytes(b"01234")
+    (tmp_path / "a.part.json").write_text(json.dumps({"size": 10, "mtime_ns": 1, "have": have}))
+    fetch(volume, volume.list(), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
 
 
 def cut_once(volume: FlakyVolume, out: Path, at: int) -> None:
@@ -349,7 +427,7 @@ def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
 def test_the_note_beside_a_part_says_which_file_it_is_of(tmp_path: Path) -> None:
     volume = FlakyVolume({"a": b"0123456789"})
     cut_once(volume, tmp_path, 4)
-    assert json.loads((tmp_path / "a.part.json").read_text()) == {"size": 10, "mtime_ns": 1}
+    assert json.loads((tmp_path / "a.part.json").read_text()) == {"size": 10, "mtime_ns": 1, "have": [[0, 4]]}
     assert (tmp_path / "a.part").read_bytes() == b"0123"
 
 

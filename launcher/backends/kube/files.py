@@ -93,7 +93,8 @@ class PodFiles:
 class FoundFiles:
     """One folder, through whichever pod can show it now: a trainer ends in the middle of a fetch, a helper's hour is over.
 
-    `find` makes or chooses the pod; it is asked again when the pod of before is over.
+    `find` makes or chooses the pod; it is asked again when the pod of before is over. Several threads may read at once; all else is
+    for one thread, the main one where signals are to remove a helper pod.
     """
 
     def __init__(self, client: KubeClient, find: Callable[[], AbstractContextManager[PodFiles]]) -> None:
@@ -115,12 +116,8 @@ class FoundFiles:
         return self._asked(lambda files: files.bundle(have))
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
-        """When the connection breaks, the reader asks again for what is missing, and may then be answered by another pod."""
-        try:
-            yield from self.here().read(path, offset, length)
-        except ClusterError:
-            self._leave_if_over()
-            raise
+        """Of the present pod. When that is over, reads fail until another question has found the next one."""
+        return self.here().read(path, offset, length)
 
     def here(self) -> PodFiles:
         """The files in their present pod."""
