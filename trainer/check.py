@@ -34,7 +34,7 @@ KEEP_WEIGHTS = re.compile(r"all|best|last:[1-9]\d*")
 def run(path: Path, overrides: Sequence[str], *, verb: str, as_json: bool, trials: Path | None = None) -> int:
     """Print what is wrong with the conf for this verb, or with what the trials make of it; 0 when nothing is, else 64."""
     if trials is not None:
-        return _run_trials(path, overrides, Trials.read(trials), verb=verb, as_json=as_json)
+        return _run_trials(path, overrides, trials, verb=verb, as_json=as_json)
     raw, faults = conf.read(path, overrides)
     config, more = conf.parse(raw)
     faults = faults + more + check(config, verb)
@@ -46,8 +46,9 @@ def run(path: Path, overrides: Sequence[str], *, verb: str, as_json: bool, trial
     return ConfFault.exit_code if faults else 0
 
 
-def _run_trials(path: Path, overrides: Sequence[str], trials: Trials, *, verb: str, as_json: bool) -> int:
-    raw, base = conf.read(path, overrides)
+def _run_trials(path: Path, overrides: Sequence[str], file: Path, *, verb: str, as_json: bool) -> int:
+    raw, base = conf.read(path, overrides)  # first: who sends it on stdin has written the trials before
+    trials = Trials.read(file)
     found: dict[Fault, list[int]] = {fault: list(range(len(trials))) for fault in base}
     for number in range(len(trials)):
         changed = copy.deepcopy(raw)

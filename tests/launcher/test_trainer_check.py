@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,15 @@ def test_one_that_cannot_start_is_a_note(root: str, tmp_path: Path, monkeypatch:
     """Also when it ends before it was told the conf."""
     trainer(tmp_path, monkeypatch, "raise SystemExit('its disk is full')")
     assert check(conf(tmp_path, root)) == Verdict(note="the trainer could not check the conf: its disk is full")
+
+
+def test_trials_are_read_when_they_have_been_told(tmp_path: Path) -> None:
+    """It starts before they are known, and may be ready first."""
+    with Checking(trials=True) as asked:
+        time.sleep(0.5)
+        asked.tell("data: {name: tinyvirat, root: /data}\nmodel: {name: i3d}\n", '["train.batch"]\n[1]\n[0]\n')
+        said, errors = asked.answer()
+    assert {fault["path"]: fault["trials"] for fault in json.loads(said)["faults"]}["train.batch"] == [1], errors
 
 
 def test_one_that_is_never_told_a_conf_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
