@@ -24,8 +24,9 @@ from typing import Any, Concatenate, ParamSpec
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import FileStore, GradBucket, PrefixStore, Store, TCPStore
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, RunProcsResult, start_processes
+from torch.nn.parallel import DistributedDataParallel
 
 from trainer import failures
 from trainer.errors import TryAgain
@@ -73,11 +74,39 @@ class World:
         if self.size > 1:
             self.sum([0.0])
 
+    def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model whose gradients are the mean over the processes; with one process the model itself."""
+        if self.size == 1:
+            return model
+        cuda = device.type == "cuda"
+        network = DistributedDataParallel(model, device_ids=[device] if cuda else None, gradient_as_bucket_view=True)
+        if not cuda:
+            network.register_comm_hook(None, lambda _, bucket: _mean_by_rank(bucket))
+        return network
+
     def share_buffers(self, model: nn.Module) -> None:
         """Rank 0's BatchNorm statistics for all: they are what its checkpoint holds."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
+
+
+def _mean_by_rank(bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a bucket's gradients, added up by rank.
+
+    gloo's all_reduce adds the terms of an element in an order that depends on the element's place in its bucket, and
+    DistributedDataParallel lays the buckets out anew after the first step of a process. With three terms a resumed run would
+    so differ in the last digit from one that was not interrupted.
+    """
+    mine = bucket.buffer()
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    mean: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    mean.set_result(total.div_(len(parts)))
+    return mean
 
 
 def launch(nodes: Group, processes: int, fn: Callable[Concatenate[World, P], None], *args: P.args, **kwargs: P.kwargs) -> None:

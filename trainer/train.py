@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torch.nn.parallel import DistributedDataParallel
-
 from trainer import beginning, checkpoints, done, evaluation, lock, loop, losses, optim, preflight, randomness, signatures, usage
 from trainer import config as conf
 from trainer.checkpoints import Manifest, WeightsFile
@@ -118,10 +116,7 @@ def _open_session(
     optimizer = optim.build(model, config.train, fused=compute.fused)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
-    network = model
-    if world.size > 1:
-        devices = [compute.device] if compute.device.type == "cuda" else None
-        network = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    network = world.parallel(model, compute.device)
     loss = losses.BY_MULTI_LABEL[clips.multi_label]
     return Session(
         conf=config.train, world=world, compute=compute, model=model, network=network, optimizer=optimizer, loss=loss,

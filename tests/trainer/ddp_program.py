@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trainer import evaluation, losses, optim
 from trainer.compute import Compute
@@ -49,6 +48,21 @@ class Net(nn.Module):
         return answer
 
 
+class Crossed(nn.Module):
+    """Its layers are used in another order than they are named in, and the gradients come in a third one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, CLASSES)
+        self.first = nn.Conv3d(3, 16, 3)
+        self.middle = nn.Linear(16, 16)
+
+    def forward(self, video: Tensor) -> Tensor:
+        features = self.first(video).relu().mean(dim=(2, 3, 4))
+        answer: Tensor = self.head(self.middle(features))
+        return answer
+
+
 def data() -> tuple[Tensor, Tensor]:
     """(clips, targets)."""
     generator = torch.Generator().manual_seed(7)
@@ -71,7 +85,7 @@ def session(world: World, conf: TrainConf = CONF, model: nn.Module | None = None
     """A small training."""
     torch.manual_seed(0)
     model = Net() if model is None else model
-    network = DistributedDataParallel(model, gradient_as_bucket_view=True) if world.size > 1 else model
+    network = world.parallel(model, torch.device("cpu"))
     return Session(
         conf=conf,
         world=world,
@@ -92,6 +106,25 @@ def train(world: World, out: str) -> None:
     told = [step.position.step for step in steps(trained, batches(world, list(range(CLIPS)), CONF.batch), Position(), Meter())]
     if world.rank == 0:
         torch.save({"weights": trained.model.state_dict(), "steps": told}, out)
+
+
+def train_twice(world: World, out: str) -> None:
+    """Two epochs: at a stretch, and by processes that begin anew with the second. The weights of both."""
+    conf = replace(CONF, batch=5, accumulate=1)
+    shares = batches(world, list(range(CLIPS)), conf.batch)
+    ended = []
+    for anew in (False, True):
+        torch.manual_seed(0)
+        trained = session(world, conf, Crossed())
+        list(steps(trained, shares, Position(), Meter()))
+        if anew:
+            weights = trained.model.state_dict()
+            trained = session(world, conf, Crossed())
+            trained.model.load_state_dict(weights)
+        list(steps(trained, shares, Position(epoch=2, step=len(shares)), Meter()))
+        ended.append(trained.model.state_dict())
+    if world.rank == 0:
+        torch.save(ended, out)
 
 
 def train_scaled(world: World, out: str) -> None:
@@ -157,7 +190,9 @@ def idle(world: World, out: str) -> None:
     time.sleep(60)
 
 
-WHAT: dict[str, Callable[..., Any]] = {f.__name__: f for f in (train, train_scaled, predict, fail, kill, bug, conf, stop, idle)}
+WHAT: dict[str, Callable[..., Any]] = {
+    f.__name__: f for f in (train, train_twice, train_scaled, predict, fail, kill, bug, conf, stop, idle)
+}
 
 if __name__ == "__main__":
     try:

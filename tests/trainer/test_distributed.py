@@ -47,6 +47,15 @@ def test_uneven_and_empty_shares_train_as_one_process_does(project: Path, tmp_pa
         assert torch.equal(scaled["weights"][key], found[1]["weights"][key])
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_that_begin_anew_add_gradients_in_the_same_order(project: Path, tmp_path: Path, processes: int) -> None:
+    """Of three terms the order counts, bit for bit; DistributedDataParallel settles its own with a process's first step."""
+    ended = _run(project, "train_twice", processes, tmp_path / "twice.pt")
+    assert ended.returncode == 0, ended.stderr
+    whole, anew = torch.load(tmp_path / "twice.pt", weights_only=True)
+    assert all(torch.equal(value, anew[key]) for key, value in whole.items())
+
+
 def test_two_processes_evaluate_every_clip_once_and_agree_with_one(project: Path, tmp_path: Path) -> None:
     found = []
     for count in (1, 2):
