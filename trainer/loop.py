@@ -23,7 +23,7 @@ from trainer.compute import Compute
 from trainer.config import TrainConf
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World
-from trainer.errors import Diverged
+from trainer.errors import ConfFault, Diverged, Fault
 from trainer.evaluation import Batch
 from trainer.losses import Loss, require_match
 
@@ -190,11 +190,23 @@ class _Window:
     def _backward(self, batch: Batch) -> Tensor:
         session = self._session
         targets = session.compute.place(batch.targets_BC)
-        logits = session.compute.run(session.network, session.inputs(session.compute.place(batch.clips_BTHWC)))
+        logits = self._logits(batch)
         require_match(logits, targets)
         each = session.loss(logits, targets)
         torch.autograd.backward(each.sum() * (session.world.size / self.clips))  # DDP divides by the size
         return each.detach()
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """ConfFault where BatchNorm has a single value of each channel, which has no variance: one clip, of which one place is left."""
+        session = self._session
+        try:
+            return session.compute.run(session.network, session.inputs(session.compute.place(batch.clips_BTHWC)))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            message = f"leaves {len(batch.clips_BTHWC)} clip to a process, and this network's BatchNorm needs two at this data.size"
+            hint = "choose another train.batch, also for the epoch's last clips, or train.freeze_norm: true"
+            raise ConfFault([Fault(path="train.batch", message=message, hint=hint)]) from error
 
     def _idle(self, batch: Batch) -> None:
         """No clip for this process: take part in the exchange with a gradient of zero, and leave BatchNorm and dropout alone."""

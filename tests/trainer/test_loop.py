@@ -168,6 +168,15 @@ def test_a_network_of_another_shape_is_a_fault_of_the_conf(parts: ModuleType) ->
         next(steps(parts.session(World(), TrainConf(batch=5), model), parts.batches(World(), list(range(10)), 5), Position(), Meter()))
 
 
+def test_a_last_clip_alone_is_a_fault_of_the_conf_where_batchnorm_needs_two(parts: ModuleType) -> None:
+    model = nn.Sequential(nn.Conv3d(3, 4, 3), nn.AdaptiveAvgPool3d(1), nn.BatchNorm3d(4), nn.Flatten(), nn.Linear(4, parts.CLASSES))
+    trained = parts.session(World(), TrainConf(batch=9, accumulate=1, lr=0.1), model)
+    with pytest.raises(ConfFault, match=r"train\.batch: leaves 1 clip to a process"):
+        list(steps(trained, parts.batches(World(), list(range(10)), 9), Position(), Meter()))
+    frozen = parts.session(World(), TrainConf(batch=9, accumulate=1, lr=0.1, freeze_norm=True), model)
+    assert len(list(steps(frozen, parts.batches(World(), list(range(10)), 9), Position(), Meter()))) == 2
+
+
 def test_one_label_datasets_train_with_cross_entropy() -> None:
     logits, targets = torch.randn(4, 3), torch.eye(3)[torch.tensor([0, 2, 1, 1])]
     each = losses.BY_MULTI_LABEL[False](logits, targets)
