@@ -155,7 +155,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="until the run ends")] = False,
     since: Annotated[str | None, typer.Option("--since", metavar="D", help="only newer than 30s, 10m, 2h, 1d")] = None,
     tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="only the last N lines")] = None,
-    all_pods: Annotated[bool, typer.Option("--all-pods", help="every attempt, not only the newest")] = False,
+    all_pods: Annotated[bool, typer.Option("--all-pods", help="every attempt and pod, merged by time")] = False,
     trial: Trial = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="each line's time, UTC")] = False,
     parse: Annotated[bool, typer.Option("--parse", help="losses as records")] = False,

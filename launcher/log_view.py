@@ -39,7 +39,6 @@ class LogView:
 
     options: LogOptions
     title: str
-    several_pods: bool = False
     reader: LossReader = field(default_factory=LossReader)
     records: list[LossRecord] = field(default_factory=list)
     shown: int = 0
@@ -100,7 +99,6 @@ class LogView:
         if line.pod and line.pod != self._pod:
             if self._pod is not None and not self.options.all_pods:
                 output.note(f"now from pod {line.pod}")
-            self.several_pods |= self._pod is not None
             self._pod = line.pod
 
     def _read(self, line: LogLine) -> LossRecord | None:
@@ -143,7 +141,7 @@ class LogView:
         output.result(f"{self._prefix(line.pod, line.time)}{container}{line.text}", more=line.more)
 
     def _prefix(self, pod: str, time: str) -> str:
-        who = f"[{pod}] " if pod and self.options.all_pods and self.several_pods else ""
+        who = f"[{pod}] " if pod and self.options.all_pods else ""
         when = f"{time} " if time and self.options.timestamps else ""
         return who + when
 

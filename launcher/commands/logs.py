@@ -233,7 +233,6 @@ def _show_run(record: RunRecord, options: LogOptions) -> int:
     if options.follow:
         return INTERRUPTED if follow(record, backend, options) == INTERRUPTED else 0
     view = LogView(options=options, title=record.run)
-    view.several_pods = options.all_pods and len(backend.status(record).pods) > 1
     _stream(view, record, backend)
     if not view.reader.lines:
         _tell_empty(backend.status(record))

@@ -79,7 +79,7 @@ def test_a_retry_follows_on(kube: Lab) -> None:
 
 
 def test_pods_that_run_together_are_followed_side_by_side(kube: Lab) -> None:
-    """Each pod's lines in its own order, none missing."""
+    """Each pod's lines in its own order, none missing, and all in time order."""
     job = kube.job("for i in 1 2 3 4 5; do echo $JOB_COMPLETION_INDEX $i; sleep 0.5; done")
     job["spec"] |= {"completions": 3, "parallelism": 3, "completionMode": "Indexed"}
     kube.backend.submit([job])
@@ -87,6 +87,7 @@ def test_pods_that_run_together_are_followed_side_by_side(kube: Lab) -> None:
     for index in range(3):
         assert [text for text in texts(lines) if text.startswith(f"{index} ")] == [f"{index} {i}" for i in range(1, 6)]
     assert len({line.pod for line in lines}) == 3
+    assert [line.time for line in lines] == sorted(line.time for line in lines)
 
 
 def test_what_a_failed_first_container_said_is_shown(kube: Lab) -> None:

@@ -213,8 +213,8 @@ def test_lost_lines_are_marked_and_half_lines_not_parsed(capsys: pytest.CaptureF
     assert parsed.records == []
 
 
-def test_several_pods_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    view = LogView(options=LogOptions(all_pods=True, timestamps=True), title="t", several_pods=True)
+def test_pods_are_told_apart_from_the_first_line_on(capsys: pytest.CaptureFixture[str]) -> None:
+    view = LogView(options=LogOptions(all_pods=True, timestamps=True), title="t")
     view.feed(LogLine(pod="a", text="x", time="2026-11-21T10:00:00Z"))
     view.feed(LogLine(pod="b", text="y", time="2026-11-21T10:00:01Z", container="code"))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from launcher.backend_base import LogLine
@@ -17,13 +17,13 @@ from launcher.backends.kube.client import KubeClient, Listing, Object
 from launcher.backends.kube.container_log import SILENCE_S, ContainerLog, Start, replayed
 from launcher.backends.kube.kept_logs import KeptLogs
 from launcher.backends.kube.log_cursor import LogCursor
+from launcher.backends.kube.side_by_side import SideBySide
 from launcher.errors import ClusterError
 from launcher.indexes import parse_ranges
 from launcher.wanted import Wanted
 
 _WATCH_S = 10  # how long to wait for news of the run's pods before looking at the Job again
 _PATIENCE_S = 600.0  # how long a follow survives an API server that is away
-_QUEUE = 1000  # lines that wait for the reader, over all pods
 _MERGED = 32  # pods whose logs are open at once when they are merged
 
 _T = TypeVar("_T")
@@ -59,14 +59,15 @@ class JobLogs:
                 yield from lines
 
     def follow(self, *, all_pods: bool) -> Iterator[LogLine]:
-        """Until the run has ended. Pods that replace failed ones follow on; with `all_pods` all are followed side by side."""
+        """Until the run has ended. Pods that replace failed ones follow on; with `all_pods` all are followed at once, merged by time."""
         pods = self._as_they_come(all_pods=all_pods)
         try:
             first = next(pods, None)
             if first is None:
                 yield from self._without_pods(all_pods=all_pods)
             elif all_pods:
-                yield from self._side_by_side(itertools.chain([first], pods))
+                logs = (partial(self._pod_lines, pod, start, follow=True) for pod, start in itertools.chain([first], pods))
+                yield from SideBySide(logs, self._stop).lines()
             else:
                 for pod, start in itertools.chain([first], pods):
                     yield from self._pod_lines(pod, start, follow=True)
@@ -164,43 +165,6 @@ class JobLogs:
                 if not error.transient or time.monotonic() > until or self._stop.is_set():
                     raise
             self._stop.wait(2.0)
-
-    def _side_by_side(self, pods: Iterator[tuple[Object, Start]]) -> Iterator[LogLine]:
-        """Lines of all pods as they come, one thread a pod."""
-        lines: queue.Queue[LogLine | ClusterError | None] = queue.Queue(_QUEUE)
-
-        def put(item: LogLine | ClusterError | None) -> None:
-            while not self._stop.is_set():
-                try:
-                    return lines.put(item, timeout=0.5)
-                except queue.Full:
-                    continue
-            return None
-
-        def follow_one(pod: Object, start: Start) -> None:
-            try:
-                for line in self._pod_lines(pod, start, follow=True):
-                    put(line)
-            except ClusterError as error:
-                put(error)
-
-        def discover() -> None:
-            threads = []
-            try:
-                for pod, start in pods:
-                    threads.append(threading.Thread(target=follow_one, args=(pod, start), daemon=True))
-                    threads[-1].start()
-            except ClusterError as error:
-                put(error)
-            for thread in threads:
-                thread.join()
-            put(None)
-
-        threading.Thread(target=discover, daemon=True).start()
-        while (item := lines.get()) is not None:
-            if isinstance(item, ClusterError):
-                raise item
-            yield item
 
 
 def _timed(lines: Iterator[LogLine]) -> Iterator[tuple[str, LogLine]]:
