@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -46,23 +48,30 @@ def client(cluster: Cluster) -> KubeClient:
     return cast("KubeClient", cluster)
 
 
+@contextmanager
+def handled(number: signal.Signals, how: signal.Handlers) -> Iterator[None]:
+    """Whatever this process began with: under nohup SIGHUP is ignored."""
+    before = signal.signal(number, how)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_closed_terminal_leaves_no_pod(number: signal.Signals) -> None:
     cluster = Cluster()
-    with pytest.raises(KeyboardInterrupt), helper_pod(client(cluster), SPEC):
-        os.kill(os.getpid(), number)
-    assert (cluster.made, cluster.pods) == (1, {})
-    assert signal.getsignal(number) is signal.SIG_DFL
+    with handled(number, signal.SIG_DFL):
+        with pytest.raises(KeyboardInterrupt), helper_pod(client(cluster), SPEC):
+            os.kill(os.getpid(), number)
+        assert (cluster.made, cluster.pods) == (1, {})
+        assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_what_was_asked_to_outlive_its_terminal_does() -> None:
     """As under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with helper_pod(client(Cluster()), SPEC):
-            os.kill(os.getpid(), signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with handled(signal.SIGHUP, signal.SIG_IGN), helper_pod(client(Cluster()), SPEC):
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 def test_a_server_that_is_away_at_the_end_hides_neither_success_nor_the_error() -> None:
