@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,16 @@ def test_a_runs_curves_are_served_until_interrupted(world: Any) -> None:
     record = world.record("a-train-aaaaaa")
     records.save(record)
     write(world.folder(record.run), b"")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "launcher", "tensorboard", record.run, "--every", "1"], stdout=subprocess.PIPE, env=dict(os.environ)
-    )
-    assert process.stdout
-    with process.stdout:
-        url = process.stdout.readline().decode().strip()
-        with urllib.request.urlopen(f"{url}data/logdir", timeout=20) as answer:
-            assert record.run in answer.read().decode()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+    command = [sys.executable, "-m", "launcher", "tensorboard", record.run, "--every", "1"]
+    # a suite that was started in the background hands ignored interrupts down; a person's terminal does not
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), preexec_fn=heard) as process:
+        try:
+            assert process.stdout
+            url = process.stdout.readline().decode().strip()
+            with urllib.request.urlopen(f"{url}data/logdir", timeout=20) as answer:
+                assert record.run in answer.read().decode()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.terminate()  # one that did not heed the interrupt
