@@ -67,7 +67,7 @@ class JobLogs:
                 yield from self._without_pods(all_pods=all_pods)
             elif all_pods:
                 logs = (partial(self._pod_lines, pod, start, follow=True) for pod, start in itertools.chain([first], pods))
-                yield from SideBySide(logs, self._stop).lines()
+                yield from SideBySide(logs, self._stop, self.client.now).lines()
             else:
                 for pod, start in itertools.chain([first], pods):
                     yield from self._pod_lines(pod, start, follow=True)

@@ -1,9 +1,10 @@
 """The logs of several pods, followed at once, as one log in time order.
 
 Each pod's log is in order by itself. A line is shown when no other pod can still bring an older one: each of them has a later line
-waiting, has ended, or has been quiet for a moment (a pod that prints nothing must not hold back those that do). So what the pods
-have written before is merged whatever its length, and a new line waits a moment at most. Memory is bounded: a pod that is far
-ahead is not read on.
+waiting, has ended, or has been quiet for a moment (a pod that prints nothing must not hold back those that do). While a pod has said
+nothing yet, new lines wait a little longer: it may have begun already, and news of that take their time. So what the pods have
+written before is merged whatever its length, and a new line waits a moment at most. Memory is bounded: a pod that is far ahead is
+not read on.
 """
 
 from __future__ import annotations
@@ -12,19 +13,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from launcher.backend_base import LogLine
 from launcher.errors import ClusterError
 
 QUIET_S = 1.0  # after its last line, or after its log was asked for, a pod may bring an older line than the others have
+BEGIN_S = 3.0  # after its first line was written a pod is known to run, and its log is read
 _AHEAD = 1000  # lines that wait, of each pod
+
+
+class _Waiting(NamedTuple):
+    """A line that is not shown yet."""
+
+    time: str  # to order by: one without a time stays behind the line before it
+    came: float  # monotonic seconds
+    line: LogLine
 
 
 class _Source:
     """What has come of one pod's log and is not shown yet."""
 
     def __init__(self) -> None:
-        self.lines: deque[tuple[str, LogLine]] = deque()  # with the time to order by: one without stays behind the line before it
+        self.lines: deque[_Waiting] = deque()
         self.ended = False
         self.heard = time.monotonic()
         self.last = ""
@@ -32,15 +44,20 @@ class _Source:
     def add(self, line: LogLine) -> None:
         self.last = line.time or self.last
         self.heard = time.monotonic()
-        self.lines.append((self.last, line))
+        self.lines.append(_Waiting(self.last, self.heard, line))
+
+    @property
+    def begun(self) -> bool:
+        return self.ended or bool(self.last)
 
 
 class SideBySide:
-    """`logs` gives the lines of one pod after the other begins to run; `stop` ends all."""
+    """`logs` gives one log for each pod, as the pods come; `stop` ends all. `now`: the cluster's clock, in seconds since the epoch."""
 
-    def __init__(self, logs: Iterable[Callable[[], Iterator[LogLine]]], stop: threading.Event) -> None:
+    def __init__(self, logs: Iterable[Callable[[], Iterator[LogLine]]], stop: threading.Event, now: Callable[[], float]) -> None:
         self._logs = logs
         self._stop = stop
+        self._now = now
         self._news = threading.Condition()
         self._sources: list[_Source] = []
         self._found = time.monotonic()  # the newest pod
@@ -69,18 +86,26 @@ class SideBySide:
     def _settled(self) -> list[LogLine]:
         """Lines that nothing older can precede, in order."""
         batch = []
-        while not self._awaited():
-            heads = [source for source in self._sources if source.lines]
-            if not heads:
-                break
-            batch.append(min(heads, key=lambda source: source.lines[0][0]).lines.popleft()[1])
+        while (oldest := self._oldest()) is not None and not self._awaited():
+            batch.append(oldest.lines.popleft().line)
         return batch
+
+    def _oldest(self) -> _Source | None:
+        """Whose line is the next."""
+        return min((source for source in self._sources if source.lines), key=lambda source: source.lines[0].time, default=None)
 
     def _awaited(self) -> list[float]:
         """How long, in seconds, something may still bring an older line than all that wait: a pod, or one that is not known yet."""
-        heard = [source.heard for source in self._sources if not (source.lines or source.ended)]
-        heard += [] if self._complete else [self._found]
-        return [left for at in heard if (left := at + QUIET_S - time.monotonic()) > 0]
+        until = [source.heard + QUIET_S for source in self._sources if not (source.lines or source.ended)]
+        until += [] if self._complete else [self._found + QUIET_S]
+        oldest = self._oldest()
+        if oldest is not None and not all(source.begun for source in self._sources) and self._young(oldest.lines[0]):
+            until.append(oldest.lines[0].came + BEGIN_S)
+        return [left for end in until if (left := end - time.monotonic()) > 0]
+
+    def _young(self, waiting: _Waiting) -> bool:
+        """Written so lately that a pod that begins now may have written before it."""
+        return waiting.time >= datetime.fromtimestamp(self._now() - BEGIN_S, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
     def _until_quiet(self) -> float | None:
         """Seconds after which what waits can be shown; None: only news changes anything."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ def line(pod: int, second: float, text: str = "") -> LogLine:
 
 
 def merged(*logs: Log) -> Iterator[LogLine]:
-    return SideBySide(logs, threading.Event()).lines()
+    return SideBySide(logs, threading.Event(), time.time).lines()
 
 
 @settings(deadline=None, max_examples=40)
@@ -75,6 +76,26 @@ def test_a_silent_pod_holds_nobody_back(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown == ["0 1", "0 2", "1 3"]
 
 
+def test_a_pod_whose_beginning_is_heard_of_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both began at once; that one of them runs is known later, when it has been quiet for longer than others are waited for."""
+    monkeypatch.setattr(side_by_side, "QUIET_S", 0.1)
+    monkeypatch.setattr(side_by_side, "BEGIN_S", 1.5)
+    written = [stamp(number) for number in range(6)]
+
+    def known_at_once() -> Iterator[LogLine]:
+        yield from (LogLine(pod="0", text=str(number), time=written[number]) for number in (1, 3, 5))
+
+    def known_late() -> Iterator[LogLine]:
+        time.sleep(0.5)
+        yield from (LogLine(pod="1", text=str(number), time=written[number]) for number in (0, 2, 4))
+
+    assert [each.text for each in merged(known_at_once, known_late)] == ["0", "1", "2", "3", "4", "5"]
+
+
+def stamp(later: int) -> str:
+    return (datetime.now(UTC) + timedelta(milliseconds=later)).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+
 def test_a_line_without_a_time_stays_behind_the_one_before_it() -> None:
     first = [line(0, 1), LogLine(pod="0", text="lost", kind="gap"), line(0, 5)]
     assert [each.text for each in merged(lambda: iter(first), lambda: iter([line(1, 3)]))] == ["0 1", "lost", "1 3", "0 5"]
@@ -86,7 +107,7 @@ def test_pods_that_come_later_are_followed_too() -> None:
         time.sleep(0.1)
         yield lambda: iter([line(1, 2)])
 
-    assert [each.text for each in SideBySide(logs(), threading.Event()).lines()] == ["0 1", "1 2"]
+    assert [each.text for each in SideBySide(logs(), threading.Event(), time.time).lines()] == ["0 1", "1 2"]
 
 
 @pytest.mark.parametrize("where", ["of a log", "of the list of pods"])
@@ -103,7 +124,7 @@ def test_an_error_ends_all(where: str) -> None:
             raise ClusterError("forbidden")
 
     with pytest.raises(ClusterError, match="forbidden"):
-        list(SideBySide(logs(), threading.Event()).lines())
+        list(SideBySide(logs(), threading.Event(), time.time).lines())
 
 
 def test_no_pod_at_all() -> None:
