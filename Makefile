@@ -39,11 +39,14 @@ demo: $(VENV)/.installed
 	vidjobs status
 	@echo "the report is $$(ls $(DEMO)/report-*.html), the curves $(DEMO)/losses.png"
 
+# Two files at a time; torch's own threads would only be in each other's way.
+test test-all: export OMP_NUM_THREADS := 1
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m "not (cluster or gpu or bench)"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (cluster or gpu or bench)"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

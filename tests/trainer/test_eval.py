@@ -161,6 +161,7 @@ def test_eval_draws(evaluated: tuple[Config, RunFolder]) -> None:
     assert "eval.samples has 99" in folder.log.read_text()
 
 
+@pytest.mark.slow
 def test_test_scores_every_epoch_and_keeps_the_best(data: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A `test Loss:` line and the old line for each checkpoint; test.json; the best one's confusion. Again, nothing is computed twice."""
     config = conf(data, test={"checkpoints": str(runs / "trained")})

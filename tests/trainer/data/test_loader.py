@@ -272,6 +272,7 @@ def _end(trainer: subprocess.Popen[str]) -> tuple[str, str]:
         trainer.communicate()
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_leaves_the_workers_working(made_set: Path, cache: Path, tmp_path: Path) -> None:
     """Ctrl-C and SIGTERM reach the trainer only: it still gets every batch it waits for, and ends at once, without a warning."""
     trainer = _start(made_set, cache, tmp_path, "wait")
@@ -283,6 +284,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_working(made_set: Path, 
     assert output == f"rest {len(open_split(_conf(made_set), 'train', cache)) - 1}\n"
 
 
+@pytest.mark.slow
 def test_a_trainer_that_stops_in_the_middle_leaves_nothing_behind(made_set: Path, cache: Path, tmp_path: Path) -> None:
     """It ends with its own exit code, soon, although its workers have batches ready."""
     trainer = _start(made_set, cache, tmp_path, "leave", ending="sys.exit(75)")
