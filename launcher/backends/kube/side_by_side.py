@@ -112,15 +112,13 @@ class SideBySide:
         return max(self._awaited(), default=0.0) if any(source.lines for source in self._sources) else None
 
     def _discover(self) -> None:
-        threads = []
         try:
             for log in self._logs:
                 source = _Source()
                 with self._news:
                     self._sources.append(source)
                     self._found = time.monotonic()
-                threads.append(threading.Thread(target=self._follow, args=(source, log), daemon=True))
-                threads[-1].start()
+                threading.Thread(target=self._follow, args=(source, log), daemon=True).start()
         except ClusterError as error:
             self._fail(error)
         with self._news:
