@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from launcher import recorded
+from launcher import recorded, safe_yaml
 from launcher.records import RunRecord
 from launcher.report_data import RunData
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _ENVIRONMENT = ("python", "cudnn", "gpu", "node", "vidjobs")
 _LEFT_OUT = ("time", "step", "epoch")
 
@@ -88,7 +85,7 @@ def _unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 
 def _conf(record: RunRecord) -> dict[str, Any]:
     """Key path -> value; `name`, image and code are told elsewhere."""
-    whole = yaml.load(record.whole_conf or record.conf_text, Loader=_LOADER) or {}
+    whole = safe_yaml.load(record.whole_conf or record.conf_text) or {}
     return {key: value for key, value in _flat(whole, "") if key not in ("name", "job.image") and not key.startswith("job.code")}
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import k8s_templates
+from launcher import safe_yaml
 from launcher.backend_base import Manifest
 from launcher.errors import ConfError, Fault
 from launcher.nodes import PORT
@@ -33,8 +34,6 @@ DIFF_ANNOTATION = "vidjobs/diff"
 TRIALS_ANNOTATION = "vidjobs/trials"
 TRIALS_FILE = "trials.jsonl"
 MOST_CARRIED = 200_000  # bytes of conf and diff as annotations, of which an object may have 262,144
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 # Beside what JSON escapes: what YAML calls unprintable, its extra line ends, and all beyond the basic plane, which JSON would halve.
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\U00010000-\U0010ffff]")
 
@@ -60,7 +59,7 @@ def to_yaml(manifests: list[Manifest]) -> str:
 
 @cache
 def _dumper() -> Any:
-    class Dumper(_DUMPER):  # type: ignore[misc]
+    class Dumper(safe_yaml.DUMPER):  # type: ignore[misc]
         """Blocks for texts of several lines."""
 
         def ignore_aliases(self, _data: Any) -> bool:
@@ -313,8 +312,8 @@ def _compiled() -> jinja2.BytecodeCache | None:
 def fill(template: str, values: dict[str, Any]) -> Manifest:
     """Render, parse, and compare with the same template filled with inert words."""
     words: dict[str, str] = {}
-    manifest: Manifest = yaml.load(_template(template).render(values), Loader=_LOADER)
-    skeleton = yaml.load(_template(template).render(_inert(values, words)), Loader=_LOADER)
+    manifest: Manifest = safe_yaml.load(_template(template).render(values))
+    skeleton = safe_yaml.load(_template(template).render(_inert(values, words)))
     wrong = _difference(skeleton, manifest, words, "")
     if wrong:
         raise AssertionError(f"a value changed the structure of the manifest at {wrong}")

@@ -9,9 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from launcher import recorded
+from launcher import recorded, safe_yaml
 from launcher.backend_base import Backend
 from launcher.errors import UserError
 from launcher.plan import Again, Plan, plan
@@ -70,7 +68,7 @@ def _keys(sets: Sequence[str]) -> set[str]:
 
 def _avoids(record: RunRecord) -> list[str]:
     """Those that the recorded conf names."""
-    conf = yaml.safe_load(record.whole_conf)
+    conf = safe_yaml.load(record.whole_conf)
     return list(conf.get("job", {}).get("avoid_nodes", [])) if isinstance(conf, dict) else []
 
 

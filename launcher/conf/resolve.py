@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from launcher import safe_yaml
 from launcher.conf.checks import is_claim, job_problems, name_problem
 from launcher.conf.convert import convert, fault_at, key_of, unknown_key
 from launcher.conf.layers import environment_layer, file_layer, given_layer, set_layer
@@ -23,8 +24,6 @@ from launcher.conf.schema import TRAINER_SECTIONS, JobConf, SweepConf, VolumeCon
 from launcher.conf.units import Seconds
 from launcher.errors import ConfError, Fault
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 SECTIONS = ("name", "job", "sweep", *TRAINER_SECTIONS)
 
 
@@ -146,12 +145,12 @@ def _bare(value: Any) -> Any:
 
 def _text(conf: dict[str, Any]) -> str:
     text = _dump(conf, allow_unicode=True)
-    same = yaml.load(text, Loader=_LOADER) == conf
+    same = safe_yaml.load(text) == conf
     return text if same else _dump(conf, allow_unicode=False)  # PyYAML does not quote U+0085 and its like so that they survive
 
 
 def _dump(conf: dict[str, Any], *, allow_unicode: bool) -> str:
-    return str(yaml.dump(conf, Dumper=_DUMPER, sort_keys=False, allow_unicode=allow_unicode, width=1000))
+    return str(yaml.dump(conf, Dumper=safe_yaml.DUMPER, sort_keys=False, allow_unicode=allow_unicode, width=1000))
 
 
 def _defaults() -> dict[str, Any]:

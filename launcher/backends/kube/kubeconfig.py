@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from launcher import safe_yaml
+
 _CLUSTER = frozenset({"server", "certificate-authority", "certificate-authority-data", "extensions"})
 _USER = frozenset({"client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "extensions"})
 
@@ -35,7 +36,7 @@ class Kubeconfig:
 def read(path: Path, wanted: str) -> Kubeconfig | None:
     """The context `wanted`, by default the current one; None when the kubernetes package has to read it."""
     try:
-        said = yaml.load(path.read_bytes(), Loader=_LOADER)
+        said = safe_yaml.load(path.read_bytes())
         name = wanted or said["current-context"]
         context = _named(said["contexts"], name, "context")
         cluster = _named(said["clusters"], context["cluster"], "cluster")
