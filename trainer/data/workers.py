@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+LATE_S = 2.0  # for threads that have nothing left to do but end
 
 
 def load(clips: ClipSet, keys: Iterable[list[Key]], *, workers: int, pin: bool) -> Iterator[Tensors]:
@@ -42,10 +44,24 @@ def load(clips: ClipSet, keys: Iterable[list[Key]], *, workers: int, pin: bool) 
         multiprocessing_context=multiprocessing.get_context("forkserver"),
         generator=torch.Generator(),  # its own: torch's global one belongs to the model, and must not depend on workers
     )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    before = set(threading.enumerate())
+    source = iter(loader)
+    feeding = set(threading.enumerate()) - before
+    try:
+        for batch in source:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    finally:
+        del source
+        _wait_for(feeding)
+
+
+def _wait_for(feeding: set[threading.Thread]) -> None:
+    """Torch does not: one that the trainer's end cuts off leaves a semaphore half freed, and Python warns of it."""
+    until = time.monotonic() + LATE_S
+    for thread in feeding:
+        thread.join(timeout=max(0.0, until - time.monotonic()))
 
 
 class _Telling(Dataset[Tensors | DataError]):

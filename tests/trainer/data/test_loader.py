@@ -236,12 +236,27 @@ def test_normalisation_is_the_published_one() -> None:
 
 
 PROGRAM = """
-    import os, signal, sys, time
+    import os, signal, sys, threading, time
+    from multiprocessing import resource_tracker
+    from multiprocessing.queues import Queue
     from pathlib import Path
     from trainer.config import Config, DataConf
     from trainer.data.loader import batches, open_split
 
+    feed, forget = Queue._feed, resource_tracker.unregister
+
+    def feed_slowly(*what):
+        feed(*what)
+        time.sleep(0.05)
+
+    def forget_slowly(*what):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.5)
+        forget(*what)
+
     if __name__ == "__main__":
+        # a busy machine: the threads that feed torch's queues are late to end, and to free the last semaphores
+        Queue._feed, resource_tracker.unregister = staticmethod(feed_slowly), forget_slowly
         asked = []
         signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
         config = Config(data=DataConf(root=sys.argv[1], frames=8, size=16))
@@ -252,6 +267,8 @@ PROGRAM = """
         while not asked and sys.argv[3] == "wait":
             time.sleep(0.01)
         print("rest", len(list(source)) if sys.argv[3] == "wait" else "left", flush=True)
+        del source
+        time.sleep(0.2)  # so that those threads are in the middle of it when the trainer ends
         {ending}
 """
 
