@@ -83,7 +83,7 @@ class RunStatus:
 class LogLine:
     """One line of one container, without its newline.
 
-    `kind` is "line"; "gap" when the cluster lost lines here (the text says so);
+    `kind` is "line"; "gap" when the cluster lost lines here (the text says why);
     "truncated" when only the tail of a line could be had; "skipped" when it only counts lines that were not wanted.
     """
 

@@ -3,7 +3,7 @@
     <state>/logs/<run>/<pod uid>.<container>.log
     \\0log {"pod": ..., "container": ..., "created": ..., "index": ...}     first line
     2026-11-21T16:20:01.123456789Z text                                    lines exactly as the API server sent them
-    \\0gap lines may be missing here: ...                                   marks begin with a byte that no stamped line begins with
+    \\0gap pod p was deleted before its log was read to the end            marks begin with a byte that no stamped line begins with
     \\0end                                                                  the container has ended and was read to its end
     \\0open 2026-11-21T16:20:07.123456789Z text                            the same; this last line had no newline, and after it comes
     \\0end open                                                             its own end mark

@@ -108,7 +108,7 @@ class LogView:
         return self.reader.feed(line.text, pod=line.pod, complete=line.terminated)
 
     def _gap(self, line: LogLine) -> None:
-        output.warn(f"lines are missing here: {line.text}" if line.text else "lines are missing here")
+        output.warn(f"lines may be missing here: {line.text}")
         if self.options.as_json and not self.options.parse:
             output.json_line(_line_json(line))
 

@@ -18,6 +18,7 @@ import pytest
 
 from launcher import records
 from launcher.backend_base import LogLine, Manifest, Phase, RunStatus
+from launcher.backends.kube.log_cursor import LogCursor
 from launcher.backends.local.backend import LocalBackend
 from launcher.commands import logs
 from launcher.errors import ClusterError, UserError
@@ -198,14 +199,15 @@ def test_a_resumed_run_is_told_once(show: Show, tmp_path: Path, capsys: pytest.C
 
 
 def test_lost_lines_are_marked_and_half_lines_not_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    (gap,) = LogCursor().lost("pod a was deleted")
     view = LogView(options=LogOptions(), title="t")
-    view.feed(LogLine(pod="a", text="12 lines", kind="gap"))
+    view.feed(LogLine(pod="a", text=gap.text, kind=gap.kind))
     view.feed(LogLine(pod="a", text="val Loss: 0.5", kind="truncated"))
     view.feed(LogLine(pod="b", text="train Loss: 0.5"))
 
     out, err = capsys.readouterr()
     assert out == "val Loss: 0.5\ntrain Loss: 0.5\n"
-    assert "lines are missing here: 12 lines" in err
+    assert "warning: lines may be missing here: pod a was deleted\n" in err
     assert "the next line is not whole" in err
     assert "now from pod b" in err
     parsed = LogView(options=LogOptions(parse=True), title="t")

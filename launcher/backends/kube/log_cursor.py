@@ -195,7 +195,7 @@ class LogCursor:
         rest = (self._splitter.take() if self._final is None else b"") or self._tail
         stamped = _parse(rest)
         cut = [Entry(_text(stamped[2]), stamped[1], "truncated", terminated=False, raw=rest)] if stamped else []
-        return [*cut, Entry(f"lines may be missing here: {why}", self._last_time, "gap")]
+        return [*cut, Entry(why, self._last_time, "gap")]
 
     def _line(self, raw: bytes, entries: list[Entry]) -> None:
         stamped = _parse(raw)
@@ -257,7 +257,7 @@ class LogCursor:
 
     def _gap(self, entries: list[Entry]) -> None:
         self._final = None
-        text = "lines may be missing here: the cluster rotated or removed what came after the line above"
+        text = "the cluster rotated or removed what came after the line above"
         entries.append(Entry(text, self._last_time, "gap"))
         self._show_lead(entries)
         for key, entry in self._held:
