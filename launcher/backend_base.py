@@ -238,7 +238,7 @@ class Backend(Protocol):
         index: int | None = None,
         wanted: Wanted | None = None,
     ) -> Iterator[LogLine]:
-        """Lines of the newest pod (or all), oldest first; with `follow` until the run has ended, pods found as they come.
+        """Lines of the newest pod that has a log (or all), oldest first; with `follow` until the run has ended, pods found as they come.
 
         `index`: only pods of this trial or shard. `wanted`: other lines may be left out, if they are counted.
         """

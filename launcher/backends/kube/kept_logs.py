@@ -42,12 +42,14 @@ class KeptLogs:
         logs = [log for log in logs if self.index in (None, log.header.index)]
         return logs if all_pods else [log for log in logs if log.header.pod == logs[-1].header.pod]
 
+    def seen(self, there: Sequence[pod_of.Object], *, all_pods: bool, since: int | None, tail: int | None) -> Iterator[LogLine]:
+        """What was seen on this machine of pods that are not there any more; see `gone`. `since`: epoch second."""
+        logs = self.gone(there, all_pods=all_pods)
+        yield from _part((line for log in logs for line in replayed(log, LogCursor())), since=since, tail=tail)
+
     def lines(self, *, all_pods: bool, since: int | None, tail: int | None) -> Iterator[LogLine]:
         """The whole log of a run that has no pod left. `since`: epoch second."""
-        lines = self._lines(all_pods=all_pods)
-        if since is not None:
-            lines = _since(lines, since)
-        yield from lines if tail is None else deque(lines, maxlen=tail)
+        yield from _part(self._lines(all_pods=all_pods), since=since, tail=tail)
 
     def _lines(self, *, all_pods: bool) -> Iterator[LogLine]:
         logs = self.gone((), all_pods=all_pods)
@@ -83,6 +85,12 @@ def folder_lines(files: Files, index: int | None) -> list[str]:
             start = max(0, file.size - _FOLDER_LIMIT)
             return b"".join(files.read(wanted, start, file.size - start)).decode("utf-8", "replace").splitlines()
     return []
+
+
+def _part(lines: Iterator[LogLine], *, since: int | None, tail: int | None) -> Iterator[LogLine]:
+    if since is not None:
+        lines = _since(lines, since)
+    yield from lines if tail is None else deque(lines, maxlen=tail)
 
 
 def _since(lines: Iterator[LogLine], since: int) -> Iterator[LogLine]:

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -44,14 +44,15 @@ class JobLogs:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def read(self, *, all_pods: bool) -> Iterator[LogLine]:
-        """What is there now: of the newest pod, or of all, merged by time; of pods that are gone what is kept."""
+        """What is there now: of the newest pod that has a log, or of all, merged by time; of pods that are gone what is kept."""
         pods = pod_of.oldest_first(self._list().items)
-        if not pods:
-            yield from self._without_pods(all_pods=all_pods)
+        if not any(map(pod_of.begun, pods)):
+            yield from self._of_gone_pods(pods, all_pods=all_pods)
             return
         gone = self.kept.gone(pods, all_pods=True) if self.kept and all_pods and self._start() == Start() else []
         logs = [replayed(log, LogCursor()) for log in gone]
-        logs += [self._pod_lines(pod, self._start(), follow=False) for pod in (pods if all_pods else pods[-1:])]
+        shown = pods if all_pods else pod_of.from_newest_begun(pods)
+        logs += [self._pod_lines(pod, self._start(), follow=False) for pod in shown]
         if len(logs) <= _MERGED:
             yield from (line for _, line in heapq.merge(*map(_timed, logs), key=lambda pair: pair[0]))
         else:
@@ -64,7 +65,7 @@ class JobLogs:
         try:
             first = next(pods, None)
             if first is None:
-                yield from self._without_pods(all_pods=all_pods)
+                yield from self._of_gone_pods([], all_pods=all_pods)
             elif all_pods:
                 logs = (partial(self._pod_lines, pod, start, follow=True) for pod, start in itertools.chain([first], pods))
                 yield from SideBySide(logs, self._stop, self.client.now).lines()
@@ -74,10 +75,15 @@ class JobLogs:
         finally:
             self._stop.set()
 
-    def _without_pods(self, *, all_pods: bool) -> Iterator[LogLine]:
-        """Of a run that has ended. One that waits for a pod has nothing yet, or goes on."""
-        if self.kept is not None and self._ended(self._patiently(lambda: self.client.find("Job", self.run))):
-            yield from self.kept.lines(all_pods=all_pods, since=self._start().since, tail=self.tail)
+    def _of_gone_pods(self, waiting: Sequence[Object], *, all_pods: bool) -> Iterator[LogLine]:
+        """What is kept of earlier attempts: all of a run that has ended, and what was seen here of one whose next attempt waits."""
+        if self.kept is None:
+            return
+        start = self._start()
+        if not waiting and self._ended(self._patiently(lambda: self.client.find("Job", self.run))):
+            yield from self.kept.lines(all_pods=all_pods, since=start.since, tail=start.tail)
+        else:
+            yield from self.kept.seen(waiting, all_pods=all_pods, since=start.since, tail=start.tail)
 
     def _start(self) -> Start:
         since = None if self.since_s is None else int(self.client.now()) - self.since_s
@@ -97,7 +103,10 @@ class JobLogs:
         return bool(pod_of.job_ended(job)) or self.index in over
 
     def _as_they_come(self, *, all_pods: bool) -> Iterator[tuple[Object, Start]]:
-        """Each pod once, with where to begin: the newest (or all) of those already there, then every later one from its start."""
+        """Each pod once, with where to begin: those already there from the newest that has a log on (or all), then every later one.
+
+        One that has no log yet will be shown from its start.
+        """
         seen: set[str] = set()
         listing = self._list()  # the first question is asked without patience: a wrong login or server shows at once
         start = self._start()
@@ -106,8 +115,8 @@ class JobLogs:
             listing = self._patiently(self._list)  # after the Job: an ended Job gets no more pods
             fresh = [pod for pod in pod_of.oldest_first(listing.items) if pod_of.uid(pod) not in seen]
             if fresh:
-                for pod in fresh if all_pods or seen else fresh[-1:]:
-                    yield pod, start
+                for pod in fresh if all_pods or seen else pod_of.from_newest_begun(fresh):
+                    yield pod, start if pod_of.begun(pod) else Start()
                 seen |= {pod_of.uid(pod) for pod in fresh}
                 start = Start()
                 continue

@@ -74,6 +74,17 @@ def failed_init(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
+def begun(pod: Mapping[str, Any]) -> bool:
+    """It has a log: its trainer runs or has run, or a container before it has failed."""
+    return bool(failed_init(pod)) or container_state(pod, main_container(pod)) in ("running", "terminated")
+
+
+def from_newest_begun(pods: Sequence[Object]) -> list[Object]:
+    """Of pods, oldest first, the newest that has a log, and those after it, which may have one soon; where none has one the newest."""
+    first = max((number for number, pod in enumerate(pods) if begun(pod)), default=len(pods) - 1)
+    return list(pods[first:])
+
+
 def claims(pod: Mapping[str, Any]) -> set[str]:
     """Names of the claims that the pod mounts."""
     volumes = pod.get("spec", {}).get("volumes", [])
