@@ -17,7 +17,7 @@ from launcher.backends.kube.client import KubeClient, Listing, Object
 from launcher.backends.kube.container_log import SILENCE_S, ContainerLog, Start, replayed
 from launcher.backends.kube.kept_logs import KeptLogs
 from launcher.backends.kube.log_cursor import LogCursor
-from launcher.backends.kube.side_by_side import SideBySide
+from launcher.backends.kube.side_by_side import SideBySide, timed
 from launcher.errors import ClusterError
 from launcher.indexes import parse_ranges
 from launcher.wanted import Wanted
@@ -54,7 +54,7 @@ class JobLogs:
         shown = pods if all_pods else pod_of.from_newest_begun(pods)
         logs += [self._pod_lines(pod, self._start(), follow=False) for pod in shown]
         if len(logs) <= _MERGED:
-            yield from (line for _, line in heapq.merge(*map(_timed, logs), key=lambda pair: pair[0]))
+            yield from (line for _, line in heapq.merge(*map(timed, logs), key=lambda pair: pair[0]))
         else:
             for lines in logs:
                 yield from lines
@@ -174,11 +174,3 @@ class JobLogs:
                 if not error.transient or time.monotonic() > until or self._stop.is_set():
                     raise
             self._stop.wait(2.0)
-
-
-def _timed(lines: Iterator[LogLine]) -> Iterator[tuple[str, LogLine]]:
-    """With the time to merge by: a line without one stays behind the line before it."""
-    last = ""
-    for line in lines:
-        last = line.time or last
-        yield last, line

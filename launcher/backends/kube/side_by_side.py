@@ -24,10 +24,18 @@ BEGIN_S = 3.0  # after its first line was written a pod is known to run, and its
 _AHEAD = 1000  # lines that wait, of each pod
 
 
+def timed(lines: Iterator[LogLine]) -> Iterator[tuple[str, LogLine]]:
+    """One log's lines with the time to order them by: a line without one stays behind the line before it."""
+    last = ""
+    for line in lines:
+        last = line.time or last
+        yield last, line
+
+
 class _Waiting(NamedTuple):
     """A line that is not shown yet."""
 
-    time: str  # to order by: one without a time stays behind the line before it
+    time: str  # to order by
     came: float  # monotonic seconds
     line: LogLine
 
@@ -38,17 +46,13 @@ class _Source:
     def __init__(self) -> None:
         self.lines: deque[_Waiting] = deque()
         self.ended = False
+        self.begun = False  # it has said something, or never will
         self.heard = time.monotonic()
-        self.last = ""
 
-    def add(self, line: LogLine) -> None:
-        self.last = line.time or self.last
+    def add(self, when: str, line: LogLine) -> None:
+        self.begun = self.begun or bool(when)
         self.heard = time.monotonic()
-        self.lines.append(_Waiting(self.last, self.heard, line))
-
-    @property
-    def begun(self) -> bool:
-        return self.ended or bool(self.last)
+        self.lines.append(_Waiting(when, self.heard, line))
 
 
 class SideBySide:
@@ -127,17 +131,17 @@ class SideBySide:
 
     def _follow(self, source: _Source, log: Callable[[], Iterator[LogLine]]) -> None:
         try:
-            for line in log():
+            for when, line in timed(log()):
                 with self._news:
                     while len(source.lines) >= _AHEAD and not self._stop.is_set():
                         self._news.wait(0.5)
-                    source.add(line)
+                    source.add(when, line)
                     self._news.notify_all()
         except ClusterError as error:
             self._fail(error)
         finally:
             with self._news:
-                source.ended = True
+                source.begun = source.ended = True
                 self._news.notify_all()
 
     def _fail(self, error: ClusterError) -> None:
