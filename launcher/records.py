@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from launcher import output
 from launcher.errors import UserError, did_you_mean
 
 
@@ -136,8 +137,8 @@ def note(record: RunRecord, *, image_id: str, blamed: dict[str, int]) -> RunReco
 
 
 def load_all() -> list[RunRecord]:
-    """All records, newest first."""
-    found = [_load(path) for path in (state_dir() / "runs").glob("*.json")]
+    """All records, newest first. One that cannot be read is warned of and left out: the others are not lost with it."""
+    found = [record for path in (state_dir() / "runs").glob("*.json") if (record := _load(path))]
     return sorted(found, key=lambda record: record.created, reverse=True)
 
 
@@ -153,6 +154,8 @@ def find(name: str | None, records: Sequence[RunRecord] | None = None) -> RunRec
         if not mine:
             raise UserError(f"no run was submitted from {here}", hint="name one: `vidjobs status` lists them")
         return mine[0]
+    if not name:  # every name starts with it: `cancel "$RUN"` without a RUN must not mean the only one there is
+        raise UserError("the run's name is empty", hint="`vidjobs status` lists the runs")
     hits = [record for record in known if record.run == name] or [record for record in known if record.run.startswith(name)]
     if len(hits) == 1:
         return hits[0]
@@ -168,5 +171,16 @@ def forget(run: str) -> None:
     (state_dir() / "runs" / f"{run}.json").unlink(missing_ok=True)
 
 
-def _load(path: Path) -> RunRecord:
-    return RunRecord(**json.loads(path.read_text()))
+_FIELDS = frozenset(each.name for each in fields(RunRecord))
+
+
+def _load(path: Path) -> RunRecord | None:
+    """None for what is no record, which is told, or has just been removed. Keys that a newer vidjobs wrote are passed over."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return RunRecord(**{key: value for key, value in found.items() if key in _FIELDS})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        output.warn(f"{path} is no record of a run and is left out ({error}); remove it if it stays so")
+        return None

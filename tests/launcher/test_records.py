@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,3 +76,34 @@ def test_a_directory_without_runs_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(UserError, match="no run was submitted from"):
         records.find(None)
+
+
+def test_an_empty_name_means_no_run_not_the_only_one() -> None:
+    records.save(record("a-train-abcdef"))
+
+    with pytest.raises(UserError, match="name is empty"):
+        records.find("")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"run": "b-tra', b'{"run": "b-train-abcdef"}', b"[1]", b"\xff\xfe"])
+def test_a_damaged_record_is_told_and_costs_no_other(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    path = records.save(record("a-train-abcdef"))
+    path.with_name("b-train-abcdef.json").write_bytes(content)
+
+    assert [each.run for each in records.load_all()] == ["a-train-abcdef"]
+    assert "b-train-abcdef.json is no record of a run" in capsys.readouterr().err
+
+
+def test_a_record_of_a_newer_vidjobs_is_read_as_far_as_it_is_known() -> None:
+    path = records.save(record("a-train-abcdef"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"colour": "red"}))
+
+    assert records.load_all() == [record("a-train-abcdef")]
+
+
+def test_a_record_that_vanishes_while_the_others_are_read_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    records.save(record("a-train-abcdef"))
+    (records.state_dir() / "runs" / "b-train-abcdef.json").symlink_to("nowhere")  # listed, and not there when it is opened
+
+    assert [each.run for each in records.load_all()] == ["a-train-abcdef"]
+    assert capsys.readouterr().err == ""
