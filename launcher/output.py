@@ -78,6 +78,11 @@ def error(message: str, hint: str = "") -> None:
         note(f"{paint(' hint:', 'blue', sys.stderr)} {hint}")
 
 
+def counted(number: int, word: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def paint(text: str, colour: str, stream: Any = None) -> str:
     """`text` in a colour when the stream (stdout by default) is a terminal and NO_COLOR is not set."""
     target = sys.stdout if stream is None else stream

@@ -250,9 +250,9 @@ class _Stream:
         file = self.waiting.pop(int(answer[0]), None)
         if file is None or answer[1] == "error":
             where = "/".join(part for part in (self.push.folder, file.path if file else "") if part) or "its top"
-            raise UserError(
-                f"{where} cannot be written on the claim: {answer[2]}", hint="what has arrived is kept; mend it and run the same"
-            )
+            into = bool(self.push.only) and "folder of this name" in str(answer[2])
+            hint = f"PATH ends in / to put it into that folder: {where}/" if into else "what has arrived is kept; mend it and run the same"
+            raise UserError(f"{where} cannot be written on the claim: {answer[2]}", hint=hint)
         self.arrived = True
         if answer[1] == "differs":
             self.differ.append(file)

@@ -50,7 +50,7 @@ def _bring(files: Files, wanted: Sequence[RemoteFile], out: Path, *, label: str,
 def _summary(done: Sequence[Fetched]) -> str:
     here = sum(1 for each in done if not each.transferred and each.size)
     size = sum(each.transferred for each in done)
-    return f"{len(done)} files, {size / 1e6:.1f} MB transferred" + (f", {here} were here already" if here else "")
+    return f"{output.counted(len(done), 'file')}, {size / 1e6:.1f} MB transferred" + (f", {here} here already" if here else "")
 
 
 def run(

@@ -34,16 +34,19 @@ def _sources(source: Path, path: str, *, skip_links: bool) -> tuple[Sequence[Loc
     if not source.exists():
         raise UserError(f"{source} does not exist", hint="SRC is a file or a folder of this machine")
     if source.is_dir():
-        return tree(source, skip_links=skip_links), path.rstrip("/"), ""
+        files = tree(source, skip_links=skip_links)
+        if not files:
+            raise UserError(f"{source} holds no files", hint="SRC is a file, or a folder with files in it or below it")
+        return files, path.rstrip("/"), ""
     folder, _, name = path.rpartition("/")
     file = one_file(source, name or source.name)
     return [file], folder, file.path
 
 
 def _summary(done: Pushed) -> str:
-    there = f", {done.there} were there already" if done.there else ""
-    cuts = f", after {done.cuts} cuts" if done.cuts else ""
-    return f"{done.files} files, {done.sent / 1e6:.1f} MB sent{there}{cuts}"
+    there = f", {done.there} there already" if done.there else ""
+    cuts = f", after {output.counted(done.cuts, 'cut')}" if done.cuts else ""
+    return f"{output.counted(done.files, 'file')}, {done.sent / 1e6:.1f} MB sent{there}{cuts}"
 
 
 def run(source: Path, to: str, *, cluster: str | None = None, skip_links: bool = False, as_json: bool = False) -> int:

@@ -36,6 +36,8 @@ def _show_claims(backend: Backend, *, as_json: bool) -> None:
     volumes = sorted(backend.volumes(), key=lambda volume: volume.claim)
     if as_json:
         output.json_result([asdict(volume) for volume in volumes])
+    elif not volumes:
+        output.note("no claims yet: `vidjobs volume create CLAIM` makes one")
     else:
         rows = [(volume.claim, volume.phase, volume.size, volume.access, volume.storage_class) for volume in volumes]
         output.table(("CLAIM", "PHASE", "SIZE", "ACCESS", "CLASS"), rows)
@@ -46,6 +48,8 @@ def _show_files(backend: Backend, claim: str, path: str, *, as_json: bool) -> No
         found = files.list()
     if as_json:
         output.json_result([asdict(file) for file in found])
+    elif not found:
+        output.note(f"{claim}:{path} holds no files")
     else:
         rows = [(file.size, _when(file.mtime_ns), _printable(file.path)) for file in found]
         output.table(("BYTES", "CHANGED (UTC)", "FILE"), rows)

@@ -332,3 +332,28 @@ def test_a_claim_that_is_not_there_is_told_with_the_next_step(source: Path) -> N
     with pytest.raises(UserError) as caught:
         command.run(source, "nowhere:", cluster="local")
     assert "volume create" in caught.value.hint
+
+
+def test_a_folder_without_files_is_no_push(tmp_path: Path) -> None:
+    """A wrong folder would else end well, and the training that needs the data would not."""
+    (tmp_path / "source" / "deeper").mkdir(parents=True)
+    with pytest.raises(UserError, match="source holds no files"):
+        command.run(tmp_path / "source", "data:x", cluster="local")
+
+
+def test_a_file_onto_a_folder_is_told_how_it_goes_into_it(source: Path) -> None:
+    from launcher.backends.local.state import volume_dir
+
+    (volume_dir("data") / "x").mkdir(parents=True)
+    with pytest.raises(UserError, match="folder of this name") as caught:
+        command.run(source / "größe.bin", "data:x", cluster="local")
+    assert caught.value.hint.endswith(": x/")
+    assert command.run(source / "größe.bin", "data:x/", cluster="local") == 0
+
+
+def test_one_file_is_said_as_one(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from launcher.backends.local.state import volume_dir
+
+    volume_dir("data").mkdir(parents=True)
+    command.run(source / "größe.bin", "data:", cluster="local")
+    assert capsys.readouterr().err == "1 file, 0.5 MB sent\n"

@@ -34,3 +34,13 @@ def test_an_access_mode_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UserError) as refusal:
         volume.create("runs", size="1Gi", access="ReadWriteMan", cluster="local")
     assert 'did you mean "ReadWriteMany"?' in refusal.value.hint
+
+
+def test_nothing_is_said_to_be_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a table without rows."""
+    volume.ls(cluster="local")
+    assert "no claims yet" in capsys.readouterr().err
+    volume.create("data", size="1Gi", access="ReadWriteOnce", cluster="local")
+    capsys.readouterr()
+    volume.ls("data", "nowhere", cluster="local")
+    assert capsys.readouterr() == ("", "data:nowhere holds no files\n")
