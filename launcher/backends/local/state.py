@@ -117,8 +117,13 @@ def save(state: State, path: Path) -> None:
 
 
 def load(path: Path) -> State:
-    """Read what `save` wrote. FileNotFoundError when there is none."""
-    return from_json(path.read_text(encoding="utf-8"))
+    """Read what `save` wrote; of a damaged file, as a machine that lost its power may leave, a run that failed. FileNotFoundError: none."""
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        run = path.parent.name
+        fix = f"`vidjobs resume {run}` goes on from its last checkpoint"
+        return State(run=run, phase=Phase.FAILED, cause=f"what this machine noted of it is damaged: {path}", fix=fix)
 
 
 def to_json(state: State) -> str:

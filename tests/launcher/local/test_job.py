@@ -121,3 +121,16 @@ def test_an_ignored_failure_is_tried_again_and_not_counted(world: Any) -> None:
     outcome = judge(job, Ending(container="trainer", code=75), 0)
     assert outcome.again
     assert outcome.failures == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "shown"),
+    [
+        (65, {"message": "no such clip"}, True),
+        (137, {"message": "train Loss: 0.1 epoch=1"}, False),  # the log's last line: whatever it was about
+        (137, {"cause": "stopped", "message": "too slow"}, True),  # the trainer's own word
+    ],
+)
+def test_the_last_line_of_what_was_killed_is_not_told_as_its_cause(world: Any, code: int, said: dict[str, str], shown: bool) -> None:
+    outcome = judge(read_job([world.job("a", "pass")]), Ending(container="trainer", code=code, termination=said), 0)
+    assert (said["message"] in outcome.cause) is shown
