@@ -1,4 +1,4 @@
-"""The `vidjobs` command: parse, call one function of `commands/`, turn errors into exit codes.
+"""The `vidjobs` command: parse, call one function of `commands/`, give its exit code.
 
 Each verb imports its own module when it is chosen, so that `--help` stays light.
 """
@@ -15,13 +15,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from launcher import cli_sweep, completing, output
+from launcher.cli_errors import told
 from launcher.cli_hands import app as hands_on
 from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb, meant
-from launcher.errors import UserError, VidjobsError
+from launcher.errors import UserError
 from launcher.version import VERSION
 
 INTERRUPTED = 130
-BUG = 3
 
 app = typer.Typer(
     name="vidjobs",
@@ -350,16 +350,13 @@ def run(argv: list[str]) -> int:
     """Run one command; every ending becomes an exit code and a message for a person."""
     try:
         return _app_of(argv)(args=meant(argv), prog_name="vidjobs", standalone_mode=False) or 0
-    except VidjobsError as error:
-        output.error(error.message, error.hint)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         output.note("interrupted")
         return INTERRUPTED
     except output.ReaderLeft:
         return 0
-    except Exception as error:  # noqa: BLE001  the top: whatever was not foreseen is a bug, and its report is written
-        return _usage_or_bug(error)
+    except Exception as error:  # noqa: BLE001  the top: each gets its message and its code
+        return told(error)
 
 
 def _app_of(argv: list[str]) -> typer.Typer:
@@ -373,19 +370,3 @@ def _app_of(argv: list[str]) -> typer.Typer:
     only = copy.copy(app)
     only.registered_commands, only.registered_groups = commands, groups
     return only
-
-
-def _usage_or_bug(error: Exception) -> int:
-    shown = getattr(error, "format_message", None)  # click's usage errors, which typer vendors and does not export
-    if shown is not None:
-        context = getattr(error, "ctx", None)
-        output.error(shown(), f"{context.command_path} --help" if context else "vidjobs --help")
-        return UserError.exit_code
-    import tempfile
-    import traceback
-
-    with tempfile.NamedTemporaryFile("w", prefix="vidjobs-bug-", suffix=".log", delete=False) as log:
-        log.write(f"vidjobs {' '.join(sys.argv[1:])}\npython {sys.version}\n\n")
-        traceback.print_exception(error, file=log)
-    output.error(f"a bug in vidjobs: {type(error).__name__}: {error}", f"please report it with {log.name}")
-    return BUG

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from launcher import errors
+
+CONF = """\
+data: {name: tinyvirat, root: "${data}/TinyVIRAT", frames: 16, size: 32}
+model: {name: i3d, mode: 16x32}
+"""
 
 
 def vidjobs(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +64,31 @@ def test_a_typing_error_is_exit_1_with_a_hint(arguments: list[str], says: str) -
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_refuses_is_the_persons_to_mend_and_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "exp.yaml").write_text(CONF)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+
+    done = vidjobs("submit", "train", str(tmp_path / "exp.yaml"), "--cluster", "local")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path}/file/vidjobs/runs: Not a directory" in done.stderr
+    assert "XDG_STATE_HOME" in done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_what_nobody_foresaw_is_a_bug_with_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    broken = "from launcher.commands import clusters; clusters.available = None"
+    script = f"import sys; {broken}; from launcher import cli; sys.exit(cli.run(['clusters']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    (report,) = tmp_path.glob("vidjobs-bug-*.log")
+    assert done.returncode == 3
+    assert str(report) in done.stderr
+    assert "Traceback" in report.read_text()
 
 
 def test_completion_prints_a_script_that_bash_accepts() -> None:

@@ -23,5 +23,6 @@ def test_a_damaged_state_is_a_failed_run_that_can_be_resumed(world: Any, content
 
     assert found["a-train-abcdef"].phase is Phase.SUCCEEDED
     assert found["b-train-abcdef"].phase is Phase.FAILED
-    assert "damaged" in found["b-train-abcdef"].cause and "vidjobs resume b-train-abcdef" in found["b-train-abcdef"].fix
+    assert "damaged" in found["b-train-abcdef"].cause
+    assert "vidjobs resume b-train-abcdef" in found["b-train-abcdef"].fix
     assert world.wait("b-train-abcdef").phase is Phase.SUCCEEDED
