@@ -63,31 +63,40 @@ def _by_package(context: str, *, in_pod: bool) -> Login:
     client, config = _kubernetes()
     configuration = client.Configuration()
     configuration.proxy = configuration.no_proxy = None
-    with _spoken_errors() as said:
-        try:
-            if in_pod:
-                config.load_incluster_config(client_configuration=configuration)
-                name, namespace = IN_POD, (_SERVICE_ACCOUNT / "namespace").read_text().strip()
-            else:
-                name, namespace, cluster = _current_context(config, context)
-                config.load_kube_config(config_file=_kubeconfig(), context=name, client_configuration=configuration)
-                configuration.proxy = configuration.proxy or _proxy_of(cluster)
-        except (config.ConfigException, OSError, ValueError, TypeError) as error:
-            hint = "set KUBECONFIG or --cluster, or choose a context with `kubectl config use-context`"
-            why = str(error) if _kubeconfig_exists() else f"{_kubeconfig()} does not exist"
-            raise ClusterError(f"no usable kubeconfig: {why}", hint=hint) from error
+    with _unusable(config.ConfigException), _spoken_errors() as said:
+        if in_pod:
+            config.load_incluster_config(client_configuration=configuration)
+            name, namespace = IN_POD, (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+        else:
+            name, namespace, cluster = _current_context(config, context)
+            config.load_kube_config(config_file=_kubeconfig(), context=name, client_configuration=configuration)
+            configuration.proxy = configuration.proxy or _proxy_of(cluster)
     if said:
         raise api_errors.login_failed(name, "; ".join(said))
     if configuration.proxy is None:
         configuration.proxy, configuration.no_proxy = _environments_proxy(str(configuration.host))
+    with _unusable():
+        pool = client.ApiClient(configuration).rest_client.pool_manager
     return Login(
         context=name,
         namespace=namespace,
         host=str(configuration.host),
-        pool=client.ApiClient(configuration).rest_client.pool_manager,
+        pool=pool,
         headers=lambda: _headers(configuration),
         websocket={"sslopt": _tls(configuration), **_proxy(configuration)},
     )
+
+
+@contextlib.contextmanager
+def _unusable(*more: type[Exception]) -> Iterator[None]:
+    """What the package makes of a damaged kubeconfig, as one error: it meets the mistake wherever it first needs the value."""
+    kinds: tuple[type[Exception], ...] = (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError, *more)
+    try:
+        yield
+    except kinds as error:
+        hint = "set KUBECONFIG or --cluster, or choose a context with `kubectl config use-context`"
+        why = f": {' '.join(str(error).split())}" if _kubeconfig_exists() else " does not exist"
+        raise ClusterError(f"no usable kubeconfig: {_kubeconfig()}{why}", hint=hint) from error
 
 
 def _headers(configuration: Any) -> dict[str, str]:
@@ -157,7 +166,10 @@ def _current_context(config: Any, wanted: str) -> tuple[str, str, str]:
         known = ", ".join(sorted(by_name)) or "none"
         raise ClusterError(f'the kubeconfig has no context "{wanted}"', hint=f"it has: {known}")
     said = chosen.get("context") or {}
-    return chosen["name"], said.get("namespace") or "default", str(said.get("cluster", ""))
+    namespace = said.get("namespace") or "default"
+    if not isinstance(namespace, str):
+        raise TypeError(f'the namespace of context "{chosen["name"]}" is {namespace!r}, and no name')
+    return chosen["name"], namespace, str(said.get("cluster", ""))
 
 
 def _kubeconfig() -> str:

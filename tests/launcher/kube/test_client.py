@@ -201,15 +201,29 @@ def test_a_login_command_that_fails_says_why(tmp_path: Path, monkeypatch: pytest
     assert error.value.status == 401
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "no usable kubeconfig"), ("{}", "no usable kubeconfig")])
-def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, words: str) -> None:
-    """Missing or empty: what to set."""
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "{}",
+        "a: [",
+        "clusters: !!python/object:os.x {}",
+        '{"current-context": "t", "contexts": [{"name": "t", "context": {"namespace": 1}}]}',
+        '{"current-context": "t", "contexts": [{"name": "t", "context": "c"}], "clusters": [], "users": []}',
+        '{"current-context": "t", "contexts": [{"name": "t", "context": {"cluster": "c", "user": "u"}}],'
+        ' "users": [{"name": "u", "user": {}}],'
+        ' "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1", "proxy-url": "::::"}}]}',
+    ],
+)
+def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+    """Missing, empty, or damaged in whatever way: which file, and what to set; one line, and no bug of ours."""
     path = tmp_path / "absent"
     if content is not None:
         path.write_text(content)
     monkeypatch.setenv("KUBECONFIG", str(path))
-    with pytest.raises(ClusterError, match=words) as error:
+    with pytest.raises(ClusterError, match=f"no usable kubeconfig: {path}") as error:
         KubeClient().list("Pod")
+    assert "\n" not in error.value.message
     assert "KUBECONFIG" in error.value.hint
 
 
