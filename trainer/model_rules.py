@@ -207,5 +207,6 @@ def _source(init: str, model: str, path: str, options: Mapping[str, Any]) -> lis
         mine = options.get(key, option.default if option else theirs)
         if key not in _WEIGHTLESS and mine not in (None, theirs):
             message = f"is {mine}, but {found.record['name']} was made with {theirs}"
-            faults.append(Fault(path=f"model.{key}", message=message, hint=f"model.{key}: {theirs}"))
+            where = f"{'data' if key == 'frames' else 'model'}.{key}"  # a network's frames are the data's
+            faults.append(Fault(path=where, message=message, hint=f"{where}: {theirs}"))
     return faults

@@ -75,23 +75,19 @@ def _option(name: str, option: Option) -> str:
 def _record(record: Mapping[str, Any]) -> Iterator[str]:
     """A published file: what it is, what it was fed, how good it is, and what to write in the conf."""
     yield str(record["name"])
-    units = {"frames": "frame" if record.get("frames") == 1 else "frames", "size": "px", "fps": "frames a second"}
-    fed = [f"{record[key]} {unit}" for key, unit in units.items() if record.get(key)]
+    units = {"frames": "frame" if record["frames"] == 1 else "frames", "size": "px", "fps": "frames a second"}
+    fed = [f"{record[key]} {unit}" for key, unit in units.items() if record[key]]
     facts = {
-        "file": record.get("file"),
-        "from": record.get("url") or _torchvision(record) or "no fixed address: fetch it by hand",
-        "size": f"{record['bytes']} bytes" if record.get("bytes") else "",
-        "classes": record.get("classes"),
-        "options": ", ".join(f"{key}: {value}" for key, value in record.get("options", {}).items()),
-        "fed": ", ".join([*fed, f"data.normalise: {record['normalise']}"] if record.get("normalise") else fed),
-        "reached": record.get("accuracy"),
-        "note": record.get("note"),
+        "file": record["file"],
+        "from": published.whereabouts(record),
+        "size": f"{record['mib']:g} MiB" if record["mib"] else "",
+        "classes": record["classes"],
+        "options": ", ".join(f"{key}: {value}" for key, value in record["options"].items()),
+        "fed": ", ".join([*fed, f"data.normalise: {record['normalise']}"] if record["normalise"] else fed),
+        "reached": record["accuracy"],
+        "note": record["note"],
         "use": f"model.init: {published.usage(record)}",
     }
     for key, value in facts.items():
         if value:
             yield f"    {key:8} {value}"
-
-
-def _torchvision(record: Mapping[str, Any]) -> str:
-    return f"torchvision, {record['torchvision']}" if record.get("torchvision") else ""

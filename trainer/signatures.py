@@ -15,6 +15,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 MODELS = Path(__file__).parent / "models"
+# What a record of published weights may say, beside its `name`; a module's PUBLISHED leaves out what is so.
+RECORD: dict[str, Any] = {
+    "torchvision": "",  # torchvision's name of them
+    "url": "",  # where the file itself is
+    "page": "",  # where it is found by hand: an address, or a key of PAGES in models/published.py
+    "file": "",  # its name, or a pattern of it; the end of `url` unless said
+    "sha256": "",  # of the file, or its start
+    "mib": 0.0,  # MiB of its tensors; a file that keeps its training's state has more
+    "classes": 0,
+    "options": {},  # of the model, that it was made with
+    "normalise": "",  # preset of data/normalise.py
+    "frames": 0,
+    "size": 0,  # px
+    "fps": 0,  # 0: every frame as it came, or not known
+    "accuracy": "",
+    "note": "",
+}
 
 
 @dataclass(frozen=True)
@@ -99,8 +116,14 @@ def _published(body: Iterable[ast.stmt]) -> dict[str, tuple[dict[str, Any], ...]
     for node in body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "PUBLISHED" and node.value:
             found: dict[str, tuple[dict[str, Any], ...]] = ast.literal_eval(node.value)
-            return found
+            return {model: tuple(map(_whole, records)) for model, records in found.items()}
     return {}
+
+
+def _whole(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with everything that it leaves out."""
+    whole = RECORD | record
+    return whole | {"file": whole["file"] or whole["url"].partition("?")[0].rpartition("/")[2]}
 
 
 def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str, published: tuple[dict[str, Any], ...]) -> Signature:

@@ -16,6 +16,9 @@ from trainer.errors import ConfFault, DataError, Fault
 from trainer.model_rules import check_model, weights_faults
 from trainer.models import published, weights
 from trainer.models.weights import load_init
+from trainer.signatures import RECORD
+
+NOT_IN_THE_FILE = {"vgg16_reducedfc.pth": ("extra_layers.", "classifier."), "c3d-pretrained.pth": ("fc8.",)}
 
 
 def conf(model: dict[str, Any], **data: Any) -> Config:
@@ -43,7 +46,7 @@ def test_each_form_of_init_is_accepted_without_torch() -> None:
         ("published:imagenett", "inception_v3", r"model.init: no published weights of inception_v3 are called 'imagenett' \(did you mean"),
         ("published:x", "inception_v3", r"it has imagenet"),
         ("imagenet", "c3d_bn", r"no published weights of c3d_bn are called 'imagenet' \(a checkpoint's path, https"),
-        ("published:sports1m", "c3d", r"no fixed address to fetch it from \(fetch c3d-pretrained.pth by hand.*give its path"),
+        ("published:sports1m", "c3d", r"to fetch it from \(fetch c3d-pretrained.pth from https://.* \(by hand\), and give its path"),
         ("torchvision:inception", "inception_v3", r"not a name of torchvision's weights \(for example"),
         ("s3://bucket/net.pth", "inception_v3", r"cannot fetch s3:// addresses"),
         ("https://example.org/", "inception_v3", r"names no file"),
@@ -70,6 +73,19 @@ def test_options_that_weights_were_not_made_with_are_told_before_they_are_read()
     assert check_model(conf({"name": "mobilenetv2_3d", "width": 0.45, "init": config.model.init}, frames=16, size=112), 600) == []
 
 
+def test_frames_that_weights_were_not_made_for_are_told_as_the_data_s() -> None:
+    """R2D's first convolution joins all frames, so its weights are of one number of them."""
+    (fault,) = check_model(conf({"name": "r2d", "init": "published:kinetics400-18-16f"}, frames=8, size=112), 400)
+    assert str(fault) == "data.frames: is 8, but kinetics400-18-16f was made with 16 (data.frames: 16)"
+
+
+def test_weights_of_another_batch_norm_are_told() -> None:
+    """VMZ's and torchvision's R3D have the same tensors and another epsilon, so the files fit and the answers would be others."""
+    model = {"name": "r3d", "midplanes": "torchvision", "init": "models/r3d_d18_l8.pkl"}
+    (fault,) = check_model(conf(model, frames=8, size=112), 400)
+    assert str(fault) == "model.midplanes: is torchvision, but kinetics400-18-8f was made with vmz (model.midplanes: vmz)"
+
+
 def test_flow_weights_take_the_channels_of_the_data() -> None:
     """in_channels comes from the stream, so it need not be written to agree."""
     model = {"name": "i3d", "init": "flow_imagenet.pt"}
@@ -84,26 +100,48 @@ def test_every_record_is_complete_and_true() -> None:
         names = [record["name"] for record in signature.published]
         assert len(set(names)) == len(names), name
         for record in signature.published:
-            assert set(record) - {"torchvision", "sha256"} == {
-                "name", "url", "file", "bytes", "classes", "options", "normalise", "frames", "size", "fps", "accuracy", "note",
-            }  # fmt: skip
+            assert set(record) == {"name", *RECORD}, (name, record["name"])
+            assert record["file"], (name, record["name"])
+            assert record["torchvision"] or record["url"] or record["page"], (name, record["name"])
             assert set(record["options"]) <= set(signature.options), (name, record["name"])
             assert record["normalise"] in ("", *PRESETS), (name, record["name"])
             for key, value in record["options"].items():
                 choices = signature.options[key].choices
                 assert not choices or value in choices, (name, record["name"], key)
-            if not record["url"] and not record.get("torchvision"):
-                assert isinstance(published.source(f"published:{record['name']}", name), Fault)
+            by_hand = not record["url"] and not record["torchvision"]
+            assert isinstance(published.source(f"published:{record['name']}", name), Fault) == by_hand
+            if by_hand:
+                assert published.whereabouts(record).startswith("https://"), (name, record["name"])
 
 
 def test_torchvision_knows_the_weights_that_records_name() -> None:
-    """By the same file name."""
+    """By the same file name, and of the same size."""
     from torchvision.models import get_weight
 
-    named = [record for signature in signatures.read().values() for record in signature.published if record.get("torchvision")]
+    named = [record for signature in signatures.read().values() for record in signature.published if record["torchvision"]]
     assert named
     for record in named:
-        assert published.file_name(get_weight(record["torchvision"]).url) == record["file"]
+        known = get_weight(record["torchvision"])
+        assert published.file_name(known.url) == record["file"]
+        assert record["mib"] == round(known.meta["_file_size"], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, signature in signatures.read().items() if signature.published])
+def test_the_size_of_a_published_file_is_that_of_the_tensors_that_its_network_takes(name: str) -> None:
+    """Four bytes each, BatchNorm's counters left out."""
+    sizes: dict[str, float] = {}
+    for record in signatures.read()[name].published:
+        options = {**({"mode": "64x224"} if name == "i3d" else {}), **record["options"], "num_classes": record["classes"]}
+        if record["torchvision"]:
+            continue
+        absent = NOT_IN_THE_FILE.get(record["file"], ())
+        if (made := str((options, absent))) not in sizes:
+            with torch.device("meta"):
+                state = models.create(name, **options).state_dict()
+            cells = {key: values.numel() for key, values in state.items() if not key.endswith("num_batches_tracked")}
+            sizes[made] = round(4 * sum(count for key, count in cells.items() if not key.startswith(absent)) / 2**20, 1)
+        assert record["mib"] == sizes[made], record["name"]
 
 
 def test_notes_say_where_the_conf_feeds_other_numbers(tmp_path: Path) -> None:

@@ -35,20 +35,22 @@ BLOBS = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv":
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "c3d": (
-        {
-            "name": "sports1m", "url": "", "file": "c3d-pretrained.pth", "bytes": 0, "classes": 487, "options": {},
-            "normalise": "c3d_bgr", "frames": 16, "size": 112, "fps": 0, "accuracy": "", "note": "names features.N; has no fc8",
-        },
-        {
-            "name": "sports1m-487", "url": "", "file": "c3d.pickle", "bytes": 0, "classes": 487, "options": {},
-            "normalise": "sports1m_bgr", "frames": 16, "size": 112, "fps": 0, "accuracy": "", "note": "DavideA/c3d-pytorch",
-        },
+        {"name": "sports1m", "file": "c3d-pretrained.pth", "page": "https://pan.baidu.com/s/1saNqGBkzZHwZpG-A5RDLVw", "mib": 297.5,
+         "classes": 487, "normalise": "c3d_bgr", "frames": 16, "size": 112, "note": "names features.N; has no fc8"},
+        {"name": "sports1m-487", "url": "https://aimagelab.ing.unimore.it/files/c3d_pytorch/c3d.pickle", "mib": 305.1, "classes": 487,
+         "normalise": "sports1m_bgr", "frames": 16, "size": 112, "note": "DavideA/c3d-pytorch"},
     ),
     "c3d_vmz": (
-        {
-            "name": "kinetics400", "url": "", "file": "", "bytes": 0, "classes": 400, "options": {}, "normalise": "vmz", "frames": 16,
-            "size": 112, "fps": 0, "accuracy": "Kinetics-400 video top-1 66.6, top-5 86.7", "note": "VMZ, Caffe2",
-        },
+        {"name": "kinetics400", "url": "https://www.dropbox.com/s/z6w799mqet65mkq/c3d_kinetics_from_scratch_f129282105.pkl?dl=1",
+         "mib": 247.8, "classes": 400, "normalise": "vmz", "frames": 16, "size": 112,
+         "accuracy": "Kinetics-400 video top-1 66.6, top-5 86.7", "note": "VMZ, Caffe2"},
+        {"name": "sports1m-kinetics400",
+         "url": "https://www.dropbox.com/s/jadubfxhh5hdyp5/c3d_ft_kinetics_from_sports1m_f131638306.pkl?dl=1", "mib": 247.8, "classes": 400,
+         "normalise": "vmz", "frames": 16, "size": 112, "accuracy": "Kinetics-400 video top-1 67.4, top-5 87.2",
+         "note": "VMZ, Caffe2; Sports-1M first"},
+        {"name": "kinetics400-2018", "url": "https://www.dropbox.com/s/hbzn4ykva64avxu/c3d_l16.pkl?dl=1", "mib": 247.8, "classes": 400,
+         "normalise": "vmz", "frames": 16, "size": 112, "fps": 15, "accuracy": "Kinetics-400 clip top-1 52.3, video top-1 63.4, top-5 84.6",
+         "note": "VMZ, Caffe2; the paper's"},
     ),
 }  # fmt: skip
 

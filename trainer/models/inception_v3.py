@@ -21,11 +21,9 @@ Size = int | tuple[int, int]
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "inception_v3": (
-        {
-            "name": "imagenet", "url": "", "file": "inception_v3_google-0cc3c7bd.pth", "bytes": 0, "classes": 1000, "options": {},
-            "normalise": "minus_one_one", "frames": 1, "size": 299, "fps": 0, "accuracy": "ImageNet top-1 77.294, top-5 93.45",
-            "torchvision": "Inception_V3_Weights.IMAGENET1K_V1", "note": "earlier copies: inception_v3_google-1a9a5a14.pth",
-        },
+        {"name": "imagenet", "torchvision": "Inception_V3_Weights.IMAGENET1K_V1", "file": "inception_v3_google-0cc3c7bd.pth", "mib": 103.9,
+         "classes": 1000, "normalise": "minus_one_one", "frames": 1, "size": 299, "accuracy": "ImageNet top-1 77.294, top-5 93.45",
+         "note": "earlier copies: inception_v3_google-1a9a5a14.pth"},
     ),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Weights that can be had, and the ways to name them in `model.init`. No torch, so that `check` is quick.
 
-A record of a model's PUBLISHED says what a file was trained as; it is found by its name, or by the name of the file.
+A record of a model's PUBLISHED says what a file was trained as (signatures.RECORD); it is found by its name, or by the name of the
+file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from trainer.errors import Fault, did_you_mean
 
 Record = Mapping[str, Any]
 FORMS = "a checkpoint's path, https://..., imagenet, published:NAME or torchvision:WEIGHTS"
+PAGES = {  # where many files are found by hand
+    "okankop/Efficient-3DCNNs": "https://drive.google.com/open?id=1eggpkmy_zjb62Xra6kQviLa67vzP_FR8",
+    "kenshohara/3D-ResNets-PyTorch, 2018": "https://drive.google.com/drive/folders/1zvl89AgFAApbH0At-gMuZSeQB_LpNP-M",
+    "kenshohara/3D-ResNets-PyTorch, 2020": "https://drive.google.com/open?id=1xbYbZ7rpyjftI_KCk6YuL-XrfQDz7Yd4",
+}
 _WEIGHTS = re.compile(r"[A-Za-z]\w*_Weights\.[A-Za-z]\w*")
 
 
@@ -69,7 +75,17 @@ def usage(record: Record) -> str:
         return "imagenet"
     if record.get("torchvision") or record.get("url"):
         return f"published:{record['name']}"
-    return f"${{runs}}/models/{record.get('file') or 'FILE'}"  # or wherever it was put
+    return f"${{runs}}/models/{record['file']}"  # or wherever it was put
+
+
+def whereabouts(record: Record) -> str:
+    """Where a record's weights come from, for people."""
+    if record.get("torchvision"):
+        return f"torchvision, {record['torchvision']}"
+    if record.get("url"):
+        return str(record["url"])
+    page = str(record["page"])
+    return f"{PAGES.get(page, page)} (by hand)"
 
 
 def whose(path: str, record: Record) -> str:
@@ -98,9 +114,7 @@ def _published(init: str, model: str, path: str) -> Source | Fault:
         return Source("torchvision", record["torchvision"], record)
     if record.get("url"):
         return Source("url", record["url"], record)
-    file = record.get("file") or "the file"
-    note = f"; {record['note']}" if record.get("note") else ""
-    hint = f"fetch {file} by hand{note}, and give its path"
+    hint = f"fetch {record['file']} from {whereabouts(record)}, and give its path"
     return Fault(path=path, message=f"{name} has no fixed address to fetch it from", hint=hint)
 
 

@@ -18,20 +18,15 @@ FIRES = (  # channels squeezed to, and of each of the two expansions; a pool sta
 )
 STEM = 64
 
-# fmt: off
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "squeezenet_3d": (
-        {"name": "kinetics600", "url": "", "file": "kinetics_squeezenet_RGB_16_best.pth", "bytes": 0, "classes": 600,
-         "options": {}, "normalise": "activitynet_bgr", "frames": 16, "size": 112, "fps": 0,
-         "accuracy": "Kinetics-600 video top-1 40.52; fine-tuned on UCF101 74.94",
-         "note": "Google Drive folder of the authors' repository okankop/Efficient-3DCNNs"},
-        {"name": "jester", "url": "", "file": "jester_squeezenet_RGB_16_best.pth", "bytes": 0, "classes": 27,
-         "options": {}, "normalise": "kinetics_bgr", "frames": 16, "size": 112, "fps": 0,
-         "accuracy": "Jester video top-1 90.77",
-         "note": "Google Drive folder of the authors' repository okankop/Efficient-3DCNNs; every second frame"},
+        {"name": "kinetics600", "file": "kinetics_squeezenet_RGB_16_best.pth", "page": "okankop/Efficient-3DCNNs", "mib": 8.2,
+         "classes": 600, "normalise": "activitynet_bgr", "frames": 16, "size": 112,
+         "accuracy": "Kinetics-600 video top-1 40.52; fine-tuned on UCF101 74.94"},
+        {"name": "jester", "file": "jester_squeezenet_RGB_16_best.pth", "page": "okankop/Efficient-3DCNNs", "mib": 7.1, "classes": 27,
+         "normalise": "kinetics_bgr", "frames": 16, "size": 112, "accuracy": "Jester video top-1 90.77", "note": "every second frame"},
     ),
-}
-# fmt: on
+}  # fmt: skip
 
 
 class Fire(nn.Module):

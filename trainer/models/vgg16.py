@@ -23,15 +23,10 @@ TRUNK = 30  # layers of `conv_base` that the classification networks have too, t
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "vgg16": (
-        {
-            "name": "imagenet", "url": "", "file": "vgg16_features-amdegroot-88682ab5.pth", "bytes": 0, "classes": 1000, "options": {},
-            "normalise": "vgg", "frames": 1, "size": 0, "fps": 0, "accuracy": "", "torchvision": "VGG16_Weights.IMAGENET1K_FEATURES",
-            "note": "3x3 convolutions only, the rest starts fresh",
-        },
-        {
-            "name": "imagenet-reducedfc", "url": "", "file": "vgg16_reducedfc.pth", "bytes": 0, "classes": 1000, "options": {},
-            "normalise": "vgg", "frames": 1, "size": 0, "fps": 0, "accuracy": "", "note": "conv_base only, the rest starts fresh",
-        },
+        {"name": "imagenet", "torchvision": "VGG16_Weights.IMAGENET1K_FEATURES", "file": "vgg16_features-amdegroot-88682ab5.pth",
+         "mib": 527.8, "classes": 1000, "normalise": "vgg", "frames": 1, "note": "3x3 convolutions only, the rest starts fresh"},
+        {"name": "imagenet-reducedfc", "url": "https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth", "mib": 78.1, "classes": 1000,
+         "normalise": "vgg", "frames": 1, "note": "conv_base only, the rest starts fresh"},
     ),
 }  # fmt: skip
 

@@ -129,7 +129,7 @@ def local_path(init: str, model: str, *, say: Callable[[str], None] = lambda _: 
         return source.value, source.record
     url = _torchvision_address(source.value) if source.kind == "torchvision" else source.value
     known = source.record
-    return str(download.fetch(url, size=int(known.get("bytes") or 0), sha256=str(known.get("sha256") or ""), say=say)), known
+    return str(download.fetch(url, sha256=str(known.get("sha256", "")), say=say)), known
 
 
 def _torchvision_address(name: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from trainer import models, signatures
 from trainer.data.normalise import PRESETS
 from trainer.errors import ConfFault
+from trainer.models import published
 from trainer.models.weights import load_init
 
 NETS: list[tuple[str, dict[str, Any]]] = [
@@ -35,7 +36,7 @@ def test_published_weights_fit_what_they_say(name: str) -> None:
     for record in records:
         assert record["normalise"] in PRESETS
         assert record["url"] == ""
-        assert "Google Drive" in record["note"]
+        assert record["page"] in published.PAGES
 
 
 @pytest.mark.parametrize("prefix", ["module.", ""])
