@@ -34,7 +34,11 @@ def for_profile(profile: ClusterProfile, name: str | None = None) -> Backend:
     return ALL_BACKENDS[chosen](profile)
 
 
+def profile_of(record: RunRecord) -> ClusterProfile:
+    """The profile a run was submitted with, which may be one of its own directory's, in the context and namespace of that day."""
+    return load(record.cluster, near=record.directory).at(context=record.context, namespace=record.namespace)
+
+
 def for_record(record: RunRecord) -> Backend:
-    """The backend a run was submitted to, in the context and namespace of that day."""
-    profile = load(record.cluster)
-    return ALL_BACKENDS[record.backend](profile.at(context=record.context, namespace=record.namespace))
+    """The backend a run was submitted to."""
+    return ALL_BACKENDS[record.backend](profile_of(record))

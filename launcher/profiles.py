@@ -107,10 +107,13 @@ class ClusterProfile:
         return GpuType(resource=self.gpu_resource, label_key=self.gpu_label, label_value=name) if self.gpu_label else None
 
 
-def load(name: str) -> ClusterProfile:
-    """The profile called `name`. UserError when there is none, ConfError when its file is wrong."""
+def load(name: str, *, near: str = "") -> ClusterProfile:
+    """The profile called `name`. `near`: a directory whose own `conf/clusters` comes first.
+
+    UserError when there is none, ConfError when its file is wrong.
+    """
     if re.fullmatch(r"[A-Za-z0-9][-._A-Za-z0-9]*", name):
-        for folder in _folders():
+        for folder in [*([Path(near, "conf", "clusters")] if near else []), *_folders()]:
             path = folder / f"{name}.yaml"
             if path.is_file():
                 return _read(path)

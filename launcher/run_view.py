@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from launcher import nodes, output
-from launcher.all_backends import ALL_BACKENDS, for_record
+from launcher.all_backends import ALL_BACKENDS, for_record, profile_of
 from launcher.backend_base import Backend, Phase, RunStatus
 from launcher.errors import VidjobsError
 from launcher.forecast import Verdict, asked, forecast, newest
@@ -122,7 +122,7 @@ def one(record: RunRecord) -> RunView:
     status = backend.status(record)
     record = remember(record, status)
     usage = _usage(backend, record, status)
-    verdicts = tuple(forecast(usage, asked(record.manifests), load(record.cluster).bands)) if usage else ()
+    verdicts = tuple(forecast(usage, asked(record.manifests), profile_of(record).bands)) if usage else ()
     loss = _newest_loss(backend, record, status)
     return RunView(run=record.run, record=record, status=status, cluster=record.cluster, loss=loss, usage=usage, verdicts=verdicts)
 
@@ -176,7 +176,8 @@ def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[tuple[
     name, cluster, context, namespace = place
     known = {record.run: record for record in records}
     try:
-        backend = ALL_BACKENDS[name](load(cluster).at(context=context, namespace=namespace))
+        profile = profile_of(records[0]) if records else load(cluster).at(context=context, namespace=namespace)
+        backend = ALL_BACKENDS[name](profile)
         found = {status.run: status for status in backend.list_runs()}
     except VidjobsError as error:
         output.warn(f"{cluster}: {error.message}" + (f" ({error.hint})" if error.hint else ""))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launcher import nodes, output
-from launcher.all_backends import ALL_BACKENDS
+from launcher.all_backends import ALL_BACKENDS, profile_of
 from launcher.backend_base import Backend
 from launcher.commands.submit import deliver, refuse_or_warn
 from launcher.errors import VidjobsError
 from launcher.lint import lint
-from launcher.profiles import load
 from launcher.records import RunRecord, find
 from launcher.rerun import plan_again, to_avoid
 from launcher.run_view import remember
@@ -35,7 +34,7 @@ def run(
     as_json: bool = False,
 ) -> int:
     record = find(run)
-    profile = load(record.cluster).at(context=record.context, namespace=record.namespace)
+    profile = profile_of(record)
     place = ALL_BACKENDS[record.backend](profile)
     record = _remembered(record, place)
     made, notes = plan_again(record, profile=profile, backend=place, sets=sets, name=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,23 @@ def test_delete_of_results_needs_a_yes_where_nobody_can_be_asked(world: Any, mon
 def test_ages_are_short(elapsed: int, text: str) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     assert age((now - timedelta(seconds=elapsed)).isoformat(), now) == text
+
+
+def test_a_run_of_a_projects_own_cluster_is_known_in_every_directory(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The profile is looked for where the run was submitted, too."""
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    (project / "conf" / "clusters").mkdir(parents=True)
+    (project / "conf" / "clusters" / "lab.yaml").write_text("backend: local\n")
+    elsewhere.mkdir()
+    world.backend.submit([world.job(RUN, "print('train Loss: 0.5 epoch=2 step=40')")])
+    world.started.append(RUN)
+    records.save(replace(world.record(RUN), cluster="lab", directory=str(project)))
+    world.wait(RUN)
+    monkeypatch.chdir(elsewhere)
+
+    assert status.run(RUN, as_json=True) == 0
+    assert read(capsys)["step"] == 40
+    assert status.run(None, as_json=True) == 0
+    assert [(each["run"], each["phase"]) for each in read(capsys)] == [(RUN, "succeeded")]
