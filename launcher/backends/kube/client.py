@@ -150,11 +150,9 @@ class KubeClient:
         doing = f"patch {kind} {name}"
         return self._json("PATCH", self.path(kind, name), body=change, content="application/merge-patch+json", doing=doing)
 
-    def delete(self, kind: str, name: str, *, propagation: str = "Background", grace_s: int | None = None) -> bool:
+    def delete(self, kind: str, name: str, *, propagation: str = "Background") -> bool:
         """False when it was not there."""
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
-        if grace_s is not None:
-            options["gracePeriodSeconds"] = grace_s
         try:
             self._json("DELETE", self.path(kind, name), body=options, doing=f"delete {kind} {name}")
         except ClusterError as error:
@@ -195,9 +193,14 @@ class KubeClient:
         self, method: str, path: str, *, doing: str, query: Query | None = None, body: Object | None = None, content: str = ""
     ) -> Object:
         answer = self._send(method, path, query=query or {}, doing=doing, body=body, content=content)
-        parsed = json.loads(answer.data or b"{}")
+        try:
+            parsed = json.loads(answer.data or b"{}")
+        except ValueError:
+            parsed = None
         if not isinstance(parsed, dict):
-            raise ClusterError(f"{self._where(doing)}: the answer is not an object", hint="is this a Kubernetes API server?")
+            said = f"HTTP {answer.status}, {answer.headers.get('content-type', 'of no type')}"
+            hint = "is this a Kubernetes API server? a login page of the network or of a proxy may stand before it"
+            raise ClusterError(f"{self._where(doing)}: the answer ({said}) is not an object", hint=hint)
         return parsed
 
     def _send(

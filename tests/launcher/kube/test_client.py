@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
-        data = json.dumps(answer).encode()
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -238,3 +238,12 @@ def test_an_answer_that_is_cut_short_is_no_answer(server: Script) -> None:
     """Fewer bytes than promised: asked again, never half a list."""
     server.answers = [(200, {"cut": "yes"}, {"items": [1]}), (200, {}, {"items": [{"n": 1}]})]
     assert KubeClient().list("Pod").items == [{"n": 1}]
+
+
+@pytest.mark.parametrize("code", [200, 302])
+def test_a_page_for_people_is_not_taken_for_an_answer(server: Script, code: int) -> None:
+    """As a network's login page, or a proxy's."""
+    server.answers = [(code, {"Content-Type": "text/html", "Location": "/login"}, b"<html>log in</html>")]
+    with pytest.raises(ClusterError, match=rf"\(HTTP {code}, text/html\) is not an object") as error:
+        KubeClient().list("Pod")
+    assert "login page" in error.value.hint
