@@ -15,6 +15,8 @@ from typing import Any
 from launcher import recorded, safe_yaml
 from launcher.records import RunRecord
 from launcher.report_data import RunData
+from launcher.sweep import shown
+from launcher.sweep_view import SweepView
 
 _ENVIRONMENT = ("python", "cudnn", "gpu", "node", "vidjobs")
 _LEFT_OUT = ("time", "step", "epoch")
@@ -124,7 +126,7 @@ def _results(side: Side) -> dict[str, Any]:
     data = side.data
     if data is None:
         return {}
-    found: dict[str, Any] = {}
+    found = _sweep_results(data.sweep) if data.sweep else {}
     files = data.manifest.get("files")
     for which in ("best", "last"):
         name = data.manifest.get(which)
@@ -140,6 +142,16 @@ def _results(side: Side) -> dict[str, Any]:
             found |= {f"last {record.phase} {key}": value for key, value in numbers.items()} if record.phase == "val" else {}
     found |= {f"predictions {key}": value for key, value in data.scores.items() if isinstance(value, int | float | str)}
     return found
+
+
+def _sweep_results(sweep: SweepView) -> dict[str, Any]:
+    """Of the trial that `sweep results` calls the best."""
+    found: dict[str, Any] = {"trials succeeded": sweep.counts().get("succeeded", 0)}
+    ranked = sweep.ranked(sweep.metrics[0]) if sweep.metrics else []
+    if not ranked:
+        return found
+    scores = {f"best trial's {metric}": ranked[0].score(metric) for metric in sweep.metrics}
+    return found | {"best trial": f"{ranked[0].number} ({shown(ranked[0].changes)})"} | scores
 
 
 def _patch(a: RunRecord, b: RunRecord, repository: Path | None) -> tuple[str, str]:

@@ -101,7 +101,7 @@ def gather(record: RunRecord, status: RunStatus, files: Files, *, pictures: bool
         data.confusion = read_counts(content, len(data.names))
     data.answers = read_answers(reader.text(str(paths.predictions / "infer.jsonl")), data.notes)
     data.manifest = _mapping(reader.json(str(paths.manifest)))
-    data.provenance = _mapping(reader.json(str(paths.provenance)))
+    data.provenance = _mapping(reader.json(reader.first(f"trials/*/{paths.provenance}") or str(paths.provenance)))
     data.done = _mapping(reader.json(str(paths.done)))
     data.conf = reader.text(str(paths.conf)) or record.conf_text
     data.sweep = in_folder(record, status, files) if trials_of(record) else None
@@ -121,6 +121,10 @@ class _Reader:
 
     def text(self, path: str) -> str:
         return (self.content(path, TEXT_LIMIT) or b"").decode("utf-8", errors="replace")
+
+    def first(self, pattern: str) -> str:
+        """The first file whose path matches; "" when none does."""
+        return min((path for path in self._entries if PurePosixPath(path).match(pattern)), default="")
 
     def json(self, path: str) -> Any:
         """None when there is no such file, or when it is no JSON."""

@@ -6,10 +6,11 @@ All folders are read with two questions, whatever the number of trials.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from launcher import records
@@ -135,7 +136,10 @@ def find(name: str | None) -> RunRecord:
         if trials_of(record) is None:
             raise UserError(f"{record.run} is one run, not a sweep", hint=f"vidjobs status {record.run}")
         return record
-    return records.find(None, [record for record in known if trials_of(record) is not None])
+    sweeps = [record for record in known if trials_of(record) is not None]
+    if not any(record.directory == str(Path.cwd()) for record in sweeps):
+        raise UserError(f"no sweep was submitted from {Path.cwd()}", hint="name one: `vidjobs status` lists the runs")
+    return records.find(None, sweeps)
 
 
 def require_trial(record: RunRecord, number: int) -> None:
@@ -304,7 +308,8 @@ def _mapping(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """None for what cannot be compared: NaN is neither better nor worse than anything."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def in_order(values: Sequence[Any]) -> list[Any]:

@@ -25,7 +25,8 @@ def _side(record: RunRecord) -> Side:
             data = gather(record, status, files, pictures=False)
     except VidjobsError as error:
         return Side(record=record, data=None, why=f"its folder cannot be read, so environment and results are left out ({error.message})")
-    if not (data.provenance or data.records or data.manifest):
+    trials = data.sweep.small if data.sweep else None
+    if not (data.provenance or data.records or data.manifest or data.scores or trials):
         return Side(record=record, data=None, why="its folder is empty or gone, so environment and results are left out")
     return Side(record=record, data=data)
 

@@ -15,7 +15,7 @@ import pytest
 from launcher import records
 from launcher.backend_base import Phase
 from launcher.checkpoint_source import values_from
-from launcher.commands import delete, fetch, logs, report, sweep
+from launcher.commands import delete, diff, fetch, logs, report, sweep
 from launcher.commands import status as status_command
 from launcher.conf.schema import VolumeConf
 from launcher.errors import UserError
@@ -259,7 +259,7 @@ def test_a_run_that_is_no_sweep_says_so(world: Any, capsys: pytest.CaptureFixtur
     records.save(world.record("b-train-bbbbbb"))
     with pytest.raises(UserError, match="not a sweep"):
         sweep.status("b-train")
-    with pytest.raises(UserError, match="no run was submitted from"):
+    with pytest.raises(UserError, match="no sweep was submitted from"):
         sweep.results(None)
 
 
@@ -270,8 +270,12 @@ def test_folders_with_anything_in_them_cost_what_they_hold_and_no_more(ended: Ru
     (folder / "0001/checkpoints/manifest.json").write_text('{"best": 3, "files": {"3": []}, "select": []}')
     (folder / "0002/metrics.jsonl").write_text('[]\n{"phase": "train", "loss": null, "step": "x"}\n{"phase"')
     (folder / "0003/trial.json").write_text("[1]")
-    trials = look(ended).trials
+    manifest = folder / "0005/checkpoints/manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.55", "NaN"))
+    view = look(ended)
+    trials = view.trials
     assert [dict(trial.scores) for trial in trials[:2]] == [{}, {}]
+    assert [trial.number for trial in view.ranked("f1_macro")] == [3, 2]
     assert (trials[2].loss, trials[2].step) == (None, None)
     assert [trial.phase for trial in trials].count("succeeded") == 5
 
@@ -309,3 +313,14 @@ def test_a_heat_map_frames_the_best_and_marks_what_has_no_value(world: Any) -> N
     with pytest.raises(UserError, match="0 keys vary"):
         choose_axes(one, None)
     assert heat_map(one, "f1_macro", ("model.apply_at", "model.read_at")).width > 100
+
+
+def test_diff_of_sweeps_compares_their_best_trials(ended: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    assert diff.run(ended.run, ended.run, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+
+    results = {each["key"]: each["a"] for each in told["results"]}
+    assert results["trials succeeded"] == 5
+    assert results["best trial"] == "5 (model.read_at=2 model.apply_at=2)"
+    assert results["best trial's f1_macro"] == pytest.approx(0.55)
+    assert not [text for text in told["missing"] if "empty or gone" in text or "no results" in text]
