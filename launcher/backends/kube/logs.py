@@ -27,6 +27,7 @@ _PATIENCE_S = 600.0  # how long a follow survives an API server that is away
 _MERGED = 32  # pods whose logs are open at once when they are merged
 
 _T = TypeVar("_T")
+_Begin = tuple[Object, Start]  # a pod, and where its log begins to be shown
 
 
 @dataclass(kw_only=True)
@@ -61,19 +62,30 @@ class JobLogs:
 
     def follow(self, *, all_pods: bool) -> Iterator[LogLine]:
         """Until the run has ended. Pods that replace failed ones follow on; with `all_pods` all are followed at once, merged by time."""
-        pods = self._as_they_come(all_pods=all_pods)
+        batches = self._as_they_come(all_pods=all_pods)
         try:
-            first = next(pods, None)
+            first = next(batches, None)
             if first is None:
                 yield from self._of_gone_pods([], all_pods=all_pods)
             elif all_pods:
-                logs = (partial(self._pod_lines, pod, start, follow=True) for pod, start in itertools.chain([first], pods))
-                yield from SideBySide(logs, self._stop, self.client.now).lines()
+                yield from self._merged(first, batches)
             else:
-                for pod, start in itertools.chain([first], pods):
+                for pod, start in itertools.chain(first, itertools.chain.from_iterable(batches)):
                     yield from self._pod_lines(pod, start, follow=True)
         finally:
             self._stop.set()
+
+    def _merged(self, first: list[_Begin], later: Iterator[list[_Begin]]) -> Iterator[LogLine]:
+        """All at once, but for a sweep's many pods that are over already: those one after the other, as `read` shows them."""
+        live = first
+        if len(first) > _MERGED:
+            live = [(pod, start) for pod, start in first if not pod_of.over(pod)]
+            for pod, start in first:
+                if pod_of.over(pod):
+                    yield from self._pod_lines(pod, start, follow=False)
+        begins = itertools.chain(live, itertools.chain.from_iterable(later))
+        logs = (partial(self._pod_lines, pod, start, follow=True) for pod, start in begins)
+        yield from SideBySide(logs, self._stop, self.client.now).lines()
 
     def _of_gone_pods(self, waiting: Sequence[Object], *, all_pods: bool) -> Iterator[LogLine]:
         """What is kept of earlier attempts: all of a run that has ended, and what was seen here of one whose next attempt waits."""
@@ -102,7 +114,7 @@ class JobLogs:
         over = parse_ranges(said.get("completedIndexes", "")) + parse_ranges(said.get("failedIndexes", ""))
         return bool(pod_of.job_ended(job)) or self.index in over
 
-    def _as_they_come(self, *, all_pods: bool) -> Iterator[tuple[Object, Start]]:
+    def _as_they_come(self, *, all_pods: bool) -> Iterator[list[_Begin]]:
         """Each pod once, with where to begin: those already there from the newest that has a log on (or all), then every later one.
 
         One that has no log yet will be shown from its start.
@@ -115,8 +127,8 @@ class JobLogs:
             listing = self._patiently(self._list)  # after the Job: an ended Job gets no more pods
             fresh = [pod for pod in pod_of.oldest_first(listing.items) if pod_of.uid(pod) not in seen]
             if fresh:
-                for pod in fresh if all_pods or seen else pod_of.from_newest_begun(fresh):
-                    yield pod, start if pod_of.begun(pod) else Start()
+                shown = fresh if all_pods or seen else pod_of.from_newest_begun(fresh)
+                yield [(pod, start if pod_of.begun(pod) else Start()) for pod in shown]
                 seen |= {pod_of.uid(pod) for pod in fresh}
                 start = Start()
                 continue

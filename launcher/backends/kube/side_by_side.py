@@ -83,15 +83,16 @@ class SideBySide:
                 if batch := self._settled():
                     self._news.notify_all()  # there is room again
                     return batch
-                if self._complete and all(source.ended and not source.lines for source in self._sources):
+                if self._complete and not self._sources:
                     return []
                 self._news.wait(self._until_quiet())
 
     def _settled(self) -> list[LogLine]:
-        """Lines that nothing older can precede, in order."""
+        """Lines that nothing older can precede, in order. A log that was shown to its end is left out from then on."""
         batch = []
         while (oldest := self._oldest()) is not None and not self._awaited():
             batch.append(oldest.lines.popleft().line)
+        self._sources = [source for source in self._sources if source.lines or not source.ended]
         return batch
 
     def _oldest(self) -> _Source | None:

@@ -31,7 +31,7 @@ class Cluster:
 
     def pod(self, name: str) -> dict[str, Any]:
         state = self.pods[name]
-        meta = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "creationTimestamp": f"2026-01-01T00:00:0{name[-1]}Z"}
+        meta = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "creationTimestamp": f"2026-01-01T00:00:{int(name[1:]):02d}Z"}
         status = {"phase": "Failed" if "terminated" in state else "Pending", "containerStatuses": [{"name": "trainer", "state": state}]}
         return {"metadata": meta, "spec": {"containers": [{"name": "trainer"}]}, "status": status}
 
@@ -124,3 +124,12 @@ def test_a_run_that_has_not_begun_has_no_line(cluster: Cluster, run: str) -> Non
     cluster.pods = {"p1": WAITING}
     assert texts(logs(run).read(all_pods=False)) == []
     assert cluster.asked == []
+
+
+def test_many_pods_that_are_over_are_not_all_asked_at_once(cluster: Cluster, run: str) -> None:
+    """A sweep of a thousand trials is followed without a thousand connections; what still runs is merged as ever."""
+    cluster.pods = {f"p{number}": OVER for number in range(40)}
+    cluster.ended = True
+    shown = texts(logs(run).follow(all_pods=True))
+    assert shown == [f"p{number} {line}" for number in range(40) for line in (1, 2, 3)]
+    assert cluster.asked == list(cluster.pods)
