@@ -31,10 +31,18 @@ class Finding:
     line: int = 0
 
     def __str__(self) -> str:
+        return self._line(f"{self.severity} ")
+
+    @property
+    def told(self) -> str:
+        """The same for a message that says by itself how severe it is."""
+        return self._line("")
+
+    def _line(self, severity: str) -> str:
         where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
         fix = f"; {self.fix}" if self.fix else ""
         source = f" [{self.source}]" if self.source else ""
-        return f"{where}{self.severity} {self.rule}: {self.path} {self.message}{fix}{source}"
+        return f"{where}{severity}{self.rule}: {self.path} {self.message}{fix}{source}"
 
 
 def lint(experiment: Experiment, profile: ClusterProfile, manifests: Sequence[Manifest]) -> list[Finding]:

@@ -42,6 +42,13 @@ class Bands:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _UserConfig:
+    """The keys of config.yaml."""
+
+    cluster: str = ""  # a profile's name
+
+
+@dataclass(frozen=True, kw_only=True)
 class _ProfileFile:
     """The keys of a profile's file."""
 
@@ -56,7 +63,7 @@ class _ProfileFile:
     storage_class: str = ""  # of new volumes; "" = the cluster's default
     volumes: tuple[VolumeConf, ...] = ()  # of confs that name none
     job: dict[str, Any] = field(default_factory=dict)  # other defaults of `job`: image, pull_secrets, queue, ...
-    rules: Literal["generic", "nrp", ""] = "generic"  # site rules of `vidjobs lint`
+    rules: Literal["generic", "nrp", ""] | None = None  # site rules of `vidjobs lint`; None: generic, on this machine none
     own_rules: tuple[Rule, ...] = ()  # more of them, in the form of launcher/rules/generic.yaml; also in ./conf/rules/*.yaml
     ignore_rules: tuple[str, ...] = ()  # ids of rules that do not hold here
     bands: Bands = field(default_factory=Bands)  # of use, which `vidjobs status` judges
@@ -147,9 +154,12 @@ def _configured() -> str:
     if not path.is_file():
         return ""
     node, faults = read_file(path, "user config")
-    if faults or node is None:
+    if node is None:
         raise ConfError(faults)
-    return str(plain(node).get("cluster") or "")
+    config, more = convert(node, _UserConfig, ())
+    if faults or more or config is None:
+        raise ConfError([*faults, *more])
+    return config.cluster
 
 
 def _folders() -> list[Path]:
@@ -174,7 +184,7 @@ def _read(path: Path) -> ClusterProfile:
         gpu_resource=file.gpu_resource,
         gpu_label=file.gpu_label,
         storage_class=file.storage_class,
-        rules=file.rules,
+        rules=("" if file.backend == "local" else "generic") if file.rules is None else file.rules,
         own_rules=file.own_rules,
         ignore_rules=file.ignore_rules,
         bands=file.bands,

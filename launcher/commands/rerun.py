@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from launcher import nodes, output
 from launcher.all_backends import ALL_BACKENDS, profile_of
 from launcher.backend_base import Backend
-from launcher.commands.submit import deliver, refuse_or_warn
+from launcher.commands.submit import deliver, judged, refuse_or_warn
 from launcher.errors import VidjobsError
-from launcher.lint import lint
 from launcher.records import RunRecord, find
 from launcher.rerun import plan_again, to_avoid
 from launcher.run_view import remember
@@ -44,5 +43,5 @@ def run(
         output.warn(f"not surely the same: {note}")
     if sets:  # what ran before needs no asking; the trainer of today may be another
         verdict = check(made.experiment, made.spec.verb, made.trials)
-        refuse_or_warn(made, lint(made.experiment, profile, made.manifests), verdict)
+        refuse_or_warn(made, judged(made, profile, place), verdict)
     return deliver(made, profile, place, watch=watch, dry_run=dry_run, as_json=as_json)

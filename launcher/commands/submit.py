@@ -23,6 +23,12 @@ from launcher.trainer_process import Checking
 _FROM = ("model.init", "test.checkpoints")  # what --from sets
 
 
+def judged(made: Plan, profile: ClusterProfile, place: Backend) -> list[Finding]:
+    """What the cluster's site would say; nothing where its conf runs on this machine (`--backend local`)."""
+    elsewhere = place.name == "local" and profile.backend != "local"
+    return [] if elsewhere else lint(made.experiment, profile, made.manifests)
+
+
 def refuse_or_warn(made: Plan, findings: Sequence[Finding], said: Verdict) -> None:
     """ConfError with everything that the site (`findings`) or the trainer (`said`) would refuse; the rest as warnings."""
     refused = [
@@ -32,7 +38,7 @@ def refuse_or_warn(made: Plan, findings: Sequence[Finding], said: Verdict) -> No
     ]
     if said.faults or refused:
         raise ConfError([*said.faults, *refused])
-    for text in (*made.warnings, *([said.note] if said.note else []), *(str(each) for each in findings)):
+    for text in (*made.warnings, *([said.note] if said.note else []), *(each.told for each in findings)):
         output.warn(text)
 
 
@@ -119,7 +125,7 @@ def run(
             faults = all_faults(error.faults, verdict(asked, experiment))
             raise ConfError([fault for fault in faults if not source or fault.path not in _FROM]) from error
         tell(asked, made.experiment, made.trials)
-        findings = lint(made.experiment, profile, made.manifests)
+        findings = judged(made, profile, place)
         if dry_run != "client":
             with contextlib.suppress(ClusterError):  # told below, after what is wrong with the conf
                 place.where()  # the way to the cluster is made ready meanwhile

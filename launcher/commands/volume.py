@@ -25,7 +25,7 @@ def create(claim: str, *, size: str, access: str, storage_class: str = "", clust
     for finding in lint_manifest({"kind": "PersistentVolumeClaim", "spec": spec}, profile):
         if finding.severity == "error":
             raise UserError(f"{claim}: {finding.message} [{finding.rule}]", hint=finding.fix)
-        output.warn(str(finding))
+        output.warn(finding.told)
     made = for_profile(profile).create_volume(claim, size=size, access=access, storage_class=storage_class)
     output.result(made.claim)
     output.note(f"{made.claim}: {made.phase}, {made.size}, {made.access}" + (f", class {made.storage_class}" if made.storage_class else ""))

@@ -93,7 +93,7 @@ def unlisted_gpus(facts: Facts) -> str:
 
 
 def data_outside(facts: Facts) -> str:
-    if facts.experiment is None:
+    if facts.experiment is None or facts.profile.backend == "local":  # which sees all of this machine
         return ""
     data = facts.experiment.trainer.get("data")
     written = str(data.get("root", "")) if isinstance(data, dict) else ""

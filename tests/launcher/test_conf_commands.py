@@ -60,6 +60,15 @@ def test_conf_for_programs(exp: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert setting == {"path": "train.lr", "value": 0.001, "layer": "file", "file": "exp.yaml", "line": 4}
 
 
+def test_the_rules_of_a_cluster_do_not_judge_what_runs_on_this_machine(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing travels to that site."""
+    sets = ["job.resources={gpus: 1, gpu_type: H100}", "job.env.MY_TOKEN=x", "job.image=v:1"]
+    with pytest.raises(ConfError, match="nrp-gated-gpu"):
+        submit.run("train", exp, cluster="nautilus", sets=sets, dry_run="client")
+    assert submit.run("train", exp, cluster="nautilus", backend="local", sets=sets, dry_run="client") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_faults_of_both_programs_come_together(exp: Path) -> None:
     """One message, one exit code."""
     exp.write_text(CONF.replace("lr: 1e-3", "lr: fast").replace("name: exp", "nmae: exp"))

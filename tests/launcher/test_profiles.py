@@ -90,6 +90,22 @@ def test_the_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == ""
 
 
+def test_an_unknown_key_of_the_config_is_refused() -> None:
+    """Not passed over, which would mean this machine."""
+    config_dir().mkdir(parents=True)
+    (config_dir() / "config.yaml").write_text("clustr: generic\n")
+    with pytest.raises(ConfError, match=r'config\.yaml:1: clustr: unknown key \(did you mean "cluster"\?\)'):
+        choose()
+
+
+def test_a_machine_of_ones_own_has_no_site_unless_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "clusters").mkdir(parents=True)
+    for text, rules in (("backend: local", ""), ("{backend: local, rules: generic}", "generic"), ("backend: kube", "generic")):
+        (tmp_path / "conf" / "clusters" / "mine.yaml").write_text(text)
+        assert load("mine").rules == rules
+
+
 def test_a_copy_for_another_namespace() -> None:
     """What records need: the cluster of the day."""
     there = load("nautilus").at(context="c", namespace="n")
