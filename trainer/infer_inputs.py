@@ -6,6 +6,7 @@ Frames come one by one, so a film of any length or a webcam needs no more memory
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from trainer.config import InferConf
-from trainer.data import decode
+from trainer.data import decode, sampling
 from trainer.data.decode import Shown
 from trainer.errors import ConfFault, DataError, Fault
 
@@ -92,18 +93,25 @@ def open_frames(source: Input, conf: InferConf, *, fps: float, stdin: BinaryIO |
 
 
 def resampled(frames: Iterator[Shown], fps: float) -> Iterator[Shown]:
-    """Frame k is what is shown at (k + 1/2) / fps, as in the cache (sampling.resample); the last frame lasts as long as the one before."""
-    held: Shown | None = None
-    step, count = 1 / fps, 0
-    for frame in frames:
-        while held is not None and (count + 0.5) / fps < frame.seconds:
-            yield held._replace(seconds=count / fps)
-            count += 1
-        step = frame.seconds - held.seconds if held is not None else step
-        held = frame
-    while held is not None and (count + 0.5) / fps < held.seconds + step:
-        yield held._replace(seconds=count / fps)
-        count += 1
+    """The frames that `prepare` chooses of the whole file (sampling.resample), each as soon as it is known, from 0 s on."""
+    held, count, fault = Shown(np.empty(0, np.uint8), 0.0), 0, None
+    steps = array("d")  # seconds from frame to frame: the last one is shown for as long as the median one
+    try:
+        for frame in frames:
+            while held.image.size and sampling.moment(count, fps) < frame.seconds:
+                yield held._replace(seconds=count / fps)
+                count += 1
+            if held.image.size:
+                steps.append(frame.seconds - held.seconds)
+            held = frame
+    except DataError as error:
+        fault = error
+    usual = float(np.median(steps)) if steps else 0.0
+    if held.image.size:
+        for number in range(count, sampling.resampled_length(held.seconds, usual, fps)):
+            yield held._replace(seconds=number / fps)
+    if fault:
+        raise fault
 
 
 def _file(path: str) -> Iterator[Shown]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from trainer import asking, infer, models, overlay
 from trainer.config import INFERENCE, Config, DataConf, InferConf, ModelConf, PrepareConf
+from trainer.data import decode
 from trainer.data.decode import Shown
+from trainer.data.kept import Kept
 from trainer.data.normalise import PRESETS
+from trainer.data.sampling import even_times, resample
 from trainer.errors import ConfFault, DataError, TryAgain
 from trainer.infer_inputs import Input, expand, open_frames, resampled
 from trainer.run_folder import RunFolder
@@ -190,6 +195,17 @@ def test_a_rate_can_be_asked_for(checkpoint: Path) -> None:
     assert asking.open_checkpoint(_conf(checkpoint, fps=16)).data.fps == 16
 
 
+def test_flow_is_made_as_the_checkpoint_learnt_it(checkpoint: Path, tmp_path: Path) -> None:
+    """Method, bound and gap are the checkpoint's; one that does not say them takes the conf's."""
+    content = torch.load(checkpoint, weights_only=True)
+    conf = replace(_conf(checkpoint, "x.mp4"), prepare=PrepareConf(flow_method="dis-medium", flow_bound=16))
+    assert asking.open_checkpoint(conf).flow == conf.prepare
+    path = tmp_path / "epoch-000001.pt"
+    torch.save(content | {"flow": {"method": "dis-fast", "bound": 8, "gap": 2}}, path)
+    asked = asking.open_checkpoint(replace(conf, model=ModelConf(init=str(path))))
+    assert asked.flow == replace(conf.prepare, flow_method="dis-fast", flow_bound=8, flow_gap=2)
+
+
 def test_flow_is_of_frames_as_large_as_prepare_saw(shared: Path) -> None:
     """A frame twice as wide moves by twice as many pixels."""
     data, made = replace(DATA, stream="flow", flow_channels=2), PrepareConf()
@@ -262,14 +278,38 @@ def test_windows_show_every_frame_once_and_the_last_one_ends_with_the_video(fram
         assert window.clip[:, 0, 0, 0].tolist() == [min(window.start + k * stride, frames - 1) for k in range(length)]
 
 
-@given(rate=st.sampled_from([6.0, 15.0, 29.97, 60.0]), wanted=st.sampled_from([5.0, 15.0, 30.0]), count=st.integers(2, 80))
-def test_resampling_keeps_the_duration_and_never_goes_back(rate: float, wanted: float, count: int) -> None:
-    blank = np.zeros((1, 1, 3), np.uint8)
-    found = list(resampled(iter([Shown(blank + number, number / rate) for number in range(count)]), wanted))
-    assert abs(len(found) / wanted - count / rate) <= 1 / wanted
-    numbers = [int(shown.image[0, 0, 0]) for shown in found]
-    assert numbers == sorted(numbers)
-    assert [shown.seconds for shown in found] == pytest.approx([k / wanted for k in range(len(found))])
+@given(rate=st.sampled_from([6.0, 15.0, 29.97, 60.0]), wanted=st.sampled_from([5.0, 15.0, 30.0]), count=st.integers(1, 80))
+def test_resampling_chooses_the_frames_that_prepare_keeps(rate: float, wanted: float, count: int) -> None:
+    numbers = _resampled(even_times(count, rate), wanted)
+    assert [number for number, _ in numbers] == resample(even_times(count, rate), wanted).tolist()
+    assert [seconds for _, seconds in numbers] == pytest.approx([k / wanted for k in range(len(numbers))])
+
+
+@pytest.mark.parametrize("name", ["part_0.mp4", "test.avi", "demo_spatiotemporal_det.mp4", "ucf101_demo2.gif"])
+def test_real_recordings_are_resampled_as_prepare_does(shared: Path, name: str) -> None:
+    """A variable rate, an AVI whose time stamps are wrong, rates below and above."""
+    path = shared / "real" / "videos" / name
+    times = np.array([shown.seconds for shown in decode.stream(path)])
+    for fps in (5.0, 12.5, 15.0, 30.0):
+        kept = decode.read_video(path, Kept(resize="16x16", fps=fps), counted=True).taken
+        assert [number for number, _ in _resampled(times, fps)] == kept.tolist()
+
+
+def test_frames_before_damage_are_resampled_to_the_last_one() -> None:
+    def damaged() -> Iterator[Shown]:
+        yield from (Shown(np.full((1, 1, 3), number, np.uint8), number / 10) for number in range(6))
+        raise DataError("cut off")
+
+    found = resampled(damaged(), 20)
+    assert [int(next(found).image[0, 0, 0]) for _ in range(12)] == [number // 2 for number in range(12)]
+    with pytest.raises(DataError, match="cut off"):
+        next(found)
+
+
+def _resampled(times: NDArray[np.float64], fps: float) -> list[tuple[int, float]]:
+    """(number, seconds) of each frame that `infer` looks at."""
+    frames = (Shown(np.full((1, 1, 3), number, np.uint8), float(seconds)) for number, seconds in enumerate(times))
+    return [(int(shown.image[0, 0, 0]), shown.seconds) for shown in resampled(frames, fps)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The only module that reads video: whole files, or single frames of them, as RGB frames kept as the conf says (kept.py).
+"""The door to video (with pyav_files.py): whole files, or single frames of them, as RGB frames kept as the conf says (kept.py).
 
 torchcodec where it loads, else PyAV; OpenCV never reads video here (it ends a damaged file without an error). Nothing is
 raised for a damaged file that is read whole: the frames before the damage come back with what was wrong.
@@ -10,16 +10,18 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data import pyav_files
 from trainer.data.kept import Kept
 from trainer.data.opencv import opencv
 from trainer.data.sampling import Indices, even_times, resample
@@ -30,6 +32,7 @@ Decoder = Literal["torchcodec", "pyav"]
 
 CHUNK_BYTES = 32 << 20  # of full-size frames held at once
 CPP_PLACE = re.compile(r"^\w+, \S+\.cpp:\d+, ")  # torchcodec says first where in its own source it raised
+REORDERED = 8  # frames that a wrong time stamp is apart from its place at most; UCF101's AVIs: 1, others: 3
 USUAL_RATE = 30.0  # frames a second of a file that does not say its own
 BAD_FILE = (RuntimeError, ValueError, IndexError, OSError)  # what torchcodec raises for files that it cannot read
 
@@ -109,7 +112,7 @@ def read_at(path: Path, numbers: Indices, *, decoder: Decoder, seekable: bool) -
     try:
         if decoder == "torchcodec" and video_decoder() == "torchcodec":
             return np.asarray(_open_torchcodec(path).get_frames_at(numbers.tolist()).data.numpy(), np.uint8)
-        return _pyav_at(path, numbers, seekable=seekable)
+        return pyav_files.read_at(path, numbers, seekable=seekable)
     except (*BAD_FILE, LookupError) as error:  # PyAV's errors are among them
         numbers_text = f"frames {numbers[0]} to {numbers[-1]}"
         hint = "the file changed or cannot be reached any more; look at it, and run `prepare` again"
@@ -227,10 +230,10 @@ def _pyav(path: Path, reading: _Reading) -> Video:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             reading.sides, promised, fps = (stream.height, stream.width), stream.frames, float(stream.average_rate or 0)
-            for number, frame in enumerate(_pyav_frames(container, stream)):
+            for number, frame in enumerate(pyav_files.frames_of(container, stream)):
                 if number >= span.first:
                     seconds = float((frame.pts or 0) * (stream.time_base or 0))
-                    reading.add(_picture(frame)[None], [seconds])
+                    reading.add(pyav_files.picture(frame)[None], [seconds])
                 if number + 1 >= span.stop:
                     break
     except (av.FFmpegError, *BAD_FILE) as error:
@@ -249,18 +252,6 @@ def _before_gap(times: list[float]) -> int:
     return keep
 
 
-def _pyav_frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames up to the first damage, then its error; those that the decoder holds back at that moment come too."""
-    import av
-
-    try:
-        for packet in container.demux(stream):
-            yield from packet.decode()
-    except av.FFmpegError:
-        yield from stream.codec_context.decode(None)
-        raise
-
-
 class Damaged(Exception):
     """A stream of frames ends before the file should; the text says why."""
 
@@ -268,18 +259,30 @@ class Damaged(Exception):
 class Shown(NamedTuple):
     """One frame of a stream."""
 
-    image: Frames  # (H, W, 3), in the video's own size
-    seconds: float  # since the first one; ascending
+    image: Frames  # (H, W, 3), upright, in the video's own size
+    seconds: float  # since the first one; never less than the one before
 
 
 def stream(path: Path) -> Iterator[Shown]:
-    """Every frame of a video file, one at a time. Raises Damaged where it can be read no further."""
-    last = -1.0
-    first: float | None = None
-    for image, seconds in _stream_pyav(path) if find_spec("av") else _stream_torchcodec(path):
-        first = seconds if first is None else first
-        last = max(seconds - first, last + 1e-3)  # some AVIs number their frames wrongly: time never goes back
-        yield Shown(image, last)
+    """Every frame of a video file, one at a time. Raises Damaged where it can be read no further, after the frames before that.
+
+    In the decoder's order; the times, which some AVIs number otherwise, are sorted, as `read_video` does.
+    """
+    images, times, first, fault = deque[Frames](), list[float](), None, None
+    try:
+        for image, seconds in _stream_pyav(path) if find_spec("av") else _stream_torchcodec(path):
+            images.append(image)
+            heappush(times, seconds)
+            if len(images) > REORDERED:
+                first = times[0] if first is None else first
+                yield Shown(images.popleft(), heappop(times) - first)
+    except Damaged as error:
+        fault = error
+    for image in images:
+        first = times[0] if first is None else first
+        yield Shown(image, heappop(times) - first)
+    if fault:
+        raise fault
 
 
 def promised(path: Path) -> int:
@@ -305,9 +308,9 @@ def _stream_pyav(path: Path) -> Iterator[tuple[Frames, float]]:
             source = container.streams.video[0]
             source.codec_context.thread_count = 1
             rate, base = float(source.average_rate or USUAL_RATE), float(source.time_base or 0)
-            for number, frame in enumerate(_pyav_frames(container, source)):
+            for number, frame in enumerate(pyav_files.frames_of(container, source)):
                 seconds = number / rate if frame.pts is None or not base else frame.pts * base
-                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), seconds
+                yield pyav_files.picture(frame), seconds
     except (av.FFmpegError, *BAD_FILE) as error:
         raise Damaged(_first_line(error)) from error
 
@@ -321,42 +324,6 @@ def _stream_torchcodec(path: Path) -> Iterator[tuple[Frames, float]]:
         if isinstance(batch, str):
             raise Damaged(batch)
         yield batch.data.numpy()[0], float(batch.pts_seconds[0])
-
-
-def _pyav_at(path: Path, numbers: Indices, *, seekable: bool) -> Frames:
-    """Raises OSError, ValueError or LookupError."""
-    import av
-
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        if not seekable:
-            left, frames = set(numbers.tolist()), enumerate(_pyav_frames(container, stream))
-            pictures = {number: _picture(frame) for number, frame in islice(frames, int(numbers[-1]) + 1) if number in left}
-            return np.stack([pictures[number] for number in numbers.tolist()])
-        shown = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard)
-        wanted = [shown[number] for number in numbers.tolist()]
-        for start in (wanted[0], shown[0]):  # where frames are reordered, a key frame before `start` may be shown after it
-            container.seek(start, stream=stream)
-            pictures = _pyav_until(container, stream, wanted)
-            if len(pictures) == len(wanted):
-                return np.stack([pictures[time] for time in wanted])
-    raise LookupError("the frames are not where their time stamps say")
-
-
-def _picture(frame: Any) -> Frames:
-    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-
-
-def _pyav_until(container: Any, stream: Any, wanted: list[int]) -> dict[int, Frames]:
-    """Time stamp -> frame (H, W, 3), of those among `wanted` that come before the last of them is over."""
-    pictures, left = {}, set(wanted)
-    for frame in container.decode(stream):
-        if frame.pts in left:
-            pictures[frame.pts] = _picture(frame)
-        if frame.pts is not None and frame.pts >= wanted[-1]:
-            break
-    return pictures
 
 
 _READERS: dict[Decoder, Callable[[Path, _Reading], Video]] = {"torchcodec": _torchcodec, "pyav": _pyav}

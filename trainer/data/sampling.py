@@ -7,6 +7,7 @@ draws what the first one drew.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,10 @@ ORDER, SAMPLE = 1, 2  # keep the streams apart
 WORD = float(2**64)
 BELOW_ONE = 1 - 2.0**-53
 CROP_WORDS = 6  # choices of a crop: see crops.py
+TIE_SECONDS = 6e-4  # moments this much before a frame are the frame's: containers round times to milliseconds, and 30 fps to 15 ties always
 
 Indices = npt.NDArray[np.int64]
+Number = TypeVar("Number", float, npt.NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -98,16 +101,25 @@ def even_times(frames: int, fps: float) -> npt.NDArray[np.float64]:
 
 
 def resample(times: npt.NDArray[np.float64], fps: float) -> Indices:
-    """Which frame is shown at (k + 1/2) / fps seconds after the first, k = 0 ... round(duration * fps) - 1; at least one.
+    """Which frame is shown at (k + 1/2) / fps seconds after the first, k = 0 ... `resampled_length` - 1.
 
     `times` ascend, in seconds; a frame is shown until the next one comes, the last one for as long as the median one.
     30 fps to 15 -> 1 3 5 ...        25 fps to 50 -> 0 0 1 1 2 2 ...        the same rate -> 0 1 2 ...
     """
     usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    count = max(round((float(times[-1] - times[0]) + usual) * fps), 1)
-    moments = times[0] + (np.arange(count) + 0.5) / fps
+    moments = times[0] + moment(np.arange(resampled_length(float(times[-1] - times[0]), usual, fps)), fps)
     shown: Indices = np.searchsorted(times, moments, side="right").astype(np.int64) - 1
     return shown
+
+
+def moment(number: Number, fps: float) -> Number:
+    """Seconds after the first frame at which the frame is looked up that becomes number k: (k + 1/2) / fps, and what decides ties."""
+    return (number + 0.5) / fps + TIE_SECONDS
+
+
+def resampled_length(seconds: float, usual: float, fps: float) -> int:
+    """Frames after resampling of a video of `seconds` from its first to its last frame, which is shown for `usual`; at least one."""
+    return max(int((seconds + usual) * fps + 0.5 + 1e-6), 1)
 
 
 def permutation(n: int, *key: int) -> Indices:

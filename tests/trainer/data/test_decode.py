@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from trainer.data import image_folder
-from trainer.data.decode import Decoder, Span, Video, is_variable, read_video, resize
+from trainer.data.decode import Decoder, Span, Video, is_variable, read_at, read_video, resize, stream
 from trainer.data.image_folder import frame_paths
 from trainer.data.kept import Kept
 from trainer.synthetic import encode, plan, render
@@ -63,6 +64,30 @@ def test_both_decoders_give_the_same_frames(tube: Path) -> None:
     assert one.frames.shape == other.frames.shape == (60, 24, 24, 3)
     assert np.abs(one.frames.astype(int) - other.frames).max() <= 2
     assert (one.promised, one.fps, one.height, one.width, one.variable_rate, one.fault) == (60, 30.0, 48, 48, False, "")
+
+
+def test_what_a_phone_filmed_lying_down_stands_upright(tube: Path, tmp_path: Path) -> None:
+    """For every way to read it, as for the ffmpeg program: training, flow and `infer` would else see different pictures."""
+    data = bytearray(tube.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # of the track's header: how its picture is shown
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a quarter turn
+    path = tmp_path / "phone.mp4"
+    path.write_bytes(data)
+    command = ["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    upright = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.uint8).reshape(-1, 48, 48, 3)
+    lying = read_video(tube, Kept(resize="original")).frames
+    assert np.abs(upright.astype(int) - lying).mean() > 5
+    assert np.array_equal(upright, np.rot90(lying, -1, (1, 2)))
+    assert np.array_equal([shown.image for shown in stream(path)], upright)
+    for decoder in DECODERS:
+        assert np.array_equal(read_video(path, Kept(resize="original"), decoder=decoder).frames, upright)
+        assert np.array_equal(read_at(path, np.array([3, 40]), decoder=decoder, seekable=True), upright[[3, 40]])
+
+
+def test_times_of_a_stream_ascend_where_timestamps_are_wrong(shared: Path) -> None:
+    """They are those that the file as a whole has, so that `infer` looks at the frames that `prepare` kept."""
+    times = [shown.seconds for shown in stream(shared / "real" / "videos" / "test.avi")]
+    assert times == pytest.approx(np.arange(164) / 25)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.data.sampling import (
+    TIE_SECONDS,
     clip_indices,
     draw,
     even_times,
@@ -168,16 +169,26 @@ def test_an_epoch_of_a_size_takes_every_clip_equally_often(n: int, size: int, se
 
 @given(rate=st.floats(1, 120), fps=st.floats(1, 120), frames=st.integers(1, 200))
 def test_resampling_keeps_the_duration_and_the_order(rate: float, fps: float, frames: int) -> None:
-    """Each kept frame is the one shown at (k + 1/2) / fps, never more than half a kept frame away in time."""
+    """Each kept frame is the one shown at (k + 1/2) / fps, never more than half a kept frame away in time; a tie is the later frame's."""
     times = even_times(frames, rate) + 3.5
     shown = resample(times, fps)
-    assert len(shown) == max(round((frames - 1) / rate * fps + (fps / rate if frames > 1 else 0)), 1)
+    assert len(shown) == max(int((frames - 1) / rate * fps + (fps / rate if frames > 1 else 0) + 0.5 + 1e-6), 1)
     assert (np.diff(shown) >= 0).all()
     assert shown.min() >= 0
     assert shown.max() < frames
-    moments = 3.5 + (np.arange(len(shown)) + 0.5) / fps
+    moments = 3.5 + (np.arange(len(shown)) + 0.5) / fps + TIE_SECONDS
     assert (times[shown] <= moments).all()
     assert all(last == frames - 1 or times[last + 1] > moment for last, moment in zip(shown.tolist(), moments.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("rate", [12, 24, 25, 30000 / 1001, 30, 60])
+def test_half_the_rate_is_every_second_frame_of_videos_of_any_length(rate: float) -> None:
+    """Each moment is a tie there, and the rate is measured from time stamps: rounding must not decide which of two frames it is."""
+    for frames in range(10, 400):
+        stamps = np.round(np.arange(frames) / rate, 6)  # of microseconds, whose mean is not quite the rate
+        measured = (frames - 1) / float(stamps[-1])
+        for times in (even_times(frames, measured), stamps, np.round(stamps, 3)):
+            assert resample(times, rate / 2)[: frames // 2].tolist() == list(range(1, frames, 2))
 
 
 def test_resampling_follows_time_stamps() -> None:
