@@ -20,10 +20,11 @@ from torch import nn
 from trainer import signatures
 from trainer.checkpoints import FORMAT
 from trainer.compute import Compute
-from trainer.config import INFERENCE, Config, DataConf
+from trainer.config import INFERENCE, Config, DataConf, PrepareConf
 from trainer.data import normalise
 from trainer.data.dataset_files import class_names
 from trainer.data.decode import Frames
+from trainer.data.flow import KIND
 from trainer.data.sampling import span_of
 from trainer.data.transforms import ModelInput
 from trainer.errors import ConfFault, DataError, Fault, did_you_mean
@@ -43,6 +44,8 @@ class Asked:
     classes: tuple[str, ...]
     multi_label: bool
     data: DataConf  # how frames become its clips
+    flow: PrepareConf  # how frames become its flow, where data.stream is that
+    flow_known: bool  # whether the checkpoint says that itself
     inputs: ModelInput
     compute: Compute
 
@@ -75,6 +78,7 @@ def open_checkpoint(config: Config) -> Asked:
         raise ConfFault([Fault(path="model.init_head", message=message, hint=hint)])
     data = replace(config.data, **{key: value for key, value in dict(fields.get("data", {})).items() if key in INFERENCE})
     data = replace(data, fps=config.infer.fps or data.fps)
+    learnt = {key: value for key, value in dict(fields.get("flow", {})).items() if key in KIND}
     signature = signatures.read()[fields["model"]["name"] if fields else config.model.name]
     feed = normalise.of_checkpoint(fields) if fields else normalise.of_conf(config.data)
     compute = Compute.from_conf(config.compute)
@@ -83,6 +87,8 @@ def open_checkpoint(config: Config) -> Asked:
         classes=classes,
         multi_label=bool(fields.get("multi_label", False)),
         data=data,
+        flow=replace(config.prepare, **{f"flow_{key}": value for key, value in learnt.items()}),
+        flow_known=bool(learnt),
         inputs=ModelInput(feed, signature.images),
         compute=compute,
     )

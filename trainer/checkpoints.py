@@ -40,6 +40,7 @@ class WeightsFile(TypedDict):
     data: dict[str, Any]  # how frames become clips: DataConf's keys of `INFERENCE` (trainer/config.py)
     frames: int
     size: int
+    flow: dict[str, Any]  # method, bound and gap of the flow that it learnt from (trainer/data/flow.py); {} where nobody said
     normalisation: dict[str, Any]  # mean, std and order of the channels (trainer/data/normalise.py)
     fps: float
     epoch: int

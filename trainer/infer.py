@@ -63,11 +63,12 @@ def run(config: Config, folder: RunFolder) -> None:
 
 
 def _flow_note(config: Config, asked: Asked) -> str:
-    """How flow is made, since a checkpoint does not know how the images that it learnt from were."""
-    made, rate, side = config.prepare, asked.data.fps, config.infer.short_side
+    """How flow is made, and what a checkpoint does not know of the images that it learnt from."""
+    made, rate, side = asked.flow, asked.data.fps, config.infer.short_side
     how = f"{made.flow_method}, gap {made.flow_gap}, full at {made.flow_bound} px"
     frames = f"{f'{rate:g} frames a second' if rate else 'every frame'}{f' of {side} px' if side else ''}"
-    return f"note: flow is computed from {frames} ({how}): prepare.flow_*, infer.fps and infer.short_side must be those of the training's"
+    keys = "infer.fps and infer.short_side" if asked.flow_known else "prepare.flow_*, infer.fps and infer.short_side"
+    return f"note: flow is computed from {frames} ({how}): {keys} must be those of the training's"
 
 
 @dataclass
@@ -122,10 +123,8 @@ class _Watch:
     def _windows(self) -> Iterator[Window]:
         data, most = self.asked.data, self.config.infer.max_windows
         shown = open_frames(self.source, self.config.infer, fps=data.fps)
-        if data.stream == "flow":
-            frames = flows(shown, data, self.config.prepare, short_side=self.config.infer.short_side)
-        else:
-            frames = colours(shown)
+        side = self.config.infer.short_side
+        frames = flows(shown, data, self.asked.flow, short_side=side) if data.stream == "flow" else colours(shown)
         drawn = self.config.infer.overlay or self.config.infer.window
         every = windows(frames, data, step=self.config.infer.step or self.asked.span, shrink=overlay.shrink if drawn else None)
         for number, window in enumerate(every):

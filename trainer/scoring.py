@@ -30,7 +30,7 @@ from trainer.meeting import Place
 from trainer.model_rules import weights_faults
 from trainer.models import checkpoint_files
 from trainer.models.checkpoint_files import CheckpointFile
-from trainer.models.weights import create_for, load_init, local_path, notes
+from trainer.models.weights import create_for, load_init, local_path, notes, other_flow
 from trainer.preflight import fit_workers
 from trainer.prepare import ensure_cache
 from trainer.rendezvous import Group, joined
@@ -117,7 +117,8 @@ class Scorer:
         model = create_for(self.config, self.clips.classes)
         file = read_as_written(local_path(init, self.config.model.name)[0]) if isinstance(init, str) else None
         fields = file.fields if file else {}
-        faults = weights_faults(self.config, fields, self.clips.classes) if fields.get("format") == FORMAT else []
+        own = fields.get("format") == FORMAT
+        faults = [*weights_faults(self.config, fields, self.clips.classes), *other_flow(self.config, fields)] if own else []
         if faults:
             raise ConfFault(faults)
         try:

@@ -19,7 +19,7 @@ from trainer import config as conf
 from trainer.checkpoints import Manifest, WeightsFile
 from trainer.compute import Compute, process_count
 from trainer.config import Config
-from trainer.data import normalise, sampling
+from trainer.data import flow, normalise, sampling
 from trainer.data.loader import ClipSet, batches, cache_folder, open_split
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World, launch
@@ -341,6 +341,7 @@ def _weights(run: Run, epoch: int, metrics: dict[str, float]) -> WeightsFile:
         "data": {key: getattr(config.data, key) for key in conf.INFERENCE},
         "frames": config.data.frames,
         "size": config.data.size,
+        "flow": flow.made_as(Path(config.data.flow_root)) if config.data.stream == "flow" else {},
         "normalisation": normalise.of_conf(config.data).to_json(),
         "fps": float(run.clips.fps),
         "epoch": epoch,

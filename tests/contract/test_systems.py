@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SOURCES = ("demo.mp4", "test.mp4", "test.avi")  # three recordings, a class each: what they show differs
@@ -92,6 +93,8 @@ def test_two_stream_networks_from_kinetics_clips_to_their_fusion(desk: Desk, sha
         trained, _ = desk.submit("train", f"two_stream/inception_{stream}.yaml", *small)
         evals[stream], printed = desk.submit("eval", f"two_stream/inception_{stream}.yaml", *small, source=f"{trained.name}@last")
         assert re.search(r"^test Loss: \d", printed, re.MULTILINE), printed
+        learnt = torch.load(trained / "checkpoints" / "epoch-000001.pt", weights_only=True)["flow"]
+        assert learnt == ({"method": "farneback", "bound": 8, "gap": 1} if stream == "flow" else {})
     place = evals["rgb"] / "predictions"
     (scores,) = place.glob("output_val_*.pkl")
     frames = pickle.loads(scores.read_bytes())

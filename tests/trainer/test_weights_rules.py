@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from trainer import models, signatures
-from trainer.config import Config, parse
+from trainer.config import Config, PrepareConf, parse
+from trainer.data import flow
+from trainer.data.flow import Flow
 from trainer.data.normalise import PRESETS
 from trainer.errors import ConfFault, DataError, Fault
 from trainer.model_rules import check_model, weights_faults
@@ -142,6 +144,20 @@ def test_the_size_of_a_published_file_is_that_of_the_tensors_that_its_network_ta
             cells = {key: values.numel() for key, values in state.items() if not key.endswith("num_batches_tracked")}
             sizes[made] = round(4 * sum(count for key, count in cells.items() if not key.startswith(absent)) / 2**20, 1)
         assert record["mib"] == sizes[made], record["name"]
+
+
+def test_flow_of_another_kind_than_a_checkpoint_learnt_from_is_told(tmp_path: Path) -> None:
+    """By the marker that `prepare` leaves; where it or the checkpoint does not say, nobody knows."""
+    data = {"stream": "flow", "flow_root": str(tmp_path), "flow_channels": 2}
+    config = conf({"name": "i3d"}, **data)
+    learnt = {"method": "farneback", "bound": 8, "gap": 2}
+    assert weights.other_flow(config, {"flow": learnt}) == []
+    flow.claim(tmp_path, Flow(PrepareConf(flow_method="dis-fast", flow_gap=2)).settings)
+    assert weights.other_flow(config, {"flow": {**learnt, "method": "dis-fast"}}) == []
+    assert weights.other_flow(config, {"flow": {}}) == weights.other_flow(config, {}) == []
+    (fault,) = weights.other_flow(config, {"flow": learnt})
+    assert fault.path == "data.flow_root"
+    assert fault.message == f"was trained with flow of method farneback; {tmp_path} holds method dis-fast"
 
 
 def test_notes_say_where_the_conf_feeds_other_numbers(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from trainer.errors import DataError, TryAgain
 from trainer.run_folder import own_name, writing
 
 MARKER = "flow.json"
+KIND = ("method", "bound", "gap")  # what a network that learnt from flow must be fed alike; prepare.flow_method, ...
 QUALITY = 95  # of the jpg; its colours are not thinned out, since they are u and v
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags
 
@@ -137,6 +138,15 @@ def claim(root: Path, settings: Mapping[str, Any]) -> None:
         wanted = ", ".join(f"{key} {value}" for key, value in settings.items() if held.get(key) != value)
         hint = "methods differ by some pixels, so one dataset has one: give prepare.flow_to another folder"
         raise DataError(f"{root} holds flow of another kind: {said}, not {wanted}", hint=hint)
+
+
+def made_as(root: Path) -> dict[str, Any]:
+    """How the flow in a folder was made, as a checkpoint keeps it; {} where nothing says it, as of flow that others made.
+
+    Raises DataError for a marker that cannot be read.
+    """
+    held = _read(root / MARKER) if (root / MARKER).exists() else {}
+    return {key: held[key] for key in KIND if key in held}
 
 
 def _read(marker: Path) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
+from trainer.data import flow
 from trainer.errors import ConfFault, DataError, Fault, did_you_mean
 from trainer.model_rules import check_model, fed_otherwise, model_options
 from trainer.models import checkpoint_files, download, published
@@ -114,7 +116,19 @@ def notes(config: Config, report: LoadReport) -> list[str]:
     """Where the conf feeds the network otherwise than its checkpoint was trained: colours, mean and std, frames, size, rate."""
     trained = [("this checkpoint", report.fields)] if report.fields.get("format") else []
     trained += [(f"the published {record['name']}", published.fields(record)) for record in report.records]
-    return [f"note: {name}: {fault.message}; {fault.hint}" for name, fields in trained for fault in fed_otherwise(config, fields)]
+    found = [(name, fault) for name, fields in trained for fault in (*fed_otherwise(config, fields), *other_flow(config, fields))]
+    return [f"note: {name}: {fault.message}; {fault.hint}" for name, fault in found]
+
+
+def other_flow(config: Config, trained: Mapping[str, Any]) -> list[Fault]:
+    """Where data.flow_root holds flow of another kind than a checkpoint learnt from; nothing where one of them does not say."""
+    learnt = trained.get("flow") or {}
+    here = flow.made_as(Path(config.data.flow_root)) if learnt and config.data.stream == "flow" else {}
+    if not here or here == learnt:
+        return []
+    told = [", ".join(f"{key} {kind.get(key)}" for key in flow.KIND if here.get(key) != learnt.get(key)) for kind in (learnt, here)]
+    message = f"was trained with flow of {told[0]}; {config.data.flow_root} holds {told[1]}"
+    return [Fault(path="data.flow_root", message=message, hint="prepare the flow as that of the training: prepare.flow_*")]
 
 
 def local_path(init: str, model: str, *, say: Callable[[str], None] = lambda _: None) -> tuple[str, published.Record]:
