@@ -46,7 +46,7 @@ class Fault:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
-        subject = f"{self.path}: " if self.path else ""
+        subject = f"{self.path}: " if self.path and not self.file.endswith(self.path) else ""  # "--set train.lr" has named it
         hint = f" ({self.hint})" if self.hint else ""
         return f"{where}{subject}{self.message}{hint}"
 

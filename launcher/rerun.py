@@ -74,7 +74,7 @@ def _avoids(record: RunRecord) -> list[str]:
 
 def _image(record: RunRecord, notes: list[str]) -> str:
     image = recorded.image(record)
-    if "@sha256:" not in image:
+    if "@sha256:" not in image and record.backend != "local":  # where no image is used
         why = "its pod told no digest that a registry knows" if record.image_id else "no pod's digest was seen"
         notes.append(f"the image {image} is a name that may have been moved since: {why}")
     return image
@@ -85,7 +85,7 @@ def _code(record: RunRecord, notes: list[str]) -> CodePin:
     code = recorded.code(record)
     if code.kind == "image":
         notes.append("the code is part of the image")
-    if code.unrecorded:
+    if code.unrecorded and code.commit:
         notes.append(f"local changes were not recorded: {code.unrecorded}")
     if record.backend != "local" or code.repo or code.kind == "image":
         return code

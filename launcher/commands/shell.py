@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
+from typing import TypeVar
 
 from launcher import output
 from launcher.all_backends import for_profile, for_record
@@ -12,6 +14,7 @@ from launcher.errors import UserError
 from launcher.profiles import choose
 from launcher.records import find
 
+T = TypeVar("T")
 _MOST_S = 6 * 3600
 _MOST_GPUS = 2
 _MOST_CPU, _MOST_MEMORY = "16", "32Gi"
@@ -19,12 +22,9 @@ _MOST_CPU, _MOST_MEMORY = "16", "32Gi"
 
 def _options(time: str, cpu: str, memory: str, gpus: int) -> ShellOptions:
     """UserError for what is no amount, or more than shared clusters let a bare pod have."""
-    try:
-        seconds = int(Seconds.parse(time))
-        Cores.parse(cpu)
-        Bytes.parse(memory)
-    except ValueError as error:
-        raise UserError(f"what was asked for {error}") from error
+    seconds = int(_read("--time", Seconds.parse, time))
+    _read("--cpu", Cores.parse, cpu)
+    _read("--memory", Bytes.parse, memory)
     asked = {
         "--time": (Decimal(seconds), Decimal(_MOST_S), "6h"),
         "--gpus": (Decimal(gpus), Decimal(_MOST_GPUS), str(_MOST_GPUS)),
@@ -37,6 +37,13 @@ def _options(time: str, cpu: str, memory: str, gpus: int) -> ShellOptions:
     if not seconds:
         raise UserError("--time is 0")
     return ShellOptions(seconds=seconds, cpu=cpu, memory=memory, gpus=gpus)
+
+
+def _read(option: str, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UserError(f"{option} {error}") from error
 
 
 def run(

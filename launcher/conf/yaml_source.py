@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from launcher.conf.nodes import Node, Origin, shown
-from launcher.errors import Fault
+from launcher.errors import Fault, did_you_mean
 
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # Base: every scalar stays text, tags are only those written
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
@@ -39,7 +39,8 @@ def read_file(path: Path, layer: str) -> tuple[Node | None, list[Fault]]:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        return None, [Fault(path="", message=f"cannot read it: {error.strerror or error}", file=name)]
+        beside = sorted(file.name for file in path.parent.glob("*.y*ml"))
+        return None, [Fault(path="", message=f"cannot read it: {error.strerror or error}", hint=did_you_mean(path.name, beside), file=name)]
     except UnicodeDecodeError as error:
         return None, [Fault(path="", message=f"it is not UTF-8 text: {error}", file=name)]
     node, faults = read_text(text, Origin(layer, name))

@@ -81,6 +81,15 @@ def test_a_conf_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     """With its name."""
     with pytest.raises(ConfError, match=r"none\.yaml: cannot read it"):
         conf.run(tmp_path / "none.yaml", cluster="generic")
+    (tmp_path / "some.yaml").touch()
+    with pytest.raises(ConfError, match=r'some\.yml: cannot read it: No such file or directory \(did you mean "some\.yaml"\?\)'):
+        conf.run(tmp_path / "some.yml", cluster="generic")
+
+
+def test_an_option_that_is_wrong_is_named_once(exp: Path) -> None:
+    with pytest.raises(ConfError, match=r'^--name: "A" cannot .*\n--set train\.epoch: unknown key \(did you mean "epochs"\?\)$') as caught:
+        submit.run("train", exp, cluster="local", sets=["train.epoch=2"], name="A")
+    assert [fault.path for fault in caught.value.faults] == ["name", "train.epoch"]
 
 
 def test_init_writes_a_conf_that_lint_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from launcher import cli, recorded, records
 from launcher.backend_base import Phase, PodStatus, RunStatus
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.local import reader
+from launcher.backends.local.backend import LocalBackend
 from launcher.code_pin import pin
 from launcher.code_secrets import secrets_in
 from launcher.commands import delete, diff, rerun, submit
@@ -119,6 +120,16 @@ def test_a_dry_run_shows_what_would_be_sent_and_leaves_nothing(tree: Path, read:
     (job,) = yaml.safe_load_all(read())
     assert (job["kind"], job["metadata"]["name"] != first) == ("Job", True)
     assert [record.run for record in records.load_all()] == [first]
+
+
+def test_what_cannot_be_the_same_on_this_machine_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No image is used here; without a checkout there is no commit, and so no change of it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp.yaml").write_text(CONF.replace("job: {", "job: {image: some/image:1, "))
+    profile = load("local")
+    first = plan("train", Path("exp.yaml"), profile=profile, backend=LocalBackend()).record
+    _, notes = plan_again(first, profile=profile, backend=LocalBackend())
+    assert notes == ["the code was under no version control: this directory's is used as it is"]
 
 
 def test_diff_names_each_difference_and_what_is_missing(tree: Path, read: Callable[[], str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_claims_on_two_nodes_cannot_be_mounted_together() -> None:
 
 @pytest.mark.parametrize("wrong", [{"time": "7h"}, {"time": "soon"}, {"time": "0"}, {"gpus": 3}, {"cpu": "17"}, {"memory": "33Gi"}])
 def test_more_than_a_pod_to_look_around_in_may_have_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong))} is"):
         shell.run("x", **wrong)
 
 

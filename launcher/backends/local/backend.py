@@ -93,9 +93,8 @@ class LocalBackend:
         wanted: Wanted | None = None,  # noqa: ARG002  all lines come: those of a file on this machine cost little
     ) -> Iterator[LogLine]:
         if reader.read_state(record.run) is None:
-            raise UserError(
-                f"the log of {record.run} is gone from this machine", hint="`vidjobs fetch logs` brings the run folder's train.log"
-            )
+            hint = f"`vidjobs fetch logs {record.run}` brings the run folder's train.log"
+            raise UserError(f"the log of {record.run} is gone from this machine", hint=hint)
         index = nodes.console(record) if index is None and not all_pods else index
         read = read_merged if all_pods else reader.read_logs
         return read(record.run, follow=follow, since_s=since_s, tail=tail, index=index)

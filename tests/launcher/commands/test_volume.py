@@ -36,6 +36,12 @@ def test_an_access_mode_that_does_not_exist_is_refused() -> None:
     assert 'did you mean "ReadWriteMany"?' in refusal.value.hint
 
 
+def test_a_size_that_is_none_is_refused() -> None:
+    """Before anything is asked, also on this machine, where a claim is a folder."""
+    with pytest.raises(UserError, match='--size is "50GB"; Kubernetes writes it 50G'):
+        volume.create("runs", size="50GB", access="ReadWriteMany", cluster="local")
+
+
 def test_nothing_is_said_to_be_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Not a table without rows."""
     volume.ls(cluster="local")
