@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from trainer import check, ending, meeting, models_list, trials, webhook
 from trainer.errors import CannotWrite, ConfFault, Fault, NotOurs
 from trainer.run_folder import RunFolder
+from trainer.stopping import Stop
 
 VERBS = {
     "prepare": "read every clip once, report what is damaged, write the cache that training reads",
@@ -59,8 +60,10 @@ def main(argv: Sequence[str]) -> int:
             folder, changes = folder.of_trial(trial.number), trial.changes
             trials.begin(trial, folder)
         os.environ.setdefault("TORCH_HOME", str(folder.weights_cache))  # torch.hub's, which models/download.py keeps, too
-        config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb, changes=changes)
-        importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
+        # from here on a SIGTERM is heard: torch takes seconds to import, and PID 1 of a container would not even notice it
+        with Stop().listening():
+            config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb, changes=changes)
+            importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the top: every ending gets its exit code and its message
         return _end(error, folder, arguments.verb)
     _tell_ending(ending.message("done", 0, "", folder.manifest), folder, arguments.verb)

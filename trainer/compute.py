@@ -9,7 +9,8 @@ import math
 import os
 import shutil
 import sysconfig
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import ComputeConf
-from trainer.errors import ConfFault, Fault
+from trainer.errors import ConfFault, Fault, TryAgain
 
 # cuDNN 9.8 to 9.14: conv3d in bf16 is slow, hungry and at times wrong (pytorch issues 163539, 166122, 166643)
 BROKEN_CUDNN = range(90800, 91500)
@@ -121,6 +122,31 @@ class Compute:
         fast = self.precision == "bf16"  # then what autocast leaves in fp32 may use TF32; a conf that says fp32 gets fp32
         torch.backends.cuda.matmul.allow_tf32 = fast
         torch.backends.cudnn.allow_tf32 = fast
+
+
+@contextmanager
+def enough_memory(device: torch.device, clips: int, *, fitted: int = 0) -> Iterator[None]:
+    """Tells of GPU memory that is not there. `fitted`: steps of this attempt that it was enough for.
+
+    Raises ConfFault for the first step, which no retry would do any better, and TryAgain for a later one.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        hint = "halve train.batch and double train.accumulate: the same steps in about half the memory"
+        gpu = f"{torch.cuda.get_device_name(device)} ({_gib(device)})" if device.type == "cuda" else "this device"
+        if fitted:
+            message = f"the memory of {gpu} ran out after {fitted} steps that fitted into it"
+            raise TryAgain(message, hint=f"if that comes again: {hint}") from error
+        message = f"makes {clips} clips at once for each process, more than fit into the memory of {gpu}"
+        raise ConfFault([Fault(path="train.batch", message=message, hint=hint)]) from error
+
+
+def _gib(device: torch.device) -> str:
+    free, total = torch.cuda.mem_get_info(device)
+    ours = torch.cuda.memory_reserved(device)
+    others = total - free - ours
+    return f"{total / 2**30:.0f} GiB" + (f", of which others hold {others / 2**30:.0f}" if others > 2**31 else "")
 
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}

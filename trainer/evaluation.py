@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer import losses, metrics, ranking
-from trainer.compute import Compute
+from trainer.compute import Compute, enough_memory
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World
 from trainer.errors import TryAgain
@@ -135,7 +135,8 @@ def predict(
 
 def _answer(model: nn.Module, batch: Batch, compute: Compute, *, inputs: ModelInput, loss: losses.Loss) -> tuple[NDArray[Any], ...]:
     targets = compute.place(batch.targets_BC)
-    logits = compute.run(model, inputs(compute.place(batch.clips_BTHWC)))
+    with enough_memory(compute.device, len(batch.indices_B)):
+        logits = compute.run(model, inputs(compute.place(batch.clips_BTHWC)))
     losses.require_match(logits, targets)
     each = loss(logits, targets)
     return logits.cpu().numpy(), batch.targets_BC.numpy(), batch.indices_B.numpy(), each.cpu().numpy()

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.errors import BUG, CannotWrite, ConfFault, DataError, Diverged, Fault, NotOurs, TrainerError, TryAgain
+from trainer import ending
+from trainer.errors import CannotWrite, ConfFault, DataError, Diverged, Fault, NotOurs, TrainerError, TryAgain
 
 LOST_PEER = re.compile(
     r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe|Socket Timeout|store->|TCPStore|failed to recv", re.IGNORECASE
@@ -26,13 +27,14 @@ class LostPeers(TryAgain):
 
 def describe(error: BaseException, who: str) -> dict[str, Any]:
     """What the others need to end with the same error. `who` had it: "process 3", "node 1"."""
-    known = isinstance(error, TrainerError)
+    cause, code = ending.classify(error)
+    known = cause != "bug"
     lost = isinstance(error, LostPeers) or (isinstance(error, RuntimeError) and not known and bool(LOST_PEER.search(str(error))))
     return {
         "at": time.time(),
         "who": who,
-        "cause": error.cause if isinstance(error, TrainerError) else "bug",
-        "exit_code": error.exit_code if isinstance(error, TrainerError) else TryAgain.exit_code if lost else BUG,
+        "cause": cause,
+        "exit_code": TryAgain.exit_code if lost else code,
         "message": getattr(error, "message", str(error)),
         "hint": getattr(error, "hint", ""),
         "faults": [asdict(fault) for fault in error.faults] if isinstance(error, ConfFault) else [],

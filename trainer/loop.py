@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import optim
-from trainer.compute import Compute
+from trainer.compute import Compute, enough_memory
 from trainer.config import TrainConf
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World
@@ -130,13 +130,15 @@ def steps(session: Session, batches: Iterable[Batch], position: Position, meter:
     session.train_mode()
     span = session.conf.batch * session.conf.accumulate
     per_epoch = optim.steps_per_epoch(session.clips, session.conf)
-    window = _Window(session, clips=min(span, session.epoch_clips - position.consumed))
+    window, before = _Window(session, clips=min(span, session.epoch_clips - position.consumed)), position.step
     for batch in meter.timed(batches):
-        window.add(batch)
+        with enough_memory(session.compute.device, len(batch.indices_B), fitted=position.step - before):
+            window.add(batch)
         if not window.full:
             continue
         lr = optim.lr_at(position.step, session.conf, per_epoch=per_epoch, total=session.total_steps, world=session.world.size)
-        loss, stopping = window.update(lr, position, asked=stop is not None and stop.requested)
+        with enough_memory(session.compute.device, len(batch.indices_B), fitted=position.step - before):
+            loss, stopping = window.update(lr, position, asked=stop is not None and stop.requested)
         meter.add(loss, window.clips)
         position = replace(position, consumed=position.consumed + window.clips, step=position.step + 1)
         yield Step(position=position, lr=lr, stop=stopping)

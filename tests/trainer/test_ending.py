@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainer import ending, errors
+from trainer import ending, errors, failures
+from trainer.__main__ import main
 
 
 def test_each_error_has_an_exit_code_of_its_own() -> None:
@@ -25,6 +28,21 @@ def test_each_error_has_an_exit_code_of_its_own() -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_full_volume_is_never_a_bug(number: int) -> None:
     assert ending.classify(OSError(number, "x")) == ("cannot-write", 73)
+
+
+def test_what_one_process_tells_the_others_is_what_it_would_have_ended_with_alone() -> None:
+    """A full volume in one of eight processes is no bug either."""
+    report = failures.describe(OSError(errno.ENOSPC, "No space left on device"), "process 3")
+    assert (report["cause"], report["exit_code"]) == ending.classify(failures.revive(report)) == ("cannot-write", 73)
+
+
+def test_a_wish_to_stop_is_heard_while_torch_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any verb listens: a process 1 without a handler would not notice SIGTERM at all, and be killed after the grace."""
+    (tmp_path / "conf.yaml").write_text("{fuse: {streams: {a: x, b: y}}}\n")
+    monkeypatch.setattr("importlib.import_module", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["fuse", "--conf", str(tmp_path / "conf.yaml"), "--run", str(tmp_path / "run")]) == 75
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_anything_unforeseen_is_a_bug() -> None:

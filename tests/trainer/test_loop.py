@@ -19,7 +19,7 @@ from trainer.config import TrainConf
 from trainer.data.normalise import PRESETS
 from trainer.data.transforms import ModelInput
 from trainer.distributed import World
-from trainer.errors import ConfFault, Diverged
+from trainer.errors import ConfFault, Diverged, TryAgain
 from trainer.loop import Meter, Position, steps
 
 INPUTS = ModelInput(PRESETS["minus_one_one"])
@@ -159,6 +159,33 @@ def test_a_finite_loss_with_a_gradient_that_is_not_stops_too(parts: ModuleType) 
     trained.model.head.weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(Diverged, match=r"gradient is not finite at step 1 .*clip-0, clip-1, clip-2, clip-3, clip-4"):
         next(steps(trained, parts.batches(World(), list(range(10)), 5), Position(), Meter()))
+
+
+class _Greedy(nn.Module):
+    """Asks for more memory than there is, from its `last` call on."""
+
+    def __init__(self, inner: nn.Module, last: int) -> None:
+        super().__init__()
+        self.inner, self.left = inner, last
+
+    def forward(self, video: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        out: torch.Tensor = self.inner(video)
+        return out
+
+
+def test_a_batch_that_does_not_fit_is_a_fault_of_the_conf_and_later_a_reason_to_try_again(parts: ModuleType) -> None:
+    """No retry makes the first step fit; what fitted before may again."""
+    for fitting, error, said in (
+        (0, ConfFault, "train.batch: makes 4 clips at once for each process, more than fit .*halve train.batch and double"),
+        (2, TryAgain, "ran out after 2 steps that fitted into it"),
+    ):
+        trained = parts.session(World(), TrainConf(batch=4, optimizer="sgd", lr=0.1))
+        greedy = replace(trained, network=_Greedy(trained.network, fitting))
+        with pytest.raises(error, match=said):
+            list(steps(greedy, parts.batches(World(), list(range(10)), 4), Position(), Meter()))
 
 
 def test_a_network_of_another_shape_is_a_fault_of_the_conf(parts: ModuleType) -> None:
