@@ -24,7 +24,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it is ten t
 
 Auto = Literal["auto"]
 # of `data`: what a checkpoint must know to be asked about a new video
-INFERENCE = ("stream", "flow_channels", "resize", "fps", "frames", "stride", "size", "short", "test_short", "test_crop")
+INFERENCE = ("stream", "flow_channels", "resize", "fps", "frames", "stride", "size", "short", "test_short", "test_crop", "antialias")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class DataConf:
     flow_channels: Literal[2, 3] = 3  # u, v; or u, v and magnitude
     source: Literal["cache", "files"] = "cache"  # training reads clips from the packed uint8 cache, or decodes the files each time
     resize: str = ""  # how frames are kept: "" = size x size; "128x171" (height x width); "short:240"; "original"
+    antialias: bool = False  # frames that are made smaller are smoothed, as PIL does; false: as cv2.INTER_LINEAR does
     fps: float = 0.0  # frames a second after resampling by time stamps; 0 = every frame of the file as it comes
     frames: int = 32  # frames in a clip
     stride: int = 1  # from one frame of a clip to the next

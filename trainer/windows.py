@@ -12,9 +12,10 @@ import numpy as np
 from trainer.config import DataConf, PrepareConf
 from trainer.data import flow
 from trainer.data.crops import cut, test_box
-from trainer.data.decode import Frames, Shown, resize
+from trainer.data.decode import Frames, Shown
 from trainer.data.kept import Kept
 from trainer.data.opencv import opencv
+from trainer.data.resizing import resize
 from trainer.data.sampling import clip_indices, span_of
 from trainer.errors import DataError
 
@@ -59,7 +60,7 @@ def flows(frames: Iterator[Shown], data: DataConf, made: PrepareConf, *, short_s
     found = False
     for frame in frames:
         height, width = frame.image.shape[:2]
-        image = resize(frame.image[None], sized.sides(height, width))[0] if sized else frame.image
+        image = resize(frame.image[None], sized.sides(height, width), antialias=sized.antialias)[0] if sized else frame.image
         held.append((frame, np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)))
         if len(held) == held.maxlen:
             found = True
@@ -82,7 +83,8 @@ def windows(frames: Iterator[Seen], data: DataConf, *, step: int, shrink: Shrink
     kept = Kept.of(data)
     for frame in frames:
         height, width = frame.image.shape[:2]
-        held.append(frame._replace(image=resize(frame.image[None], kept.sides(height, width))[0], picture=frame.picture[:0]))
+        image = resize(frame.image[None], kept.sides(height, width), antialias=kept.antialias)[0]
+        held.append(frame._replace(image=image, picture=frame.picture[:0]))
         if shrink:
             fresh.append((shrink(frame.picture), frame.seconds))
         number += 1
@@ -97,5 +99,5 @@ def _window(held: deque[Seen], data: DataConf, *, start: int, fresh: list[tuple[
     wanted = clip_indices(len(held), data.frames, stride=data.stride, loop=data.short == "loop")
     kept = np.stack([held[place].image for place in wanted.tolist()])
     clip = np.empty((data.frames, data.size, data.size, kept.shape[3]), np.uint8)
-    cut(kept, test_box(kept.shape[1], kept.shape[2], data), clip)
+    cut(kept, test_box(kept.shape[1], kept.shape[2], data), clip, antialias=data.antialias)
     return Window(start=start, frames=len(held), since=held[0].seconds, until=held[-1].seconds, clip=clip, fresh=tuple(fresh))

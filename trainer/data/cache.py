@@ -131,7 +131,7 @@ class Index:
     def to_json(self) -> dict[str, Any]:
         """Plain containers."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "kept": dataclasses.asdict(self.kept), "entries": [entry.to_json() for entry in self.entries]}
+        return {**fields, "kept": self.kept.facts(), "entries": [entry.to_json() for entry in self.entries]}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Index:
@@ -148,7 +148,7 @@ def describe(dataset: Dataset, clips: list[Clip], data: DataConf) -> Index:
         hint = f"set data.fps: 0, or use the layout of videos; {data.name} has no rate of its own"
         raise DataError(f"data.fps is {kept.fps:g}, and a folder of frames has no time stamps to resample by", hint=hint)
     entries = tuple(blank(clip, kept) for clip in clips)
-    facts = [FORMAT, data.name, data.layout, dataclasses.asdict(kept), dataset.classes, dataset.multi_label, dataset.fps, dataset.splits]
+    facts = [FORMAT, data.name, data.layout, kept.facts(), dataset.classes, dataset.multi_label, dataset.fps, dataset.splits]
     facts.append([(entry.id, entry.labels, entry.annotated, entry.first, entry.group) for entry in entries])
     return Index(
         format=FORMAT,

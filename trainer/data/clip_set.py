@@ -225,7 +225,7 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
         height, width = frames.shape[1:3]
         training = self._training and drawn is not None
         box = crops.training_box(height, width, data, drawn.crop) if drawn and training else crops.test_box(height, width, data)
-        crops.cut(frames, box, clip_THWC)
+        crops.cut(frames, box, clip_THWC, antialias=data.antialias)
         if drawn and drawn.flip:
             crops.mirror(clip_THWC, flow=data.stream == "flow")
 

@@ -1,8 +1,7 @@
 """Which part of the frames a network is fed: one box for all frames of a clip, resized to the network's size, and mirrored.
 
 The crop comes first and the resize after it, so a frame is interpolated once: "resize the short side to 128, crop 112" is a box of
-112/128 of the short side, resized to 112. Bilinear without a filter against aliasing (cv2.INTER_LINEAR), as in TinyVIRAT's, VMZ's and
-the C3D system; the two-stream and the efficient 3D CNN system resized with PIL, which filters where it shrinks.
+112/128 of the short side, resized to 112 (resizing.py).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from trainer.config import DataConf
 from trainer.data.decode import Frames
 from trainer.data.normalise import FLOW_ZERO
 from trainer.data.opencv import opencv
+from trainer.data.resizing import resize_into
 
 CORNERS = ("center", "top_left", "top_right", "bottom_left", "bottom_right")
 RECTANGLE = (0.6, 1.0)  # share of each side, of crop: rectangle (VGG-16 of the two-stream system)
@@ -54,15 +54,9 @@ def test_box(height: int, width: int, data: DataConf) -> Box:
 test_box.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
 
 
-def cut(frames: Frames, box: Box, out: Frames) -> None:
+def cut(frames: Frames, box: Box, out: Frames, *, antialias: bool) -> None:
     """Write the box of frames (T, H, W, C) into `out` (T, size, size, C)."""
-    part = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
-    if part.shape == out.shape:
-        np.copyto(out, part)
-        return
-    cv2 = opencv()
-    for place, frame in enumerate(part):
-        cv2.resize(frame, (out.shape[2], out.shape[1]), dst=out[place], interpolation=cv2.INTER_LINEAR)
+    resize_into(frames[:, box.top : box.top + box.height, box.left : box.left + box.width], out, antialias=antialias)
 
 
 def mirror(clip: Frames, *, flow: bool) -> None:

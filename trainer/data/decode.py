@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from trainer.data import pyav_files
 from trainer.data.kept import Kept
-from trainer.data.opencv import opencv
+from trainer.data.resizing import Frames as Frames
+from trainer.data.resizing import resize
 from trainer.data.sampling import Indices, even_times, resample
 from trainer.errors import DataError
 
-Frames = npt.NDArray[np.uint8]  # (T, H, W, C): RGB, or the channels of a flow image
 Decoder = Literal["torchcodec", "pyav"]
 
 CHUNK_BYTES = 32 << 20  # of full-size frames held at once
@@ -83,7 +83,7 @@ def video_decoder() -> Decoder:
 
 
 def read_video(path: Path, kept: Kept, span: Span = WHOLE, *, decoder: Decoder | None = None, counted: bool = False) -> Video:
-    """The frames of a span of a video file, resized (bilinear, as cv2.INTER_LINEAR) and resampled.
+    """The frames of a span of a video file, resized and resampled.
 
     Resampled to `kept.fps`, kept frame k is what is shown at (k + 1/2) / fps after the first one, and there are
     round(duration * fps); so time stamps are followed, also of a variable rate. `counted`: everything is decoded, no frame is held.
@@ -119,20 +119,6 @@ def read_at(path: Path, numbers: Indices, *, decoder: Decoder, seekable: bool) -
         raise DataError(f"cannot read {numbers_text} of {path}: {_first_line(error)}", hint=hint) from error
 
 
-def resize(frames: Frames, sides: tuple[int, int]) -> Frames:
-    """Frames (T, H, W, C) as (T, *sides, C), sides in px (height, width); bilinear, without a filter against aliasing.
-
-    As cv2.INTER_LINEAR, which the originals use also to shrink frames strongly (not cv2.INTER_AREA): published weights saw it.
-    """
-    if frames.shape[1:3] == sides:
-        return frames
-    cv2 = opencv()
-    out = np.empty((len(frames), *sides, frames.shape[3]), np.uint8)
-    for place, frame in enumerate(frames):
-        cv2.resize(frame, sides[::-1], dst=out[place], interpolation=cv2.INTER_LINEAR)
-    return out
-
-
 class _Reading:
     """Frames in the making: those of the span, resized as they come."""
 
@@ -148,7 +134,7 @@ class _Reading:
         self.times += times
         if not self.counted:
             wanted = self.kept.sides(*self.sides) if not self.parts else (self.parts[0].shape[1], self.parts[0].shape[2])
-            self.parts.append(resize(frames, wanted))
+            self.parts.append(resize(frames, wanted, antialias=self.kept.antialias))
 
     def cut(self, count: int) -> None:
         """Forget all but the first `count` frames, which were added one by one."""

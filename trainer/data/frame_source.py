@@ -13,6 +13,7 @@ from trainer.data import decode, image_folder
 from trainer.data.cache import Bytes, Entry, Index, map_bytes
 from trainer.data.decode import Decoder, Frames
 from trainer.data.kept import Kept
+from trainer.data.resizing import resize
 from trainer.data.sampling import Indices, even_times, resample
 
 
@@ -68,10 +69,12 @@ class FileSource:
 
     def _decode(self, entry: Entry, numbers: Indices) -> Frames:
         path, sides = self._base / entry.file, (entry.kept_height, entry.kept_width)
+        antialias = self._kept.antialias
         if entry.decoder == "jpg":
             images = image_folder.read_at(path, numbers, first=entry.first, repair=bool(entry.repaired))
-            return np.concatenate([decode.resize(image[None, :, :, : entry.channels], sides) for image in images])
-        return decode.resize(decode.read_at(path, numbers, decoder=cast(Decoder, entry.decoder), seekable=entry.seekable), sides)
+            return np.concatenate([resize(image[None, :, :, : entry.channels], sides, antialias=antialias) for image in images])
+        frames = decode.read_at(path, numbers, decoder=cast(Decoder, entry.decoder), seekable=entry.seekable)
+        return resize(frames, sides, antialias=antialias)
 
 
 def file_numbers(entry: Entry, kept: Kept) -> Indices:

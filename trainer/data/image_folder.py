@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.decode import WHOLE, Frames, Span, Video, resize, unreadable
+from trainer.data.decode import WHOLE, Frames, Span, Video, unreadable
 from trainer.data.kept import Kept
 from trainer.data.opencv import opencv
+from trainer.data.resizing import resize
 from trainer.data.sampling import Indices, even_times, resample
 from trainer.errors import DataError
 
@@ -145,7 +146,7 @@ def _read_good(paths: dict[int, Path], kept: Kept, *, counted: bool) -> tuple[di
         if not good:
             sides = (image.shape[0], image.shape[1])
             wanted = kept.sides(*sides)
-        good[place] = NOTHING if counted else resize(image[None, :, :, : kept.channels], wanted)[0]
+        good[place] = NOTHING if counted else resize(image[None, :, :, : kept.channels], wanted, antialias=kept.antialias)[0]
     return good, sides
 
 

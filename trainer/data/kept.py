@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from trainer.config import DataConf
@@ -23,13 +23,19 @@ class Kept:
     fps: float = 0.0  # frames a second after resampling; 0 = every frame of the file
     stream: Literal["rgb", "flow"] = "rgb"
     channels: int = COLOURS
+    antialias: bool = False  # smoothed where it was made smaller
 
     @classmethod
     def of(cls, data: DataConf) -> Kept:
         """What a conf says. Raises ValueError for a `resize` that says nothing."""
         resize = data.resize or f"{data.size}x{data.size}"
         _parse(resize)
-        return cls(resize=resize, fps=data.fps, stream=data.stream, channels=channels(data))
+        antialias = data.antialias and resize != "original"
+        return cls(resize=resize, fps=data.fps, stream=data.stream, channels=channels(data), antialias=antialias)
+
+    def facts(self) -> dict[str, str | float | bool]:
+        """What tells two caches apart; as it was before there was `antialias` where that is not asked for, so that old caches hold."""
+        return {key: value for key, value in asdict(self).items() if key != "antialias" or value}
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in px of a kept frame of a `height` x `width` px source.
@@ -50,6 +56,7 @@ class Kept:
         size = f"{self.resize} px" if kind == "exact" else f"{sides[0]} px on the short side" if sides else "the original size"
         parts = [size]
         parts += [f"{self.fps:g} fps"] if self.fps else []
+        parts += ["smoothed"] if self.antialias else []
         parts += [f"flow of {self.channels} channels"] if self.stream == "flow" else []
         return ", ".join(parts)
 

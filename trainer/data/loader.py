@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +47,7 @@ def cache_folder(config: Config, run: Path) -> Path:
     if data.cache:
         return Path(data.cache)
     folders = [str(Path(folder).absolute()) if folder else "" for folder in (data.root, data.flow_root)]
-    facts = [FORMAT, data.name, *folders, data.classes, data.annotation, data.layout, data.fold, asdict(Kept.of(data))]
+    facts = [FORMAT, data.name, *folders, data.classes, data.annotation, data.layout, data.fold, Kept.of(data).facts()]
     return run.absolute().parent / ".cache" / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer.data.resizing import Frames
 from trainer.data.sampling import Indices
-
-Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB, or (T, H, W, 3)
 
 
 def frames_of(container: Any, stream: Any) -> Iterator[Any]:
@@ -27,14 +25,14 @@ def frames_of(container: Any, stream: Any) -> Iterator[Any]:
         raise
 
 
-def picture(frame: Any) -> Image:
+def picture(frame: Any) -> Frames:
     """Upright, as torchcodec and the ffmpeg program give it: phones film lying down and note by how much it is to be turned."""
     image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     quarters = round(frame.rotation / 90) % 4  # counter-clockwise
     return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
 
-def read_at(path: Path, numbers: Indices, *, seekable: bool) -> Image:
+def read_at(path: Path, numbers: Indices, *, seekable: bool) -> Frames:
     """The frames (T, H, W, 3) with these ascending numbers; not `seekable`: of all decoded from the beginning.
 
     Raises OSError, ValueError or LookupError.
@@ -58,7 +56,7 @@ def read_at(path: Path, numbers: Indices, *, seekable: bool) -> Image:
     raise LookupError("the frames are not where their time stamps say")
 
 
-def _until(container: Any, stream: Any, wanted: list[int]) -> dict[int, Image]:
+def _until(container: Any, stream: Any, wanted: list[int]) -> dict[int, Frames]:
     """Time stamp -> frame (H, W, 3), of those among `wanted` that come before the last of them is over."""
     pictures, left = {}, set(wanted)
     for frame in container.decode(stream):

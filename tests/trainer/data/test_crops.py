@@ -76,9 +76,9 @@ def test_a_crop_is_cut_then_resized_as_opencv_does() -> None:
     """Bilinear without a filter; the same box in every frame; frames of the right size are copied as they are."""
     frames = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3)).astype(np.uint8)
     out = np.empty((3, 16, 16, 3), np.uint8)
-    crops.cut(frames, Box(5, 7, 30, 20), out)
+    crops.cut(frames, Box(5, 7, 30, 20), out, antialias=False)
     assert np.array_equal(out[2], cv2.resize(frames[2, 5:35, 7:27], (16, 16), interpolation=cv2.INTER_LINEAR))
-    crops.cut(frames, Box(24, 44, 16, 16), out)
+    crops.cut(frames, Box(24, 44, 16, 16), out, antialias=False)
     assert np.array_equal(out, frames[:, 24:, 44:])
 
 

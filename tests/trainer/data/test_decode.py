@@ -12,11 +12,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from trainer.data import image_folder
-from trainer.data.decode import Decoder, Span, Video, is_variable, read_at, read_video, resize, stream
+from trainer.data.decode import Decoder, Span, Video, is_variable, read_at, read_video, stream
 from trainer.data.image_folder import frame_paths
 from trainer.data.kept import Kept
+from trainer.data.resizing import resize
 from trainer.synthetic import encode, plan, render
 
 DECODERS: tuple[Decoder, ...] = ("torchcodec", "pyav")
@@ -191,7 +193,7 @@ def test_frames_keep_their_order_where_timestamps_are_wrong(shared: Path) -> Non
     source = shared / "real" / "videos" / "test.avi"
     command = ["ffmpeg", "-v", "error", "-i", source, "-vsync", "0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     raw = subprocess.run(command, check=True, capture_output=True).stdout
-    expected = resize(np.frombuffer(raw, np.uint8).reshape(-1, 240, 320, 3), (32, 32))
+    expected = resize(np.frombuffer(raw, np.uint8).reshape(-1, 240, 320, 3), (32, 32), antialias=False)
     frames = read(source, size=32, limit=EVERYTHING).frames
     assert frames.shape == expected.shape
     assert np.abs(frames.astype(int) - expected).mean(axis=(1, 2, 3)).max() < 1
@@ -254,8 +256,22 @@ def test_a_folder_without_a_good_frame_gives_none(tmp_path: Path) -> None:
 def test_resizing_is_opencvs_bilinear() -> None:
     """What the published models were trained on; frames of the right size stay as they are."""
     frames = np.random.default_rng(0).integers(0, 256, (3, 37, 53, 3)).astype(np.uint8)
-    assert np.array_equal(resize(frames, (28, 28))[1], cv2.resize(frames[1], (28, 28), interpolation=cv2.INTER_LINEAR))
-    assert resize(resize(frames, (28, 28)), (28, 28)).shape == (3, 28, 28, 3)
+    resized = resize(frames, (28, 28), antialias=False)
+    assert np.array_equal(resized[1], cv2.resize(frames[1], (28, 28), interpolation=cv2.INTER_LINEAR))
+    assert resize(resized, (28, 28), antialias=False) is resized
+
+
+@pytest.mark.parametrize("sides", [(28, 30), (60, 80)])
+def test_smoothed_resizing_is_pils_bilinear(sides: tuple[int, int]) -> None:
+    """What Inception v3 and the efficient 3D CNNs were trained on: it smooths what it shrinks; also of a part of frames, and of flow."""
+    frames = np.random.default_rng(0).integers(0, 256, (3, 90, 70, 3)).astype(np.uint8)[:, 5:64, 8:61]
+    for channels in (3, 2):
+        resized = resize(frames[..., :channels], sides, antialias=True)
+        for channel in range(channels):
+            expected = Image.fromarray(frames[2, ..., channel]).resize(sides[::-1], Image.Resampling.BILINEAR)
+            assert np.abs(resized[2, ..., channel].astype(int) - np.asarray(expected)).max() <= 1
+    plain = resize(frames, (28, 30), antialias=False)
+    assert np.abs(plain.astype(int) - resize(frames, (28, 30), antialias=True)).mean() > 20  # noise shows how much
 
 
 def test_the_loader_imports_no_decoder() -> None:

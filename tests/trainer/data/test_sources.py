@@ -126,6 +126,28 @@ def write(folder: Path, names: list[str], *, sides: tuple[int, int] = (30, 40)) 
     return folder
 
 
+def test_smoothed_frames_are_the_same_from_cache_and_files(shared: Path, tmp_path: Path) -> None:
+    """Of a video and of images; they are others than those of OpenCV, and a cache of those is refused."""
+    root = shared / "real" / "videos"
+    images = write(tmp_path / "images", [f"{n}.jpg" for n in range(1, 9)], sides=(90, 120))
+    dataset = Recordings({"test": (clip_of(root / "ucf101_demo2.gif"), clip_of(images))})
+    data = DataConf(name="x", root=str(root), resize="short:40", size=32, frames=4, test_crop="center", test_short=36, antialias=True)
+    cached, filed, _ = both(dataset, data, tmp_path / "smooth")
+    plain, _, _ = both(dataset, replace(data, antialias=False), tmp_path / "plain")
+    for one, other in zip(read_all(cached), read_all(filed), strict=True):
+        assert np.array_equal(one, other)
+    assert np.abs(read_all(cached)[0].astype(int) - read_all(plain)[0]).mean() > 1
+    with pytest.raises(DataError, match=r"the cache .* holds x at 40 px on the short side, the conf wants x at 40 px .*, smoothed"):
+        open_split(Config(data=data), "test", tmp_path / "plain" / "cache")
+
+
+def test_caches_from_before_frames_could_be_smoothed_still_hold() -> None:
+    """Their fingerprints and folders are hashes of what tells two caches apart."""
+    assert Kept.of(DataConf(resize="short:40")).facts() == {"resize": "short:40", "fps": 0.0, "stream": "rgb", "channels": 3}
+    assert Kept.of(DataConf(resize="short:40", antialias=True)).facts()["antialias"] is True
+    assert Kept.of(DataConf(resize="original", antialias=True)).facts() == Kept.of(DataConf(resize="original")).facts()
+
+
 @pytest.mark.parametrize(
     ("names", "promised"),
     [
