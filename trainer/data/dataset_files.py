@@ -53,6 +53,7 @@ class Listed:
     folder: str = ""  # the class folder it lies in; "" = none
     alias: str = ""  # another name it may lie under
     frames: int = 0  # images, as the list says; 0 = it does not
+    counted: bool = False  # the list was made from the folders themselves: no n_frames is looked for in a quarter of a million of them
     group: str = ""
 
     @property
@@ -99,7 +100,8 @@ class Shelf:
     def _clip(self, entry: Listed, *, counts: bool) -> Clip:
         path = self.get(entry.folder, entry.name) or (self.get(entry.folder, entry.alias) if entry.alias else None)
         path = path or self._expected(entry.folder, entry.name)
-        frames = frame_count(path) or (entry.frames if counts else 0) if self.images else 0
+        listed = entry.frames if counts else 0
+        frames = (listed if entry.counted else frame_count(path) or listed) if self.images else 0
         return Clip(id=entry.id, path=path, labels=(entry.label,), frames=frames, group=entry.group)
 
 

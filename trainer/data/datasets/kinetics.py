@@ -132,7 +132,7 @@ def _final_video(name: str, video: Mapping[str, Any], numbers: Mapping[str, int]
         raise DataError(f"{where}: cls is {video['cls']!r}, but {label} has the number {numbers[label]}")
     if type(frames) is not int or frames < 0:
         raise DataError(f"{where}: numf is {frames!r}, not a number of frames")
-    return Listed(name=files.plain_name(name, where), label=index(label, where), frames=frames, group=_group(label, name))
+    return Listed(name=files.plain_name(name, where), label=index(label, where), frames=frames, counted=True, group=_group(label, name))
 
 
 def _class_numbers(raw: Any, source: str) -> dict[str, int]:
