@@ -60,10 +60,15 @@ def remote_refs(repo: str, cwd: Path) -> dict[str, str]:
     """Every ref of a repository and its sha. Asks for nothing: credentials are those that git has already."""
     done = _run(["ls-remote", "--", repo], cwd, timeout=_NETWORK_S)
     if done.returncode:
-        why = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _fault("job.code.repo", f"cannot read {repo}: {why[-1] if why else 'git said nothing'}", f"try: git ls-remote {repo}")
+        raise _fault("job.code.repo", f"cannot read {repo}: {_reason(done.stderr)}", f"try: git ls-remote {repo}")
     pairs = [line.split("\t", 1) for line in done.stdout.decode(errors="replace").splitlines() if "\t" in line]
     return {name: sha for sha, name in pairs}
+
+
+def _reason(stderr: bytes) -> str:
+    """git's first words: its last ones are the same advice whatever is wrong."""
+    lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip() and not line.lower().startswith("warning: ")]
+    return lines[0].removeprefix("fatal: ").strip() if lines else "git said nothing"
 
 
 def https_url(url: str) -> str:

@@ -87,7 +87,7 @@ def test_an_unknown_ref_gets_a_proposal(clone: Path, remote: Path) -> None:
 
 def test_a_repository_that_cannot_be_read_is_a_fault_with_git_s_reason(tmp_path: Path) -> None:
     """And the command to try."""
-    with pytest.raises(ConfError, match=r"cannot read .*git ls-remote"):
+    with pytest.raises(ConfError, match=r"cannot read .*nowhere' does not appear to be a git repository .*git ls-remote"):
         pin(_repo(tmp_path / "nowhere", "main"), local=False, cwd=tmp_path)
 
 

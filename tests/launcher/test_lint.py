@@ -127,6 +127,11 @@ rules:
 """
 
 
+def test_an_image_that_is_missing_is_no_name_that_can_be_moved(tmp_path: Path) -> None:
+    """Which `job.image is missing` says already."""
+    assert _findings(tmp_path, "generic", "job.image=") == []
+
+
 def test_rules_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In ./conf/rules: over the manifest, with a reason and a fix; beside the site's."""
     monkeypatch.chdir(tmp_path)
