@@ -200,6 +200,10 @@ def require_init(config: Config, parts: tuple[str, ...]) -> str | dict[str, str]
 
 
 def read_as_written(path: str) -> CheckpointFile:
-    """A checkpoint, after its sha256 was compared with the manifest that names it. Raises DataError."""
+    """A checkpoint, after its sha256 was compared with the manifest that names it. Raises DataError, also for a training's state."""
     require_as_written(Path(path))
-    return checkpoint_files.read(path)
+    file = checkpoint_files.read(path)
+    if file.fields.get("format") == FORMAT and "optimizer" in file.fields:
+        hint = "take an epoch-*.pt beside it: they say which network, classes and clips their weights are for"
+        raise DataError(f"{path} is the state that a training resumes from", hint=hint)
+    return file

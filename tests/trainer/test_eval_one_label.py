@@ -16,6 +16,7 @@ import torch
 from trainer import activitynet, checkpoints, eval, fuse, models, synthetic, test
 from trainer.config import Config, FuseConf, parse
 from trainer.data.normalise import PRESETS
+from trainer.errors import DataError
 from trainer.run_folder import RunFolder
 
 CLASSES = ["run", "sit", "walk"]
@@ -101,6 +102,15 @@ def test_the_videos_scores_are_the_mean_of_their_clips(evaluated: RunFolder) -> 
     np.testing.assert_allclose(read(evaluated, "video_scores.npy"), by_hand, rtol=1e-5)
     assert read(evaluated, "metrics.json")["missing"] == [BROKEN]
     assert "1 videos of the split could not be scored" in evaluated.log.read_text()
+
+
+def test_the_state_of_a_training_is_not_taken_for_its_weights(data: Path, runs: Path, tmp_path: Path) -> None:
+    """It does not say which network it is of."""
+    state = tmp_path / "state-000002.pt"
+    torch.save({"format": 1, "epoch": 2, "step": 14, "model": {}, "optimizer": {}, "position": {}}, state)
+    config = conf(data, runs)
+    with pytest.raises(DataError, match="is the state that a training resumes from .take an epoch"):
+        eval.run(replace(config, model=replace(config.model, init=str(state))), RunFolder(tmp_path / "run"))
 
 
 def test_the_metrics_are_those_of_the_files(evaluated: RunFolder) -> None:

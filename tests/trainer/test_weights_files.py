@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 from collections import OrderedDict
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_caffe2_pickles_are_read(writer: Any, tmp_path: Path) -> None:
         assert np.array_equal(file.tensors[name].numpy(), array), name
     assert set(file.ignored) == set(state)
     assert file.fields == {"epoch": 3.0}
+
+
+def test_a_path_that_is_no_file_names_what_may_have_been_meant(tmp_path: Path) -> None:
+    """A run, an epoch that it does not have, a slip of the pen."""
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("epoch-000001.pt", "epoch-000012.pt", "../net.pth"):
+        (folder / name).touch()
+    for wrong, said in (
+        ("run", f"Is a directory ({folder} has epoch-000001.pt to epoch-000012.pt)"),
+        ("run/checkpoints/epoch-000013.pt", f"No such file or directory ({folder} has epoch-000001.pt to epoch-000012.pt)"),
+        ("run/net.pht", 'No such file or directory (did you mean "net.pth"?)'),
+        ("nowhere/x.pth", "No such file or directory (check model.init)"),
+    ):
+        with pytest.raises(DataError, match=re.escape(said)):
+            checkpoint_files.read(str(tmp_path / wrong))
 
 
 def test_blobs_of_a_gpu_lose_its_number(tmp_path: Path) -> None:

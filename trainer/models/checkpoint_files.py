@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.errors import DataError
+from trainer.errors import DataError, did_you_mean
 from trainer.models import array_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "blobs", "net", "weights")  # under which the tensors of a file may lie
@@ -87,9 +87,18 @@ def _content(path: str) -> Any:
         hint = "if you trust it, save its state_dict() again with today's torch"
         raise DataError(f"the checkpoint {path} was not opened: {why}: {reason}", hint=hint) from error
     except OSError as error:
-        raise DataError(f"cannot read the checkpoint {path}: {error.strerror or error}", hint="check model.init") from error
+        raise DataError(f"cannot read the checkpoint {path}: {error.strerror or error}", hint=_beside(Path(path))) from error
     except (RuntimeError, AssertionError, *array_pickle.BROKEN) as error:
         raise DataError(f"the checkpoint {path} is damaged or no checkpoint: {error}", hint="fetch or copy it again") from error
+
+
+def _beside(path: Path) -> str:
+    """What may have been meant by a path that is no file: the newest epoch of a run, or a name like it in its folder."""
+    for place in (path, path / "checkpoints", path.parent):
+        if epochs := sorted(found.name for found in place.glob("epoch-*.pt")):
+            return f"{place} has {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"{place} has {epochs[0]}"
+    near = did_you_mean(path.name, [found.name for found in path.parent.glob("*")])
+    return near or "check model.init"
 
 
 def _reader(start: bytes, path: str) -> Any:
