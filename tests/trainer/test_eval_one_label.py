@@ -107,9 +107,9 @@ def test_the_videos_scores_are_the_mean_of_their_clips(evaluated: RunFolder) -> 
 def test_the_state_of_a_training_is_not_taken_for_its_weights(data: Path, runs: Path, tmp_path: Path) -> None:
     """It does not say which network it is of."""
     state = tmp_path / "state-000002.pt"
-    torch.save({"format": 1, "epoch": 2, "step": 14, "model": {}, "optimizer": {}, "position": {}}, state)
+    torch.save({"format": 1, "epoch": 2, "step": 14, "model": {"w": torch.zeros(1)}, "optimizer": {}}, state)
     config = conf(data, runs)
-    with pytest.raises(DataError, match="is the state that a training resumes from .take an epoch"):
+    with pytest.raises(DataError, match="is the state that a training resumes from"):
         eval.run(replace(config, model=replace(config.model, init=str(state))), RunFolder(tmp_path / "run"))
 
 
