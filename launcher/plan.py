@@ -28,6 +28,7 @@ from launcher.version import VERSION
 
 WEBHOOK = "VIDJOBS_WEBHOOK"  # the variable that the trainer reads
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels, no look-alikes
+_NAME_LETTERS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +77,13 @@ def plan(
     shards: int | None = None,
     sweep: bool = False,
     again: Again | None = None,
+    stable: bool = False,
 ) -> Plan:
     """Everything about the run, its code pinned. `source` is --from. ConfError with every fault, UserError for a bad source.
 
     With `sweep` it is all trials of the conf's `sweep:`; else that section is ignored, with a warning. With `again` the code is
-    that of an earlier run, and neither the environment nor, but for `sets`, the day changes anything.
+    that of an earlier run, and neither the environment nor, but for `sets`, the day changes anything. `stable`: the same conf, code
+    and cluster always give the same run's name, and with it the same manifests; for what is shown and not sent.
     """
     environ: Mapping[str, str] | None = {} if again else None
     sets = [*sets, *([f"prepare.shards={shards}"] if shards is not None else [])]
@@ -96,7 +99,8 @@ def plan(
     if faults + more:
         raise ConfError(faults + more)
     code = again.code if again and again.code else _pinned(experiment, backend)
-    spec = job_spec(verb, experiment, profile, backend, code=code, trials=trials)
+    letters = _letters_of(verb, profile.name, experiment.whole_text, repr(code), trials.text if trials else "") if stable else _drawn()
+    spec = job_spec(verb, experiment, profile, backend, letters=letters, code=code, trials=trials)
     manifests = render(spec)
     record = _record(spec, manifests, experiment, profile=profile, backend=backend)
     warnings = () if trials else tuple(_warnings(experiment))
@@ -104,11 +108,18 @@ def plan(
 
 
 def job_spec(
-    verb: str, experiment: Experiment, profile: ClusterProfile, backend: Backend, *, code: CodePin, trials: Trials | None = None
+    verb: str,
+    experiment: Experiment,
+    profile: ClusterProfile,
+    backend: Backend,
+    *,
+    letters: str,
+    code: CodePin,
+    trials: Trials | None = None,
 ) -> JobSpec:
-    """The conf's job as the templates want it, under a new name."""
+    """The conf's job as the templates want it, under a name that ends with `letters`."""
     job, sweep = experiment.job, experiment.sweep or SweepConf()
-    run = f"{experiment.name}-{verb}-{''.join(secrets.choice(_LETTERS) for _ in range(6))}"
+    run = f"{experiment.name}-{verb}-{letters}"
     conf_text = experiment.flat_text
     conf_dir = backend.conf_dir(run)
     runs_mount = seen_at(_runs_volume(job), backend.claim_path)
@@ -152,6 +163,16 @@ def job_spec(
         ttl_s=int(job.ttl),
         annotations=_annotations(conf_text, code),
     )
+
+
+def _drawn() -> str:
+    return "".join(secrets.choice(_LETTERS) for _ in range(_NAME_LETTERS))
+
+
+def _letters_of(*texts: str) -> str:
+    """Letters that follow from the texts alone."""
+    digest = hashlib.sha256("\0".join(texts).encode()).digest()
+    return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest[:_NAME_LETTERS])
 
 
 def gpu_request(job: JobConf, profile: ClusterProfile) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:

@@ -23,10 +23,10 @@ def sketch(experiment: Experiment, profile: ClusterProfile, backend: Backend) ->
     pin = CodePin(kind=code.kind, repo=code.repo, ref=code.ref, commit="0" * 40, token=token)
     section = experiment.trainer.get("prepare")
     verbs = ["train", *(["prepare"] if isinstance(section, dict) and "shards" in section else [])]
-    specs = [job_spec(verb, experiment, profile, backend, code=pin) for verb in verbs]
+    specs = [job_spec(verb, experiment, profile, backend, letters="xxxxxx", code=pin) for verb in verbs]
     try:
         if experiment.sweep is not None:
-            specs.append(job_spec("train", experiment, profile, backend, code=pin, trials=expand(experiment)))
+            specs.append(job_spec("train", experiment, profile, backend, letters="xxxxxx", code=pin, trials=expand(experiment)))
         return [manifest for spec in specs for manifest in render(spec)]
     except ConfError:  # told as a fault by those who look at it
         return []

@@ -1,4 +1,4 @@
-"""`vidjobs render VERB CONF`: the manifests, exactly as submit would send them."""
+"""`vidjobs render VERB CONF`: the manifests, exactly as submit would send them but for the six letters that it draws."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ def run(
     name: str | None = None,
     shards: int | None = None,
 ) -> int:
+    """The same conf, code and cluster give the same bytes."""
     profile = choose(cluster)
-    made = plan(verb, conf, profile=profile, backend=for_profile(profile, backend), sets=sets, source=source, name=name, shards=shards)
+    place = for_profile(profile, backend)
+    made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards, stable=True)
     for warning in made.warnings:
         output.warn(warning)
     output.result(to_yaml(made.manifests).rstrip("\n"))

@@ -116,7 +116,18 @@ def run(
         profile = choose(cluster)
         place = for_profile(profile, backend)
         try:
-            made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards, sweep=sweep)
+            made = plan(
+                verb,
+                conf,
+                profile=profile,
+                backend=place,
+                sets=sets,
+                source=source,
+                name=name,
+                shards=shards,
+                sweep=sweep,
+                stable=dry_run == "client",
+            )
         except ConfError as error:
             if sweep:
                 raise  # what the conf lacks, its trials may have

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import yaml
 from launcher import completing, records
 from launcher.backend_base import Manifest, RunStatus
 from launcher.backends.local.backend import LocalBackend
-from launcher.commands import clusters, conf, init, lint, models, submit
+from launcher.commands import clusters, conf, init, lint, models, render, submit
 from launcher.errors import AdmissionError, ClusterError, ConfError, UserError
 from launcher.records import RunRecord
 
@@ -137,6 +138,21 @@ def test_dry_run_prints_the_manifest_and_leaves_nothing(exp: Path, capsys: pytes
     assert submit.run("train", exp, cluster="local", dry_run="client") == 0
     assert yaml.safe_load(capsys.readouterr().out)["kind"] == "Job"
     assert not records.state_dir().exists()
+
+
+def test_what_is_rendered_is_the_same_bytes_until_something_changes(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the name, so that two renderings can be compared, and two experiments applied side by side."""
+
+    def shown(*sets: str) -> str:
+        assert render.run("train", exp, cluster="generic", sets=["job.image=v:1@sha256:0", *sets]) == 0
+        return capsys.readouterr().out
+
+    assert shown() == shown()
+    assert submit.run("train", exp, cluster="generic", sets=["job.image=v:1@sha256:0"], dry_run="client") == 0
+    assert capsys.readouterr().out == shown()
+    names = {yaml.safe_load(shown(change))["metadata"]["name"] for change in ("train.lr=2e-3", "job.retries=1", "name=exp")}
+    assert len(names) == 3
+    assert all(re.fullmatch("exp-train-[a-z0-9]{6}", name) for name in names)
 
 
 def test_submit_refuses_what_the_site_would_refuse(exp: Path) -> None:
