@@ -146,14 +146,17 @@ def _collect(peers: World, rows: list[tuple[NDArray[Any], ...]], videos: Sequenc
     everybody = [row for share in peers.gather(rows) for row in share]
     if not everybody:
         raise ValueError("there is no clip to evaluate")
-    logits, targets, indices, each = (np.concatenate(column) for column in zip(*everybody, strict=True))
-    order = np.argsort(indices, kind="stable")
-    indices = indices[order]
+    logits, targets, indices, each = (np.concatenate([row[place] for row in everybody]) for place in range(4))
+    everybody.clear()
+    rows.clear()  # a split of millions of frames and hundreds of classes has gigabytes of answers: they are here once from now on
+    if (np.diff(indices) < 0).any():
+        order = np.argsort(indices, kind="stable")
+        logits, targets, indices, each = (column[order] for column in (logits, targets, indices, each))
     assert len(np.unique(indices)) == len(indices), "a clip was evaluated twice"
     return Predictions(
-        logits=logits[order].astype(np.float32),
-        targets=targets[order],
-        indices=indices.astype(np.int64),
-        loss=float(each[order].mean(dtype=np.float64)),
+        logits=logits.astype(np.float32, copy=False),
+        targets=targets,
+        indices=indices.astype(np.int64, copy=False),
+        loss=float(each.mean(dtype=np.float64)),
         videos=None if videos is None else np.asarray(videos, dtype=np.int64)[indices],
     )
