@@ -162,11 +162,12 @@ class _Watch:
 
 def _draw(window: Window, top: Top, film: overlay.Film | None, screen: overlay.Window | None) -> bool:
     """Put the answer on the frames that no window before it had; False when the user closed the live window."""
+    rate = overlay.rate_of([seconds for _, seconds in window.fresh])
     for image, seconds in window.fresh:
         drawn = overlay.draw(image, top)
         if film:
             film.add(drawn, seconds)
-        if screen and not screen.show(drawn):
+        if screen and not screen.show(drawn, rate):
             return False
     return True
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from trainer.data.decode import Frames
+from trainer.data.decode import USUAL_RATE, Frames
 from trainer.errors import CannotWrite, ConfFault, Fault
 
 LONG_SIDE = 640  # px: frames wait for their window's answer, so they are kept small
@@ -97,6 +97,12 @@ class Film:
         self._part.replace(self._path)
 
 
+def rate_of(times: Sequence[float]) -> float:
+    """Frames a second to show frames of these times (seconds) at: some more than theirs, so that a webcam's never pile up."""
+    length = times[-1] - times[0] if times else 0.0
+    return 1.05 * (len(times) - 1) / length if length > 0 else USUAL_RATE
+
+
 class Window:
     """A live window: frames are handed to ffplay, which is part of ffmpeg."""
 
@@ -104,12 +110,12 @@ class Window:
         self._title = title
         self.player: subprocess.Popen[bytes] | None = None
 
-    def show(self, image: Frames) -> bool:
-        """One frame (H, W, 3); False once the user has closed the window."""
+    def show(self, image: Frames, rate: float) -> bool:
+        """One frame (H, W, 3); False once the user has closed the window. The first frame's `rate` a second is all frames'."""
         if self.player is None:
             height, width = image.shape[:2]
-            form = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-fflags", "nobuffer"]
-            command = ["ffplay", "-loglevel", "quiet", "-window_title", self._title, *form, "-i", "-"]
+            form = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", f"{rate:.3f}"]
+            command = ["ffplay", "-loglevel", "quiet", "-window_title", self._title, "-fflags", "nobuffer", *form, "-i", "-"]
             self.player = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert self.player.stdin is not None
         try:

@@ -131,10 +131,12 @@ def test_a_damaged_video_is_named_and_the_others_are_answered(shared: Path, chec
     (tmp_path / "in").mkdir()
     shutil.copy(whole, tmp_path / "in" / "b.mp4")
     (tmp_path / "in" / "a.mp4").write_bytes(b"not a video at all")
+    (tmp_path / "in" / "c.avi").write_bytes(b"")
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(DataError, match=r"1 of 2 inputs could not be read to their end: .*a\.mp4"):
+    with pytest.raises(DataError, match=r"2 of 3 inputs could not be read to their end: .*a\.mp4, .*c\.avi"):
         infer.run(_conf(checkpoint, str(tmp_path / "in"), max_windows=2), folder)
-    assert [Path(row["input"]).name for row in _rows(folder, "error")] == ["a.mp4"]
+    assert [Path(row["input"]).name for row in _rows(folder, "error")] == ["a.mp4", "c.avi"]
+    assert _rows(folder, "error")[1]["message"] == "cannot be read: the file is empty"
     assert [row["windows"] for row in _rows(folder, "video")] == [2]
 
 
@@ -253,13 +255,22 @@ def test_a_live_window_takes_frames_until_the_user_closes_it(monkeypatch: pytest
     overlay.require_display()
     window = overlay.Window("a clip")
     try:
-        assert window.show(np.zeros((64, 64, 3), np.uint8))
+        assert window.show(np.zeros((64, 64, 3), np.uint8), rate=12.5)
         assert window.player is not None
+        assert (
+            "-framerate\0" + "12.500\0" in Path(f"/proc/{window.player.pid}/cmdline").read_text()
+        )  # else ffplay takes all for 25 a second
         window.player.kill()  # as closing it does
         window.player.wait()
-        assert not window.show(np.zeros((64, 64, 3), np.uint8))
+        assert not window.show(np.zeros((64, 64, 3), np.uint8), rate=12.5)
     finally:
         window.close()
+
+
+def test_a_live_window_shows_frames_as_fast_as_they_come_and_a_little_faster() -> None:
+    """As they come they would pile up before a player that is slower than the camera by a hair."""
+    assert overlay.rate_of([1.0, 1.1, 1.3, 1.4]) == pytest.approx(1.05 * 7.5)
+    assert overlay.rate_of([1.0]) == overlay.rate_of([]) == decode.USUAL_RATE
 
 
 @given(frames=st.integers(1, 60), length=st.integers(1, 12), stride=st.integers(1, 3), step=st.integers(1, 40))

@@ -88,11 +88,8 @@ def read_video(path: Path, kept: Kept, span: Span = WHOLE, *, decoder: Decoder |
     Resampled to `kept.fps`, kept frame k is what is shown at (k + 1/2) / fps after the first one, and there are
     round(duration * fps); so time stamps are followed, also of a variable rate. `counted`: everything is decoded, no frame is held.
     """
-    try:
-        if path.stat().st_size == 0:
-            return unreadable("", "the file is empty")
-    except OSError as error:
-        return unreadable("", error.strerror or str(error))
+    if why := _nothing_in(path):
+        return unreadable("", why)
     if decoder:
         return _READERS[decoder](path, _Reading(kept, span, counted))
     video = _READERS[video_decoder()](path, _Reading(kept, span, counted))
@@ -256,6 +253,8 @@ def stream(path: Path) -> Iterator[Shown]:
     """
     images, times, first, fault = deque[Frames](), list[float](), None, None
     try:
+        if why := _nothing_in(path):
+            raise Damaged(why)
         for image, seconds in _stream_pyav(path) if find_spec("av") else _stream_torchcodec(path):
             images.append(image)
             heappush(times, seconds)
@@ -339,6 +338,14 @@ def unreadable(decoder: str, fault: str) -> Video:
         decoder=decoder,
         fault=fault,
     )
+
+
+def _nothing_in(path: Path) -> str:
+    """Why no decoder need be asked about a file; "" when one must."""
+    try:
+        return "the file is empty" if path.stat().st_size == 0 else ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _first_line(error: Exception) -> str:
