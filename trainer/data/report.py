@@ -94,6 +94,7 @@ def make_report(indices: Mapping[str, Index], cache: Path, data: DataConf, *, no
 def _split_report(index: Index, data: DataConf) -> SplitReport:
     readable = [entry for entry in index.entries if entry.frames]
     fate = "left out" if data.short == "drop" else "its last frame is repeated"
+    use = "which of them are kept goes by these" if data.fps else "they are used one after the other"
     labels = Counter(label for entry in readable for label in entry.labels)
     return SplitReport(
         clips=len(index.entries),
@@ -111,9 +112,7 @@ def _split_report(index: Index, data: DataConf) -> SplitReport:
             for entry in readable
             if entry.frames < span_of(data.frames, data.stride)
         ],
-        variable_rate=[
-            _item(entry, "its frames come at uneven times; they are used one after the other") for entry in readable if entry.variable_rate
-        ],
+        variable_rate=[_item(entry, f"its frames come at uneven times; {use}") for entry in readable if entry.variable_rate],
         noted=[_item(entry, entry.note) for entry in readable if entry.note],
         longer=[_item(entry, f"{entry.longer} frames, {entry.annotated} annotated") for entry in readable if entry.longer],
         other_rate=[

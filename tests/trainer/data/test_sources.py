@@ -20,6 +20,7 @@ from trainer.data.decode import read_video
 from trainer.data.image_folder import frame_paths, read_frames
 from trainer.data.kept import Kept
 from trainer.data.loader import batches, open_split
+from trainer.data.report import make_report
 from trainer.errors import DataError
 
 SHORT = 24  # px; recordings of 1920 x 1080 are left to the slow test
@@ -116,6 +117,14 @@ def test_resampled_frames_are_those_shown_at_their_time(shared: Path) -> None:
             video = read_video(path, Kept(resize="16x16", fps=4), decoder=decoder)  # type: ignore[arg-type]
             assert len(video.frames) == len(video.taken) == round(whole.found / whole.source_fps * 4)
             assert np.abs(video.frames.astype(int) - whole.frames[video.taken]).max() <= 2
+
+
+@pytest.mark.parametrize(("fps", "said"), [(0.0, "they are used one after the other"), (10.0, "which of them are kept goes by these")])
+def test_the_report_says_what_becomes_of_uneven_times(shared: Path, tmp_path: Path, fps: float, said: str) -> None:
+    data = DataConf(name="x", root=str(shared / "real" / "videos"), resize="16x16", size=16, frames=4, fps=fps)
+    indices = make(Recordings({"test": (clip_of(shared / "real" / "videos" / "part_0.mp4"),)}), data, tmp_path)
+    told = make_report(indices, tmp_path, data, notes=(), seconds=0).splits["test"].variable_rate
+    assert told == [{"id": "part_0.mp4", "problem": f"its frames come at uneven times; {said}"}]
 
 
 def write(folder: Path, names: list[str], *, sides: tuple[int, int] = (30, 40)) -> Path:
