@@ -49,6 +49,7 @@ def running(world: Any) -> str:
     """A run that has written two checkpoints and waits."""
     world.submit(RUN, TRAINER)
     world.wait_for_file(world.folder(RUN) / "ready")
+    world.wait(RUN, lambda _: bool(world.log(RUN)))  # what it printed has gone through its supervisor
     return RUN
 
 
