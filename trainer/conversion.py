@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from typing import Any, Literal
@@ -61,6 +62,8 @@ def _convert_scalar(value: Any, kind: type) -> Any:
     except ValueError:
         raise ValueError(f"is {value!r}, not {_NUMBERS[kind]}") from None
     if kind is float:
+        if not math.isfinite(number):  # YAML has .nan and .inf; no setting means anything by them
+            raise ValueError(f"is {value!r}, not a number")
         return number
     if not number.is_integer():
         raise ValueError(f"is {value!r}, not {_NUMBERS[kind]}")

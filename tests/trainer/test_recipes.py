@@ -35,6 +35,8 @@ def _faults(*overrides: str) -> dict[str, str]:
         (["train.optimizer=sgd", "train.nesterov=true", "train.dampening=0.9"], "train.nesterov", "they are 0.9 and 0.9"),
         (["train.optimizer=sgd", "train.nesterov=true", "train.momentum=0"], "train.nesterov", "they are 0.0 and 0.0"),
         (["train.nesterov=true"], "train.nesterov", "is True, and adam has no such setting"),
+        (["train.clip_grad=.nan"], "train.clip_grad", "is nan, not a number"),
+        (["train.weight_decay=.inf"], "train.weight_decay", "is inf, not a number"),
         (["train.momentum=1.5"], "train.momentum", "is 1.5, not between 0 and 1"),
         (["train.keep_weights=last"], "train.keep_weights", 'is "last"'),
         (["train.lr_scaling=square"], "train.lr_scaling", "square"),
