@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any
 
 from launcher import nodes, output, run_view
+from launcher.backend_base import PodStatus
 from launcher.errors import ClusterError
 from launcher.profiles import ClusterProfile, choose, config_dir
 from launcher.records import RunRecord, find, load_all
 from launcher.run_view import RunView, age
 
 _EVERY_S = 2.0
-_SHOWN = 25  # ended runs in the table
+_SHOWN = 25  # ended runs in the table, attempts of a run
 _HEADERS = ("RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "ETA", "WHY")
 
 
@@ -70,11 +71,27 @@ def _show_one(view: RunView) -> None:
     for verdict in view.verdicts:
         text = output.paint(verdict.text, "yellow") if not verdict.ok else verdict.text
         output.result(f"{'use':<9} {text}" + (f"; {verdict.fix}" if verdict.fix else ""))
-    pods = status.pods if status else ()
-    if pods:
-        output.result("")
-        rows = [[pod.name, pod.phase, pod.node, _blank(pod.exit_code), pod.reason, pod.started, pod.finished] for pod in pods]
-        output.table(("ATTEMPT", "PHASE", "NODE", "EXIT", "REASON", "STARTED", "FINISHED"), rows)
+    _show_attempts(status.pods if status else ())
+    if status and status.indexes and record and _is_sweep(record):
+        output.note(f"`vidjobs sweep status {view.run}` shows its trials")
+
+
+def _is_sweep(record: RunRecord) -> bool:
+    from launcher.recorded import is_sweep  # what it imports costs as much as all else here
+
+    return is_sweep(record)
+
+
+def _show_attempts(pods: Sequence[PodStatus]) -> None:
+    """A table of the newest: a sweep has as many as trials, and more."""
+    if not pods:
+        return
+    output.result("")
+    shown = pods[-_SHOWN:]
+    rows = [[pod.name, pod.phase, pod.node, _blank(pod.exit_code), pod.reason, pod.started, pod.finished] for pod in shown]
+    output.table(("ATTEMPT", "PHASE", "NODE", "EXIT", "REASON", "STARTED", "FINISHED"), rows)
+    if len(pods) > len(shown):
+        output.note(f"{len(pods) - len(shown)} older attempts are not shown; --json lists all")
 
 
 def _blank(value: int | None) -> str:

@@ -255,6 +255,16 @@ def test_a_report_of_a_sweep_has_its_trials_and_the_heat_map(ended: RunRecord, t
     assert f"f1_macro of {RUN}" in page
 
 
+def test_status_of_a_sweep_names_the_newest_attempts_and_where_its_trials_are(
+    ended: RunRecord, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status_command, "_SHOWN", 2)
+    assert status_command.run(ended.run) == 0
+    told = capsys.readouterr()
+    assert len([line for line in told.out.splitlines() if line.startswith(f"{RUN}-")]) == 2
+    assert told.err == f"4 older attempts are not shown; --json lists all\n`vidjobs sweep status {RUN}` shows its trials\n"
+
+
 def test_a_run_that_is_no_sweep_says_so(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     records.save(world.record("b-train-bbbbbb"))
     with pytest.raises(UserError, match="not a sweep"):
