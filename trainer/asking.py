@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def _of_published(config: Config, file: CheckpointFile | None) -> tuple[nn.Modul
     if faults:
         raise ConfFault(faults)
     model = create_for(config, classes)
-    return model, classes, load_init(model, config.model.init, head=config.model.init_head, file=file)
+    return model, classes, load_init(model, config.model.init, head=config.model.init_head, file=file, say=partial(print, flush=True))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -41,13 +41,13 @@ from trainer.run_folder import RunFolder
 def prepared(config: Config, folder: RunFolder) -> Iterator[Group]:
     """The nodes, once they are here and node 0, which holds the run's lock, has prepared. Raises DataError, CannotWrite, TryAgain."""
     place = Place.of(os.environ)
-
-    def say(message: str) -> None:
-        print(message, flush=True)
-
-    with joined(place, say) as nodes, hold_for(place, folder, say=say):
-        nodes.first(lambda: _begin(config, folder, say), then=lambda: ensure_cache(config, cache_folder(config, folder.whole), nodes.say))
+    with joined(place, _say) as nodes, hold_for(place, folder, say=_say):
+        nodes.first(lambda: _begin(config, folder, _say), then=lambda: ensure_cache(config, cache_folder(config, folder.whole), nodes.say))
         yield nodes
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)
 
 
 def _begin(config: Config, folder: RunFolder, say: Callable[[str], None]) -> None:
@@ -115,14 +115,14 @@ class Scorer:
         Raises ConfFault when the conf is not what the checkpoint was trained as, DataError when it cannot be read or does not fit.
         """
         model = create_for(self.config, self.clips.classes)
-        file = read_as_written(local_path(init, self.config.model.name)[0]) if isinstance(init, str) else None
+        file = read_as_written(local_path(init, self.config.model.name, say=_say)[0]) if isinstance(init, str) else None
         fields = file.fields if file else {}
         own = fields.get("format") == FORMAT
         faults = [*weights_faults(self.config, fields, self.clips.classes), *other_flow(self.config, fields)] if own else []
         if faults:
             raise ConfFault(faults)
         try:
-            report = load_init(model, init, head="keep", file=file)
+            report = load_init(model, init, head="keep", file=file, say=_say)
         except ConfFault as fault:
             raise ConfFault([_of_a_run(each) if each.path == "model.init_head" else each for each in fault.faults]) from fault
         if self.world.rank == 0:

@@ -165,6 +165,13 @@ def test_torchvision_video_networks(name: str, build: str, frames: int, tmp_path
             load_init(hollow(name, 400, depth=18, frames=frames), path)
 
 
+def test_another_r2plus1d_is_named(tmp_path: Path) -> None:
+    """Of the same name in other hands, with a kernel of seven frames in its stem: not a list of tensors that are missing."""
+    torch.save({"arch": "resnet2p1d-18", "state_dict": {"layer1.0.conv1_s.weight": torch.zeros(2)}}, tmp_path / "r2p1d18_K_200ep.pth")
+    with pytest.raises(DataError, match=r"of the R\(2\+1\)D of 3D-ResNets-PyTorch .*resnet3d takes"):
+        load_init(hollow("r2plus1d", 400, depth=18), str(tmp_path / "r2p1d18_K_200ep.pth"))
+
+
 def test_the_hub_files_of_ig65m(tmp_path: Path) -> None:
     """torchvision's names with VMZ's sizes; 487 or 359 hashtags need a new last layer for other classes."""
     network = hollow("r2plus1d", 51, depth=34, frames=8)

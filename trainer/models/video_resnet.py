@@ -206,8 +206,11 @@ class VideoResNet(Part):
     def adapt_checkpoint(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """VMZ's Caffe2 blobs under our names; torchvision's and the hub's files have them already.
 
-        Blobs that the network has no place for keep their names. Raises DataError for the other `midplanes`.
+        Blobs that the network has no place for keep their names. Raises DataError for the other `midplanes`, and for another R(2+1)D.
         """
+        if any(key.endswith("_s.weight") for key in tensors):
+            hint = "no network here takes it; resnet3d takes the same authors' r3d*.pth"
+            raise DataError("the checkpoint is of the R(2+1)D of 3D-ResNets-PyTorch (conv1_s, conv1_t), another network", hint=hint)
         if any(re.fullmatch(r"conv1_w|comp_\d+_conv_1(_middle)?_w", key) for key in tensors):
             names = dict(blob_names(self))
             tensors = renamed(tensors, lambda blob: names.get(re.sub(r"^last_out_L\d+", "last_out", blob), blob))
