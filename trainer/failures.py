@@ -14,7 +14,8 @@ from trainer import ending
 from trainer.errors import CannotWrite, ConfFault, DataError, Diverged, Fault, NotOurs, TrainerError, TryAgain
 
 LOST_PEER = re.compile(
-    r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe|Socket Timeout|store->|TCPStore|failed to recv", re.IGNORECASE
+    r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe|Socket Timeout|socket has timed out|store->|TCPStore|failed to recv",
+    re.IGNORECASE,
 )
 ERRORS: dict[str, type[TrainerError]] = {kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, NotOurs, Diverged)}
 

@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
-from trainer import synthetic
+from trainer import failures, synthetic
 from trainer.errors import ConfFault
 from trainer.meeting import Place, interface_towards, leads
 from trainer.records import read_metrics
@@ -61,6 +63,17 @@ def test_a_place_that_cannot_be_is_a_conf_fault(changes: dict[str, str], named: 
 def test_the_interface_towards_a_machine() -> None:
     assert interface_towards("127.0.0.1", 9) == "lo"
     assert interface_towards("no.such.host.invalid", 9) == ""
+
+
+def test_a_node_0_that_does_not_answer_a_process_is_a_lost_peer() -> None:
+    """Nor does its name, where the cluster's DNS is away for a while: that is no bug, and no fault of this node."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(RuntimeError) as caught:
+        TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=1))
+    ended = failures.first_failure([failures.describe(caught.value, "process 0")], {})
+    assert isinstance(ended, failures.LostPeers)
+    assert ended.exit_code == 75
 
 
 class Nodes:
