@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,9 @@ from launcher.backend_base import RunStatus
 from launcher.backends.kube.backend import KubeBackend
 from launcher.profiles import ClusterProfile
 from launcher.records import RunRecord
+
+BRIDGE = Path("/sys/class/net/kube0")
+_SET = "3"  # NET_ADDR_SET of Linux
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,18 @@ def _node(request: pytest.FixtureRequest) -> Iterator[None]:
 def _cluster() -> None:
     if not os.environ.get("KUBECONFIG"):
         pytest.skip('no cluster: eval "$(../shared/kube/cluster env)" after `cluster up`')
+    _hold_the_bridges_address()
+
+
+def _hold_the_bridges_address() -> None:
+    """So that pods of the one-node cluster do not lose its host, which is their name server, whenever another pod comes or goes.
+
+    A bridge has the lowest hardware address of its ports, until it is given one: else pods that are there send to the old one for as long
+    as they remember it, 15 to 60 s.
+    """
+    given = BRIDGE / "addr_assign_type"
+    if given.exists() and given.read_text().strip() != _SET:
+        subprocess.run(["ip", "link", "set", "dev", BRIDGE.name, "address", "02:00:0a:58:00:01"], check=True)
 
 
 @pytest.fixture(scope="session")
