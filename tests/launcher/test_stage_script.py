@@ -89,6 +89,16 @@ def test_a_tar_file_cannot_write_outside(claim: Path, tmp_path: Path) -> None:
     assert (done.returncode, "links" in done.stderr) == (65, True)
 
 
+def test_links_of_a_damaged_tar_file_are_not_made_either(claim: Path, tmp_path: Path) -> None:
+    """Nothing of it is unpacked before its end is missed."""
+    _tar(claim / "b.tar.gz", ("link", None), ("big", os.urandom(200_000)))
+    whole = (claim / "b.tar.gz").read_bytes()
+    (claim / "b.tar.gz").write_bytes(whole[: len(whole) // 2])
+    done = _stage(claim, tmp_path / "to", unpack=True)
+    assert (done.returncode, "links" in done.stderr) == (65, True)
+    assert not os.path.lexists(tmp_path / "to" / "link")
+
+
 def test_a_damaged_tar_file_is_a_data_error(claim: Path, tmp_path: Path) -> None:
     """65, with its name."""
     (claim / "cut.tar.gz").write_bytes(b"\x1f\x8b no archive")
