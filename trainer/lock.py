@@ -105,7 +105,14 @@ class Lock:
 def hold(folder: RunFolder, *, say: Callable[[str], None] = print, stale: float = STALE, beat: float = BEAT) -> Iterator[Lock]:
     """Hold the run's folder inside the block. Raises NotOurs that names a living holder; takes a stale lock over."""
     folder.require_writable()
-    lock = Lock(_acquire(folder.lock, say, stale), beat)
+    with hold_file(folder.lock, say=say, stale=stale, beat=beat) as lock:
+        yield lock
+
+
+@contextmanager
+def hold_file(path: Path, *, say: Callable[[str], None], stale: float = STALE, beat: float = BEAT) -> Iterator[Lock]:
+    """The same of a lock file anywhere."""
+    lock = Lock(_acquire(path, say, stale), beat)
     try:
         yield lock
     finally:

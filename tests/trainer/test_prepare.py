@@ -319,6 +319,23 @@ def test_two_processes_at_once_write_one_cache(made_set: Path, conf_of: ConfOf, 
     assert read_index(tmp_path, "train") == before
 
 
+@pytest.mark.slow
+def test_without_flock_one_process_at_a_time_writes_all_the_same(tmp_path: Path) -> None:
+    """The trials of a sweep begin together, and some volumes know no flock. Each writes down when it went in and out."""
+    program = (
+        "import errno, fcntl, sys, time; from pathlib import Path; from trainer.data.shards import locked\n"
+        "def refused(*_): raise OSError(errno.ENOLCK, 'No locks available')\n"
+        "fcntl.flock, log = refused, Path(sys.argv[1]) / 'log'\n"
+        "with locked(Path(sys.argv[1]) / '.lock', lambda line: None):\n"
+        "    for word in ('in', 'out'):\n"
+        "        with log.open('a') as file: file.write(word + '\\n')\n"
+        "        time.sleep(0.5)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program, tmp_path]) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert (tmp_path / "log").read_text().split() == ["in", "out"] * 3
+
+
 def test_a_cache_of_other_settings_is_not_overwritten(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
     """data.cache may be shared by mistake; another run may be reading it."""
     ensure_cache(conf_of(made_set), tmp_path, quiet)

@@ -13,14 +13,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
+from trainer import lock
 from trainer.config import PrepareConf
 from trainer.data.progress import Say
-from trainer.errors import ConfFault, Fault
+from trainer.errors import ConfFault, Fault, NotOurs
 from trainer.run_folder import RunFolder
 
 WAIT_SECONDS = 1.0  # between looks at what another process holds
@@ -98,16 +99,33 @@ def parts(cache: Path) -> list[Path]:
 
 @contextmanager
 def locked(path: Path, say: Say) -> Iterator[None]:
-    """One process at a time inside the block, on all nodes that mount the volume; the kernel frees the lock of one that dies."""
-    with path.open("a") as file:
+    """One process at a time inside the block, on all nodes that mount the volume; the kernel frees the lock of one that dies.
+
+    On a volume without flock a heartbeat does, as for a run's folder (lock.py).
+    """
+    with path.open("a") as file, ExitStack() as beating:
         told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    say(f"prepare: another process is writing {path.parent}; waiting for it")
-                    told = True
-                time.sleep(WAIT_SECONDS)
+        while not _taken(file, path, beating):
+            if not told:
+                say(f"prepare: another process is writing {path.parent}; waiting for it")
+                told = True
+            time.sleep(WAIT_SECONDS)
         yield
+
+
+def _taken(file: IO[str], path: Path, beating: ExitStack) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in lock.NO_FLOCK:
+            raise
+        with suppress(NotOurs), ExitStack() as mine:
+            held = mine.enter_context(lock.hold_file(path, say=lambda _: None))
+            time.sleep(WAIT_SECONDS)  # of several that found it free at once the last one's name stays
+            lock.require_held(path, held.holder)
+            beating.push(mine.pop_all())
+            return True
+        return False
+    return True
