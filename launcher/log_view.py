@@ -110,7 +110,7 @@ class LogView:
     def _gap(self, line: LogLine) -> None:
         output.warn(f"lines may be missing here: {line.text}")
         if self.options.as_json and not self.options.parse:
-            output.json_line(_line_json(line))
+            output.json_line(line_document(line))
 
     def _record(self, record: LossRecord, line: LogLine) -> None:
         if self.options.parse or self.options.plot is not None:
@@ -135,7 +135,7 @@ class LogView:
     def _text(self, line: LogLine) -> None:
         self.shown += 1
         if self.options.as_json:
-            output.json_line(_line_json(line))
+            output.json_line(line_document(line))
             return
         container = "" if line.container == "trainer" else f"{line.container}: "
         output.result(f"{self._prefix(line.pod, line.time)}{container}{line.text}", more=line.more)
@@ -166,7 +166,8 @@ class LogView:
         output.note(f"wrote {path}: " + ", ".join(f"{number} {phase}" for phase, number in count.items() if number) + " records")
 
 
-def _line_json(line: LogLine) -> dict[str, str]:
+def line_document(line: LogLine) -> dict[str, str]:
+    """The stable schema of `vidjobs logs --json`."""
     return {"time": line.time, "pod": line.pod, "text": line.text, "kind": line.kind}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from launcher import nodes, output, records
 from launcher.all_backends import for_profile
@@ -93,6 +94,11 @@ def _surely_absent(record: RunRecord, backend: Backend) -> bool:
         return False
 
 
+def document(record: RunRecord) -> dict[str, Any]:
+    """The stable schema of `--json`: the record without its long texts."""
+    return {key: value for key, value in dataclasses.asdict(record).items() if key not in ("conf_text", "whole_conf", "manifests")}
+
+
 def run(
     verb: str,
     conf: Path,
@@ -154,8 +160,7 @@ def deliver(made: Plan, profile: ClusterProfile, place: Backend, *, watch: bool,
             return _dry_run(made, place, dry_run, as_json=as_json)
         record = _send(made, place)
     if as_json:
-        left_out = ("conf_text", "whole_conf", "manifests")
-        output.json_result({key: value for key, value in dataclasses.asdict(record).items() if key not in left_out})
+        output.json_result(document(record))
     else:
         output.result(record.run)
     if made.trials:
