@@ -153,12 +153,13 @@ def _fill(job: _Job, say: Say) -> Index:
         job.cache, job.wanted, job.split, unchanged=lambda entry: _signature(by_id[entry.id]) == entry.source, data=not job.how.counted
     )
     try:
-        _require_space(job, writer.written)
+        old = _Old(job)
+        _require_space(job, max(job.wanted.expected_bytes, old.bytes), writer.written)
         todo = job.clips[len(writer.done) :]
         if writer.done:
             say(f"prepare {job.split}: going on after {len(writer.done)} of {len(job.clips)} clips")
         progress = Progress(job.split, len(job.clips), say, unit="clips", done=len(writer.done))
-        for entry, frames in _read_all(todo, _Old(job), job.how):
+        for entry, frames in _read_all(todo, old, job.how):
             writer.append(entry, frames)
             progress.step()
         return writer.finish()
@@ -166,8 +167,8 @@ def _fill(job: _Job, say: Say) -> Index:
         writer.close()
 
 
-def _require_space(job: _Job, written: int) -> None:
-    size = 0 if job.how.counted else job.wanted.expected_bytes
+def _require_space(job: _Job, expected: int, written: int) -> None:
+    size = 0 if job.how.counted else expected
     free = shutil.disk_usage(job.cache).free + written
     if free < size:
         missing = f"{readable_size(size - free)} ({size - free} bytes) missing of {readable_size(size)}"
@@ -193,17 +194,26 @@ def _read_all(clips: list[Clip], old: _Old, how: Reading) -> Iterator[Read]:
 
 
 class _Old:
-    """The cache that is being replaced, and parts of shards: clips whose file did not change are copied, not decoded again."""
+    """The cache that is being replaced, and parts of shards: clips whose file did not change are copied, not decoded again.
+
+    Until the new one is whole both are on the volume.
+    """
 
     def __init__(self, job: _Job) -> None:
+        wanted = {clip.id for clip in job.clips}
         found = [(folder, index) for folder in job.before if (index := read_index(folder, job.split))]
         self._held = {
             entry.id: (entry, map_bytes(folder / index.data, index.bytes) if index.data else None)
             for folder, index in found
             if (index.dataset, index.kept) == (job.wanted.dataset, job.wanted.kept)
             for entry in index.entries
-            if entry.frames
+            if entry.frames and entry.id in wanted
         }
+
+    @property
+    def bytes(self) -> int:
+        """Of all frames that it may give."""
+        return sum(entry.bytes for entry, _ in self._held.values())
 
     def find(self, clip: Clip, source: str, *, counted: bool) -> Read | None:
         """The clip's entry and frames, if its file is the one that was read."""

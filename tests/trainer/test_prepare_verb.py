@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from trainer.data.image_folder import frame_paths
 from trainer.data.loader import cache_folder, open_split
 from trainer.data.shards import Share
 from trainer.data.stats import measure
-from trainer.errors import ConfFault, DataError
+from trainer.errors import CannotWrite, ConfFault, DataError
 from trainer.run_folder import RunFolder
 from trainer.synthetic import encode
 
@@ -197,6 +198,21 @@ def test_a_retried_shard_reads_nothing_twice(class_folders: Path, tmp_path: Path
     shard(config, folder, 1, monkeypatch)
     assert 0 < len(read) < 8
     assert len(set(read)) == len(read)
+
+
+def test_a_cache_of_shards_that_does_not_fit_twice_is_refused_before_it_is_copied(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No annotation says how long these videos are; the parts do. What is read stays for a retry."""
+    config = config_of(class_folders, shards=2)
+    folder = tmp_path / "p"
+    shard(config, folder, 0, monkeypatch)
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(CannotWrite, match=r"the cache does not fit on the volume of .* missing of"):
+        shard(config, folder, 1, monkeypatch)
+    cache = cache_folder(config, folder)
+    assert [len(list(part.glob("train-*.u8"))) for part in sorted((cache / ".shards").iterdir())] == [1, 1]
+    assert read_index(cache, "train") is None
 
 
 @pytest.mark.slow
