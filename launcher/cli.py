@@ -295,7 +295,7 @@ def rbac(
 
 
 @app.command()
-def init(cluster: Cluster = None, force: Annotated[bool, typer.Option("--force", help="overwrite what is there")] = False) -> int:
+def init(cluster: Cluster = None, force: Annotated[bool, typer.Option("--force", help="overwrite a conf that is there")] = False) -> int:
     """Write a starter conf here, and remember the cluster."""
     from launcher.commands import init as command
 

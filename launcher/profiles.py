@@ -135,7 +135,7 @@ def available() -> list[str]:
 
 def choose(name: str | None = None) -> ClusterProfile:
     """`--cluster`, else VIDJOBS_CLUSTER, else `cluster:` of the user's config, else this machine, and says so."""
-    chosen = name or os.environ.get("VIDJOBS_CLUSTER") or _configured()
+    chosen = name or os.environ.get("VIDJOBS_CLUSTER") or configured()
     if chosen:
         return load(chosen)
     output.note(
@@ -149,7 +149,8 @@ def config_dir() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "vidjobs"
 
 
-def _configured() -> str:
+def configured() -> str:
+    """`cluster:` of the user's config; "" when there is none."""
     path = config_dir() / "config.yaml"
     if not path.is_file():
         return ""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from launcher import output
 from launcher.errors import UserError
-from launcher.profiles import config_dir, load
+from launcher.profiles import config_dir, configured, load
+from launcher.whole_file import write_whole
 
 STARTER = Path("experiment.yaml")
 _TEXT = """\
@@ -44,19 +45,26 @@ job:
 """
 
 
-def _write(path: Path, text: str, *, force: bool) -> None:
-    if path.exists() and not force:
-        raise UserError(f"{path} is there already", hint="`vidjobs init --force` overwrites it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def _remember(cluster: str) -> None:
+    """`cluster:` of the person's config; what was chosen before is told."""
+    name, before = load(cluster).name, configured()
+    settings = config_dir() / "config.yaml"
+    write_whole(settings, f"cluster: {name} # a cluster profile; `vidjobs clusters` lists them\n".encode())
+    output.result(str(settings))
+    if before not in ("", name):
+        output.note(f"it was {before}")
 
 
 def run(*, cluster: str | None = None, force: bool = False) -> int:
+    """A conf that is there stays: without `force` it is an error where nothing else was asked for."""
+    if STARTER.exists() and not force and cluster is None:
+        raise UserError(f"{STARTER} is there already", hint="`vidjobs init --force` overwrites it")
     if cluster is not None:
-        settings = config_dir() / "config.yaml"
-        _write(settings, f"cluster: {load(cluster).name} # a cluster profile; `vidjobs clusters` lists them\n", force=force)
-        output.result(str(settings))
-    _write(STARTER, _TEXT, force=force)
+        _remember(cluster)
+    if STARTER.exists() and not force:
+        output.note(f"{STARTER} is there already, and stays as it is")
+        return 0
+    write_whole(STARTER, _TEXT.encode())
     output.result(str(STARTER))
     output.note(f"next: `vidjobs lint {STARTER}`, then `vidjobs submit train {STARTER}`")
     return 0

@@ -15,6 +15,7 @@ from launcher.backend_base import Manifest, RunStatus
 from launcher.backends.local.backend import LocalBackend
 from launcher.commands import clusters, conf, init, lint, models, render, submit
 from launcher.errors import AdmissionError, ClusterError, ConfError, UserError
+from launcher.profiles import configured
 from launcher.records import RunRecord
 
 CONF = """\
@@ -104,6 +105,24 @@ def test_init_writes_a_conf_that_lint_accepts(tmp_path: Path, monkeypatch: pytes
         init.run()
     assert (tmp_path / "experiment.yaml").read_text() == "mine"
     assert init.run(force=True) == 0
+
+
+def test_init_changes_the_cluster_and_leaves_a_conf_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody needs --force, which would cost the conf, to choose another cluster."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiment.yaml").write_text("mine")
+    assert init.run(cluster="nautilus") == 0
+    assert init.run(cluster="generic") == 0
+    told = capsys.readouterr()
+    assert "it was nautilus" in told.err
+    assert "stays as it is" in told.err
+    assert configured() == "generic"
+    assert (tmp_path / "experiment.yaml").read_text() == "mine"
+    with pytest.raises(UserError, match="no cluster profile"):
+        init.run(cluster="nowhere")
+    assert configured() == "generic"
 
 
 def test_clusters_and_models_list_what_a_conf_can_name(capsys: pytest.CaptureFixture[str]) -> None:
