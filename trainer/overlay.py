@@ -19,6 +19,7 @@ from trainer.errors import CannotWrite, ConfFault, Fault
 
 LONG_SIDE = 640  # px: frames wait for their window's answer, so they are kept small
 MILLISECONDS = Fraction(1, 1000)
+SINGLE = 1000  # ms that a film of one frame lasts
 Answer = Sequence[tuple[str, float]]  # (class, score), best first
 
 
@@ -61,7 +62,8 @@ class Film:
         self._part = path.with_name(f".{path.name}.part")
         self._container: Any = None
         self._stream: Any = None
-        self._last = -1
+        self._last = -1  # ms, of the last frame
+        self._shown_for = SINGLE  # ms, the frame before it
 
     def __enter__(self) -> Self:
         return self
@@ -78,13 +80,17 @@ class Film:
                 self._stream.height, self._stream.width = image.shape[:2]
                 self._stream.pix_fmt, self._stream.time_base = "yuv420p", MILLISECONDS
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            self._last = max(round(seconds * 1000), self._last + 1)
+            before, self._last = self._last, max(round(seconds * 1000), self._last + 1)
+            self._shown_for = self._last - before if before >= 0 else SINGLE
             frame.pts, frame.time_base = self._last, MILLISECONDS
             self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError) as error:
-            raise CannotWrite(f"cannot write {self._path}: {error}", hint="infer.overlay: false leaves the video out") from error
+            raise self._cannot_write(error) from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Name it. Raises CannotWrite."""
+        import av
+
         if self._container is None:
             return
         if error is not None:  # a labelled video that ends where a retry was asked for would look whole
@@ -92,9 +98,22 @@ class Film:
                 self._container.close()
             self._part.unlink(missing_ok=True)
             return
-        self._container.mux(self._stream.encode())
+        try:
+            self._finish()
+        except (av.FFmpegError, OSError) as refused:
+            self._part.unlink(missing_ok=True)
+            raise self._cannot_write(refused) from refused
+
+    def _finish(self) -> None:
+        rest = self._stream.encode()
+        if rest:  # its last frame is shown for as long as the one before; no next one tells
+            rest[-1].duration = round(self._shown_for * MILLISECONDS / rest[-1].time_base)
+        self._container.mux(rest)
         self._container.close()
         self._part.replace(self._path)
+
+    def _cannot_write(self, error: Exception) -> CannotWrite:
+        return CannotWrite(f"cannot write {self._path}: {error}", hint="infer.overlay: false leaves the video out")
 
 
 def rate_of(times: Sequence[float]) -> float:

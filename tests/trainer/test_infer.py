@@ -27,7 +27,7 @@ from trainer.data.decode import Shown
 from trainer.data.kept import Kept
 from trainer.data.normalise import PRESETS
 from trainer.data.sampling import even_times, resample
-from trainer.errors import ConfFault, DataError, TryAgain
+from trainer.errors import CannotWrite, ConfFault, DataError, TryAgain
 from trainer.infer_inputs import Input, expand, open_frames, resampled
 from trainer.run_folder import RunFolder
 from trainer.windows import colours, flows, windows
@@ -225,6 +225,25 @@ def test_a_labelled_video_that_is_stopped_is_not_kept(tmp_path: Path) -> None:
     film = overlay.Film(path)
     film.add(np.zeros((32, 32, 3), np.uint8), 0.0)
     film.__exit__(TryAgain, TryAgain("stopped"), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("frames", [1, 2, 40])
+def test_a_labelled_video_lasts_as_long_as_its_frames_are_shown(tmp_path: Path, frames: int) -> None:
+    """Its last frame, too, for as long as the one before; a single one for a second, so that it can be seen."""
+    with overlay.Film(tmp_path / "a.mp4") as film:
+        for number in range(frames):
+            film.add(np.full((32, 32, 3), number, np.uint8), number / 8)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert float((stream.duration or 0) * (stream.time_base or 0)) == pytest.approx(frames / 8 if frames > 1 else 1.0, abs=0.002)
+
+
+def test_a_labelled_video_that_cannot_be_ended_is_named_and_not_kept(tmp_path: Path) -> None:
+    """A volume that is full when what was held back is written."""
+    (tmp_path / ".a.mp4.part").symlink_to("/dev/full")
+    with pytest.raises(CannotWrite, match=r"cannot write .*a\.mp4: .*No space left"), overlay.Film(tmp_path / "a.mp4") as film:
+        film.add(np.zeros((32, 32, 3), np.uint8), 0.0)
     assert list(tmp_path.iterdir()) == []
 
 
