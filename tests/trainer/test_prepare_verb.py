@@ -16,6 +16,7 @@ from trainer.config import Config, DataConf, PrepareConf
 from trainer.data.cache import frames_of, map_bytes, read_index
 from trainer.data.image_folder import frame_paths
 from trainer.data.loader import cache_folder, open_split
+from trainer.data.progress import Progress
 from trainer.data.shards import Share
 from trainer.data.stats import measure
 from trainer.errors import CannotWrite, ConfFault, DataError
@@ -230,6 +231,17 @@ def test_a_broken_video_of_a_shard_is_told_by_the_last_one(class_folders: Path, 
     lenient = config_of(root, data={"broken": "exclude"}, frames_to=str(tmp_path / "frames"))
     run(lenient, tmp_path / "q")
     assert (tmp_path / "q" / "DONE.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(6.0, "1 of 5001 videos, 10 videos/min, 8h20m left"), (80.0, "1 of 5001 videos, 0.75 videos/min, 111h06m left")]
+)
+def test_progress_is_told_in_hours_where_it_takes_hours(monkeypatch: pytest.MonkeyPatch, seconds: float, told: str) -> None:
+    said: list[str] = []
+    times = iter([0.0, seconds])
+    monkeypatch.setattr("trainer.data.progress.time", SimpleNamespace(monotonic=lambda: next(times)))
+    Progress("frames", 5001, said.append).step()
+    assert said == [f"prepare frames: {told}"]
 
 
 def test_shards_take_turns() -> None:
