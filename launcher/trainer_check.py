@@ -33,6 +33,12 @@ def all_faults(ours: Sequence[Fault], verdict: Verdict) -> list[Fault]:
     return list(dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)]))
 
 
+def verb_of(experiment: Experiment) -> str:
+    """What a conf is for where nobody says it: what trains names a model, and a conf without one prepares, fuses or infers."""
+    sections = experiment.trainer
+    return "train" if "model" in sections else next((verb for verb in ("fuse", "infer", "prepare") if verb in sections), "train")
+
+
 def check(experiment: Experiment, verb: str = "train", trials: Trials | None = None) -> Verdict:
     """What the trainer says of this conf for this verb; with `trials`, of what all of these make of it, in one process."""
     with Checking(verb, trials=trials is not None) as asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +18,17 @@ from launcher.conf.resolve import Experiment
 from launcher.errors import ConfError
 from launcher.plan import read
 from launcher.profiles import choose
-from launcher.trainer_check import Verdict, all_faults, filled, tell, verdict, with_defaults
+from launcher.trainer_check import Verdict, all_faults, filled, tell, verb_of, verdict, with_defaults
 from launcher.trainer_process import Checking
 
 
 def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, explain: bool = False, as_json: bool = False) -> int:
-    with Checking() as asked:
+    with contextlib.ExitStack() as processes:
+        asked = processes.enter_context(Checking())  # in vain for a conf without a model, and most have one
         profile = choose(cluster)
         experiment = read(conf, profile=profile, backend=for_profile(profile), sets=sets)
+        if (verb := verb_of(experiment)) != "train":
+            asked = processes.enter_context(Checking(verb))
         tell(asked, experiment)
         said = verdict(asked, experiment)
     faults = all_faults(experiment.faults, said)

@@ -17,7 +17,7 @@ from launcher.profiles import choose
 from launcher.site_rules import of_profile
 from launcher.sketch import sketch
 from launcher.sweep import Trials, expand
-from launcher.trainer_check import all_faults, tell, verdict
+from launcher.trainer_check import all_faults, tell, verb_of, verdict
 from launcher.trainer_process import Checking
 
 CONF_FAULTS = 2
@@ -25,13 +25,14 @@ CONF_FAULTS = 2
 
 def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_json: bool = False) -> int:
     with contextlib.ExitStack() as processes:
-        asked = processes.enter_context(Checking())  # in vain for a conf with trials, and most have none
+        asked = processes.enter_context(Checking())  # in vain for a conf with trials or without a model, and most are neither
         profile = choose(cluster)
         backend = for_profile(profile)
         experiment = read(conf, profile=profile, backend=backend, sets=sets)
         trials, wrong = _trials(experiment)
-        if trials:
-            asked = processes.enter_context(Checking(trials=True))
+        verb = verb_of(experiment)
+        if trials or verb != "train":
+            asked = processes.enter_context(Checking(verb, trials=trials is not None))
         tell(asked, experiment, trials)
         of_site = lint(experiment, profile, sketch(experiment, profile, backend))
         said = verdict(asked, experiment, trials)
@@ -44,7 +45,7 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     for finding in findings if not as_json else []:
         output.result(str(finding))
     if not findings:
-        output.note(f'{conf}: nothing to say (rules: {profile.rules or "none"}, cluster "{profile.name}")')
+        output.note(f'{conf}: nothing to say (for `{verb}`, rules: {profile.rules or "none"}, cluster "{profile.name}")')
     return CONF_FAULTS if any(finding.severity == "error" for finding in findings) else 0
 
 

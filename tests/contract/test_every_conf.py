@@ -19,6 +19,8 @@ import yaml
 from launcher import trainer_check
 from launcher.backends.kube.backend import KubeBackend
 from launcher.backends.local.backend import LocalBackend
+from launcher.commands import conf as conf_command
+from launcher.commands import lint as lint_command
 from launcher.lint import lint
 from launcher.plan import Plan, plan
 from launcher.profiles import load
@@ -51,6 +53,15 @@ def _typed(made: Plan) -> tuple[Config, list[Any]]:
     """As the trainer reads it, and what it finds wrong."""
     typed, faults = config.parse(yaml.safe_load(made.experiment.flat_text))
     return typed, faults + check.check(typed, made.spec.verb)
+
+
+@pytest.mark.parametrize("name", ["prepare/ucf101_frames", "two_stream/fuse"])
+def test_what_a_conf_is_for_need_not_be_said(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`vidjobs lint` and `vidjobs conf` take no verb, and miss no model where none is trained."""
+    assert lint_command.run(CONFS[name], cluster="local") == 0
+    assert f"for `{verb_of(name)}`" in capsys.readouterr().err
+    assert conf_command.run(CONFS[name], cluster="local") == 0
+    assert yaml.safe_load(capsys.readouterr().out)
 
 
 def test_there_are_confs_of_every_system() -> None:
