@@ -82,7 +82,10 @@ def open_checkpoint(config: Config) -> Asked:
     learnt = {key: value for key, value in dict(fields.get("flow", {})).items() if key in KIND}
     signature = signatures.read()[fields["model"]["name"] if fields else config.model.name]
     feed = normalise.of_checkpoint(fields) if fields else normalise.of_conf(config.data)
-    compute = Compute.from_conf(config.compute)
+    settings = config.compute
+    if settings.compile == "auto":  # to compile takes longer than to watch most videos
+        settings = replace(settings, compile=False)
+    compute = Compute.from_conf(settings)
     return Asked(
         model=compute.prepare(model.eval()),
         classes=classes,

@@ -208,7 +208,7 @@ class ComputeConf:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on GPUs that have it, else fp32
     channels_last: bool | Auto = "auto"  # auto: on for CUDA
-    compile: bool | Auto = "auto"  # auto: on for CUDA where a C compiler is found
+    compile: bool | Auto = "auto"  # auto: on for CUDA where a C compiler is found, off in infer
     fused: bool | Auto = "auto"  # fused optimizer; auto: on for CUDA
     deterministic: bool = False  # cuDNN's deterministic kernels, no benchmark
     processes: int | Auto = "auto"  # on this node; auto: one for each GPU, else 1
