@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from launcher.run_view import RunView, age
 
 _EVERY_S = 2.0
 _SHOWN = 25  # ended runs in the table, attempts of a run
+_LINES_AROUND = 3  # of the terminal: the header, the note, and the cursor's
 _HEADERS = ("RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "ETA", "WHY")
 
 
@@ -38,15 +40,22 @@ def _row(view: RunView) -> list[str]:
     return [view.run, view.verb, view.phase, age(view.created), *numbers, loss, view.eta, why]
 
 
-def _show_table(views: Sequence[RunView]) -> None:
+def _show_table(views: Sequence[RunView], *, most: int = _SHOWN) -> None:
+    """Those that have not ended, and `most` of the others."""
     active = [view for view in views if not _ended(view)]
     past = [view for view in views if _ended(view)]
     if not views:
         output.note("no runs yet: `vidjobs submit train CONF` starts one")
         return
-    output.table(_HEADERS, [_row(view) for view in (*active, *past[:_SHOWN])], cut=True)
-    if len(past) > _SHOWN:
-        output.note(f"{len(past) - _SHOWN} older runs are not shown; --json lists all")
+    output.table(_HEADERS, [_row(view) for view in (*active, *past[:most])], cut=True)
+    if len(past) > most:
+        output.note(f"{len(past) - most} older runs are not shown; --json lists all")
+
+
+def _show_live_table(views: Sequence[RunView]) -> None:
+    """As many as the terminal has lines for: what scrolls away cannot be drawn again."""
+    room = shutil.get_terminal_size().lines - _LINES_AROUND - sum(not _ended(view) for view in views)
+    _show_table(views, most=max(0, min(_SHOWN, room)) if sys.stdout.isatty() else _SHOWN)
 
 
 def _show_one(view: RunView) -> None:
@@ -136,7 +145,8 @@ def _all_views(ended: int | None) -> list[RunView]:
 
 def run(run: str | None, *, watch: bool = False, as_json: bool = False) -> int:
     look = _views_of(find(run)) if run is not None else partial(_all_views, None if as_json else _SHOWN)
-    show: Callable[[list[RunView]], None] = _show_table if run is None else lambda views: _show_one(views[0])
+    table = _show_live_table if watch else _show_table
+    show: Callable[[list[RunView]], None] = table if run is None else lambda views: _show_one(views[0])
     if watch:
         _watch(look, show, as_json=as_json)
         return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from launcher import records
+from launcher import records, run_view
 from launcher.commands import status
 
 RUN = "a-train-cccccc"
@@ -43,7 +43,7 @@ def working(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     record = world.record(RUN)
     records.forget(RUN)
     records.save(dataclasses.replace(record, manifests=[world.job(RUN, "pass", container={"resources": resources})]))
-    world.wait_for_file(world.folder(RUN) / "ready")
+    world.wait(RUN, lambda _: len(world.log(RUN)) == 2)  # what it printed has gone through its supervisor
     return RUN
 
 
@@ -89,3 +89,18 @@ def test_the_live_table_redraws_in_place(world: Any, working: str) -> None:
     assert frames[1].splitlines()[0].split() == ["RUN", "VERB", "PHASE", "AGE", "EPOCH", "STEP", "LOSS", "ETA", "WHY"]
     assert "1h02m" in frames[1]
     assert "succeeded" in frames[-1]
+
+
+def test_the_live_table_is_no_longer_than_the_terminal(
+    world: Any, working: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What runs is always there."""
+    for number in range(4):
+        records.save(dataclasses.replace(world.record(f"a-train-bbbbb{number}"), created=f"2025-01-0{number + 1}T00:00:00Z"))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for lines, shown in ((24, ["c", "3", "2", "1", "0"]), (6, ["c", "3", "2"]), (2, ["c"])):
+        monkeypatch.setenv("LINES", str(lines))
+        status._show_live_table(run_view.everything(records.load_all()))
+        told = capsys.readouterr()
+        assert [row.split()[0][-1] for row in told.out.splitlines()[1:]] == shown
+        assert ("older runs are not shown" in told.err) is (len(shown) < 5)
