@@ -16,10 +16,9 @@ import numpy as np
 
 from trainer.config import InferConf
 from trainer.data import decode, sampling
+from trainer.data.dataset_files import VIDEO_SUFFIXES
 from trainer.data.decode import Shown
 from trainer.errors import ConfFault, DataError, Fault
-
-VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv"})
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def expand(patterns: Sequence[str]) -> list[Input]:
         if not inputs:
             what = "is a folder without a video in it" if Path(pattern).is_dir() else "is not there"
             where = "" if Path(pattern).is_absolute() or Path(pattern).is_dir() else f"looked for in {Path.cwd()}; "
-            hint = f"{where}a video, a folder of videos ({', '.join(sorted(VIDEOS))}), a glob, a webcam's number, or -"
+            hint = f"{where}a video, a folder of videos ({', '.join(VIDEO_SUFFIXES)}), a glob, a webcam's number, or -"
             faults.append(Fault(path=f"infer.input[{place}]", message=f"{pattern!r} {what}", hint=hint))
         found += inputs
     if faults:
@@ -64,10 +63,15 @@ def _expand_one(pattern: str) -> list[Input]:
     if path.is_file():
         return [Input(pattern, "file")]
     if path.is_dir():
-        return [Input(str(each), "file") for each in sorted(path.rglob("*")) if each.suffix.lower() in VIDEOS and each.is_file()]
+        return [Input(str(each), "file") for each in sorted(path.rglob("*")) if _is_video(each)]
     if pattern.isdecimal():
         return [Input(f"webcam {int(pattern)}", "webcam")]
     return [Input(str(each), "file") for each in _matches(pattern)]
+
+
+def _is_video(path: Path) -> bool:
+    """As a dataset's folders are read: no hidden files, such as a Mac leaves beside each video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _matches(pattern: str) -> list[Path]:

@@ -174,7 +174,7 @@ def test_an_input_that_is_nothing_is_named(given: str, said: str, tmp_path: Path
 
 
 def test_folders_and_globs_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("b.mp4", "a.avi", "notes.txt", "deep/c.gif"):
+    for name in ("b.mp4", "a.avi", "notes.txt", "deep/c.gif", "._b.mp4"):  # as a Mac leaves beside b.mp4
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,9 @@ from trainer.config import DataConf
 from trainer.data.dataset_base import Clip
 from trainer.errors import DataError, did_you_mean
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".gif")
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".wmv", ".gif", ".flv", ".ts", ".3gp", ".ogv",
+)  # fmt: skip
 FRAME_COUNT = "n_frames"  # file in a folder of images that says how many there are
 NAMED = 10  # clips named in a message
 

@@ -14,6 +14,7 @@ from trainer.data import all_datasets, dataset_files
 from trainer.data.all_datasets import open_dataset
 from trainer.data.dataset_base import Clip, Dataset
 from trainer.errors import DataError
+from trainer.infer_inputs import expand
 
 Write = Callable[..., None]
 CLASS_IND = "1 Archery\r\n2 HandstandPushups\r\n"
@@ -263,6 +264,14 @@ def test_folders_that_are_split_already(tmp_path: Path, write: Write) -> None:
     dataset = open_dataset(DataConf(name="folders", root=str(tmp_path), layout="frames"))
     assert {split: _paths(dataset, tmp_path, split) for split in videos} == {split: [f"{split}/A/{v}"] for split, v in videos.items()}
     assert "A g01" in dataset.notes[0]
+
+
+def test_what_infer_takes_for_a_video_is_one_in_a_dataset_too(tmp_path: Path, write: Write) -> None:
+    """Whatever recorded it; what a Mac leaves beside each is none."""
+    write({f"train/A/{name}": "" for name in ("1.3gp", "2.TS", "3.flv", "4.mp4", "._4.mp4", "notes.txt")})
+    names = [Path(each.name).name for each in expand([str(tmp_path)])]
+    assert names == ["1.3gp", "2.TS", "3.flv", "4.mp4"]
+    assert [Path(path).name for path in _paths(open_dataset(DataConf(name="folders", root=str(tmp_path))), tmp_path)] == names
 
 
 @pytest.mark.parametrize("files", [{}, {"A/readme.txt": ""}, {"train/A/readme.txt": ""}])
