@@ -87,7 +87,7 @@ def test_the_group_of_a_lost_node_comes_back_together_and_its_retries_are_counte
     record = _submit(kube, "sleep 1; exit 75", retries=1, nodes=2)
     status = kube.wait(record, lambda status: status.phase is Phase.FAILED, 120)
     assert len([pod for pod in status.pods if pod.exit_code == 75]) in (3, 4)
-    assert "attempts failed, the last: exit code 75" in status.cause
+    assert "pods failed, the last: exit code 75" in status.cause
 
 
 def _started(status: RunStatus) -> bool:

@@ -194,8 +194,10 @@ def test_status_names_the_node_that_others_wait_for_and_the_one_that_ended_them(
     ended = [_pod(0, ended=75), _pod(1, ended=137, reason="OOMKilled")]
     status = run_status("r", Facts(job=job, pods=[*ended, _pod(0)]))
     assert (status.phase, status.cause) == (Phase.RETRYING, "1 of 2 nodes run; the others are to be started again within minutes")
-    assert "out of memory" in run_status("r", Facts(job=job, pods=ended)).cause
+    waits = run_status("r", Facts(job=job, pods=ended)).cause
+    assert waits.startswith("2 pods have failed, and 2 may (out of memory"), "one attempt, whose two pods both count"
+    assert waits.endswith("all nodes start again within minutes")
     job["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
     status = run_status("r", Facts(job=job, pods=ended))
-    assert (status.phase, status.cause.split(":")[0]) == (Phase.FAILED, "2 attempts failed, the last")
+    assert (status.phase, status.cause.split(":")[0]) == (Phase.FAILED, "2 pods failed, the last")
     assert "out of memory" in status.cause

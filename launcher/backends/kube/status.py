@@ -196,6 +196,9 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     counted = [pod for pod in failed if not causes.disrupted(pod)]  # the Job does not count what was taken from outside
     if len(counted) < len(failed) and causes.disrupted(_telling(job, failed)):
         return Phase.RETRYING, Cause(f"{last.text}; the next attempt starts within minutes", last.fix)
+    if pod_of.nodes(job) > 1:
+        again = "all nodes start again within minutes" if len(counted) < attempts else "that was the last time"
+        return Phase.RETRYING, Cause(f"{len(counted)} pods have failed, and {limit} may ({last.text}); {again}", last.fix)
     then = "the next starts within minutes" if len(counted) < attempts else "none is left"
     return Phase.RETRYING, Cause(f"attempt {len(counted)} of {attempts} failed ({last.text}); {then}", last.fix)
 
@@ -221,7 +224,8 @@ def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
         text = failure(pod_of.word(job), int(job["spec"]["completions"]), indexes_of(run, facts))
         return Cause(f"{text}{many}", f"`vidjobs sweep status {run}` says why each" if pod_of.word(job) == "trials" else last.fix)
     if reason == "BackoffLimitExceeded" and len(failed) > 1:
-        return Cause(f"{len(failed)} attempts failed, the last: {last.text}", last.fix)
+        what = "attempts" if pod_of.nodes(job) == 1 else "pods"  # of several nodes each attempt has several
+        return Cause(f"{len(failed)} {what} failed, the last: {last.text}", last.fix)
     return last
 
 
