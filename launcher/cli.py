@@ -18,10 +18,8 @@ from launcher import cli_sweep, completing, output
 from launcher.cli_errors import told
 from launcher.cli_hands import app as hands_on
 from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb, meant
-from launcher.errors import UserError
+from launcher.errors import INTERRUPTED, UserError
 from launcher.version import VERSION
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="vidjobs",

@@ -6,9 +6,8 @@ import errno
 import sys
 
 from launcher import output
-from launcher.errors import UserError, VidjobsError
+from launcher.errors import BUG, UserError, VidjobsError
 
-BUG = 3
 # What a machine answers that is full, over quota, read-only or another's: the person's to mend, not a fault of the program.
 _OF_THE_MACHINE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}

@@ -16,6 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+BUG = 3
+INTERRUPTED = 130
+
 
 class VidjobsError(Exception):
     """Base of all errors meant for the person at the terminal."""

@@ -20,8 +20,6 @@ from launcher.sweep import Trials, expand
 from launcher.trainer_check import all_faults, tell, verb_of, verdict
 from launcher.trainer_process import Checking
 
-CONF_FAULTS = 2
-
 
 def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_json: bool = False) -> int:
     with contextlib.ExitStack() as processes:
@@ -46,7 +44,7 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
         output.result(str(finding))
     if not findings:
         output.note(f'{conf}: nothing to say (for `{verb}`, rules: {profile.rules or "none"}, cluster "{profile.name}")')
-    return CONF_FAULTS if any(finding.severity == "error" for finding in findings) else 0
+    return ConfError.exit_code if any(finding.severity == "error" for finding in findings) else 0
 
 
 def _trials(experiment: Experiment) -> tuple[Trials | None, Sequence[Fault]]:

@@ -14,13 +14,12 @@ from typing import IO
 from launcher import all_backends, output
 from launcher.backend_base import Backend, LogLine, Phase, RunStatus
 from launcher.conf.units import Seconds
-from launcher.errors import ClusterError, JobFailed, UserError, did_you_mean
+from launcher.errors import INTERRUPTED, ClusterError, JobFailed, UserError, did_you_mean
 from launcher.log_view import LogOptions, LogView
 from launcher.records import RunRecord, find
 from launcher.run_view import remember
 from launcher.sweep_view import require_trial, trials_of
 
-INTERRUPTED = 130
 _WAITING = (Phase.PENDING, Phase.STARTING, Phase.RETRYING)
 _FIRST_LOOK_S, _LOOK_EVERY_S = 1.0, 3.0
 _END_WAIT_S = 30.0  # the Job's own status follows its pod's end a little later
@@ -184,8 +183,6 @@ def _check_together(run: str | None, file: Path | None, style: str | None, optio
         raise UserError(f'--format knows "classic", not "{style}"', hint=did_you_mean(style or "", ["classic"]))
     if style and options.as_json:
         raise UserError("--format classic and --json are two forms of the same records", hint="leave one of them out")
-    if options.tail is not None and options.tail < 0:
-        raise UserError(f"--tail is {options.tail}, and must be 0 or more")
     if file is None:
         return
     chosen = {

@@ -14,14 +14,13 @@ from typing import Any
 
 from launcher import output
 from launcher.backend_base import Phase
-from launcher.errors import ClusterError, JobFailed, UserError, did_you_mean
+from launcher.errors import INTERRUPTED, ClusterError, JobFailed, UserError, did_you_mean
 from launcher.records import RunRecord
 from launcher.run_view import remember
 from launcher.sweep import shown, shown_value
 from launcher.sweep_view import SweepView, TrialView, find, look, lower_is_better
 from launcher.whole_file import write_whole
 
-INTERRUPTED = 130
 _EVERY_S = 3.0
 _SHARE = 4.0  # a look that takes long is taken less often: this many times its own length apart
 _LINES_AROUND = 13  # of the terminal, above and below the trials

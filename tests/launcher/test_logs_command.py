@@ -165,7 +165,6 @@ def test_a_plot_is_written_whole_and_alone(
         ({"since": "10x"}, ["10x", "90m"]),
         ({"since": "10m"}, ["--since", "--file"]),
         ({"follow": True, "all_pods": True}, ["--follow, --all-pods"]),
-        ({"tail": -1}, ["-1"]),
         ({"style": "clasic"}, ["clasic"]),
         ({"style": "classic", "as_json": True}, ["--json"]),
         ({"file": Path("/no/such/log")}, ["/no/such/log", "No such file"]),
