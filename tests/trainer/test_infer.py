@@ -276,9 +276,7 @@ def test_a_live_window_takes_frames_until_the_user_closes_it(monkeypatch: pytest
     try:
         assert window.show(np.zeros((64, 64, 3), np.uint8), rate=12.5)
         assert window.player is not None
-        assert (
-            "-framerate\0" + "12.500\0" in Path(f"/proc/{window.player.pid}/cmdline").read_text()
-        )  # else ffplay takes all for 25 a second
+        assert "-framerate 12.500" in " ".join(map(str, window.player.args))  # else ffplay takes all for 25 a second
         window.player.kill()  # as closing it does
         window.player.wait()
         assert not window.show(np.zeros((64, 64, 3), np.uint8), rate=12.5)
