@@ -62,8 +62,8 @@ def weights_faults(config: Config, weights: Mapping[str, Any], classes: tuple[st
 def fed_otherwise(config: Config, trained: Mapping[str, Any]) -> list[Fault]:
     """Where the conf feeds other numbers than a checkpoint was trained with. `trained`: its fields, {} for what is not known.
 
-    Only mean, std, order of the colours, stream and rate change what the same network answers; frames and size are for
-    people to know, since what a network fixes of them is among its options.
+    Only mean, std, order of the colours, stream and rate change much of what the same network answers; how frames were made smaller,
+    frames and size are for people to know, since what a network fixes of them is among its options.
     """
     data, faults = config.data, []
     if trained.get("normalisation"):
@@ -74,7 +74,7 @@ def fed_otherwise(config: Config, trained: Mapping[str, Any]) -> list[Fault]:
             message = f"was trained with {_described(learnt)}; the conf feeds {_described(fed)}"
             faults.append(Fault(path="data.normalise", message=message, hint=hint))
     clips = {"frames": trained.get("frames"), "size": trained.get("size"), **(trained.get("data") or {})}
-    for key in ("stream", "fps", "frames", "size"):
+    for key in ("stream", "fps", "antialias", "frames", "size"):
         theirs, ours = clips.get(key), getattr(data, key)
         if theirs is not None and theirs != ours:
             message = f"was trained with data.{key}: {theirs}; the conf says {ours}"

@@ -172,12 +172,13 @@ def test_notes_say_where_the_conf_feeds_other_numbers(tmp_path: Path) -> None:
     fitting = conf({"name": "squeezenet_3d"}, frames=16, size=112, normalise="activitynet_bgr")
     assert weights.notes(fitting, load_init(network, str(path))) == []
 
-    own = {"format": 1, "normalisation": PRESETS["vmz"].to_json(), "frames": 16, "size": 112, "data": {"fps": 15.0, "stream": "rgb"}}
+    own = {"format": 1, "normalisation": PRESETS["vmz"].to_json(), "frames": 16, "size": 112, "data": {"fps": 15.0, "antialias": True}}
     torch.save({**own, "state_dict": network.state_dict()}, tmp_path / "epoch-000001.pt")
     report = load_init(network, str(tmp_path / "epoch-000001.pt"))
     said = weights.notes(conf({"name": "squeezenet_3d"}, frames=32, size=112, normalise="vmz"), report)
     assert said == [
         "note: this checkpoint: was trained with data.fps: 15.0; the conf says 0.0; data.fps: 15.0",
+        "note: this checkpoint: was trained with data.antialias: True; the conf says False; data.antialias: True",
         "note: this checkpoint: was trained with data.frames: 16; the conf says 32; data.frames: 16",
     ]
 
