@@ -25,7 +25,7 @@ from trainer.model_rules import check_model, model_options
 from trainer.signatures import find as find_model
 from trainer.trials import Trials
 
-EPOCHS = re.compile(r"all|\d+(-\d+)?(,\d+(-\d+)?)*")
+EPOCHS = re.compile(r"all|\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*")
 STDIN_SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")
 ANNOTATED, ORGANISED = ("ucf101", "kinetics"), ("ucf101", "folders")  # datasets that trainer/data/annotate.py and organise.py know
 KEEP_WEIGHTS = re.compile(r"all|best|last:[1-9]\d*")
@@ -207,7 +207,8 @@ def _momentum(train: conf.TrainConf) -> list[Fault]:
 
 def _evaluation(config: Config) -> list[Fault]:
     faults = _between({"test.threshold": (config.test.threshold, 0, 1), "eval.threshold": (config.eval.threshold, 0, 1)})
-    if not EPOCHS.fullmatch(config.test.epochs):
+    ranges = [piece.split("-") for piece in config.test.epochs.split(",")]
+    if not EPOCHS.fullmatch(config.test.epochs) or any(int(first) > int(last) for first, *rest in ranges for last in rest):
         faults.append(Fault(path="test.epochs", message=f'is "{config.test.epochs}"', hint='"all" or a list such as "3,10-20"'))
     return faults + _at_least({"eval.labels": (config.eval.labels, 1), "eval.best_frames": (min(config.eval.best_frames, default=1), 1)})
 

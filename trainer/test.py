@@ -38,9 +38,13 @@ def find_checkpoints(config: Config, folder: RunFolder) -> dict[int, Path]:
     wanted = list(found) if config.test.epochs == "all" else parse_epochs(config.test.epochs)
     lacking = [epoch for epoch in wanted if epoch not in found]
     if lacking:
-        message = f"{place} has no epoch {', '.join(map(str, lacking))}"
-        raise ConfFault([Fault(path="test.epochs", message=message, hint=f"it has {', '.join(map(str, found))}")])
+        raise ConfFault([Fault(path="test.epochs", message=f"{place} has no epoch {_some(lacking)}", hint=f"it has {_some(list(found))}")])
     return {epoch: found[epoch] for epoch in wanted}
+
+
+def _some(epochs: list[int], most: int = 10) -> str:
+    rest = f" and {len(epochs) - most} more" if len(epochs) > most else ""
+    return ", ".join(map(str, epochs[:most])) + rest
 
 
 def parse_epochs(text: str) -> list[int]:

@@ -204,6 +204,8 @@ def test_test_of_a_training_s_own_folder_leaves_its_records(data: Path, runs: Pa
 def test_epochs_that_are_not_there_are_named(data: Path, runs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfFault, match=r"has no epoch 3, 4 \(it has 1, 2\)"):
         test.run(conf(data, test={"checkpoints": str(runs / "trained" / "checkpoints"), "epochs": "2-4"}), RunFolder(runs / "x"))
+    with pytest.raises(ConfFault, match=r"has no epoch 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 88 more \(it has 1, 2\)"):
+        test.run(conf(data, test={"checkpoints": str(runs / "trained" / "checkpoints"), "epochs": "1-100"}), RunFolder(runs / "x"))
     with pytest.raises(ConfFault, match=r"has no epoch-.*--from RUN"):
         test.run(conf(data), RunFolder(tmp_path / "empty"))
 
