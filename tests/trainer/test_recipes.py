@@ -40,7 +40,7 @@ def _faults(*overrides: str) -> dict[str, str]:
         (["train.momentum=1.5"], "train.momentum", "is 1.5, not between 0 and 1"),
         (["train.keep_weights=last"], "train.keep_weights", 'is "last"'),
         (["train.lr_scaling=square"], "train.lr_scaling", "square"),
-        (["test.epochs=1,5-3"], "test.epochs", 'is "1,5-3" ("all" or a list'),
+        (["test.epochs=1,5-3"], "test.epochs", 'is "1,5-3"'),
         (["test.epochs=1-99999999"], "test.epochs", 'is "1-99999999"'),
     ],
 )
