@@ -197,8 +197,8 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     if len(counted) < len(failed) and causes.disrupted(_telling(job, failed)):
         return Phase.RETRYING, Cause(f"{last.text}; the next attempt starts within minutes", last.fix)
     if pod_of.nodes(job) > 1:
-        again = "all nodes start again within minutes" if len(counted) < attempts else "that was the last time"
-        return Phase.RETRYING, Cause(f"{len(counted)} pods have failed, and {limit} may ({last.text}); {again}", last.fix)
+        then = "all nodes start again within minutes" if len(counted) < attempts else "that was the last time"
+        return Phase.RETRYING, Cause(f"{len(counted)} pods have failed, and {limit} may ({last.text}); {then}", last.fix)
     then = "the next starts within minutes" if len(counted) < attempts else "none is left"
     return Phase.RETRYING, Cause(f"attempt {len(counted)} of {attempts} failed ({last.text}); {then}", last.fix)
 
