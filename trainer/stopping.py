@@ -11,6 +11,7 @@ from types import FrameType
 from trainer.errors import TryAgain
 
 DEFAULT_GRACE = 120.0  # seconds; the launcher's default of job.grace
+_EARLY = "stopped by SIGTERM while it was getting ready"
 
 
 class Stop:
@@ -22,9 +23,15 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Handle SIGTERM inside the block."""
+        """Handle SIGTERM inside the block. TryAgain when it came to the listener around this one and nobody heeded what that raised.
+
+        A module that tries to import another one, or code that takes any exception for a damaged file, swallows it.
+        """
         previous = signal.signal(signal.SIGTERM, self._handle)
+        around = getattr(previous, "__self__", None)
         try:
+            if isinstance(around, Stop) and around.requested:
+                raise TryAgain(_EARLY)
             yield self
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -44,7 +51,7 @@ class Stop:
         again = self.requested
         self.requested = True
         if not self._patient and not again:
-            raise TryAgain("stopped by SIGTERM while it was getting ready")
+            raise TryAgain(_EARLY)
 
 
 def grace() -> float:
