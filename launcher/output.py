@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 
 class ReaderLeft(Exception):
@@ -40,8 +40,13 @@ def flush() -> None:
 
 
 def _leave() -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter's last flush stays quiet too
+    _silence(sys.stdout)
     raise ReaderLeft from None
+
+
+def _silence(stream: TextIO) -> None:
+    """What is still written goes nowhere; the interpreter's last flush stays quiet too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def redraw() -> None:
@@ -61,9 +66,12 @@ def json_line(value: Mapping[str, Any]) -> None:
 
 
 def note(text: str) -> None:
-    """A message for the person, on stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """A message for the person, on stderr. Where nobody reads it any more (`2>&1 | head`) the work goes on without it."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        _silence(sys.stderr)
 
 
 def warn(text: str) -> None:

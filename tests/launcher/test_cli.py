@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,13 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
 
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_messages_that_nobody_reads_do_not_change_the_outcome(tmp_path: Path) -> None:
+    """`vidjobs ... 2>&1 | head -1`."""
+    command = f"{sys.executable} -m launcher init 2> >(true); echo $?"  # gone long before the first message
+    environment = os.environ | {"PYTHONPATH": str(Path(errors.__file__).parents[1])}
+
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "experiment.yaml\n0\n"
