@@ -28,6 +28,7 @@ from trainer.trials import Trials
 EPOCHS = re.compile(r"all|\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*")
 STDIN_SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")
 ANNOTATED, ORGANISED = ("ucf101", "kinetics"), ("ucf101", "folders")  # datasets that trainer/data/annotate.py and organise.py know
+WITHOUT_RATE = ("folders", "video_list")  # datasets of anybody's videos
 KEEP_WEIGHTS = re.compile(r"all|best|last:[1-9]\d*")
 
 
@@ -132,6 +133,9 @@ def _dataset(config: Config) -> list[Fault]:
     if data.stream == "flow" and not data.flow_root:
         hint = "the folder that prepare.flow_to wrote"
         faults.append(Fault(path="data.flow_root", message="is missing, and data.stream is flow", hint=hint))
+    if data.fps > 0 and data.name in WITHOUT_RATE and (data.layout == "frames" or data.stream == "flow"):
+        message = f"is {data.fps:g}, and folders of images have no time stamps to resample by"
+        faults.append(Fault(path="data.fps", message=message, hint=f"set data.fps: 0, or read videos; {data.name} has no rate of its own"))
     if prepare.annotate and data.name not in ANNOTATED:
         hint = f"only {' and '.join(ANNOTATED)} have an annotation file to build"
         faults.append(Fault(path="prepare.annotate", message=f"is on with {data.name}", hint=hint))

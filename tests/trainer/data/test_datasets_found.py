@@ -223,6 +223,8 @@ def test_jester(tmp_path: Path, write: Write) -> None:
         ({"name": "jester", "flip": 0}, "data.layout"),
         ({"name": "ucf101", "stream": "flow"}, "data.flow_root"),
         ({"name": "ucf101", "fold": 0}, "data.fold"),
+        ({"name": "folders", "layout": "frames", "fps": 15}, "data.fps"),
+        ({"name": "video_list", "stream": "flow", "flow_root": "/flow", "fps": 15}, "data.fps"),
     ],
 )
 def test_check_knows_what_a_dataset_cannot_be(data: dict[str, object], path: str) -> None:
