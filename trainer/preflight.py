@@ -15,7 +15,7 @@ from trainer import config as conf
 from trainer import optim
 from trainer.compute import Compute
 from trainer.config import Config
-from trainer.data import normalise
+from trainer.data import flow, normalise
 from trainer.errors import ConfFault, DataError, Fault
 from trainer.evaluation import METRICS_OF
 from trainer.run_folder import RunFolder, readable_size
@@ -67,6 +67,24 @@ def require_metric(config: Config, *, validated: bool, multi_label: bool) -> Non
         hint = "raise data.val_fraction, or set it to 0 to train without validation"
         message = f"is {config.data.val_fraction}, which leaves no clip for validation"
         raise ConfFault([Fault(path="data.val_fraction", message=message, hint=hint)])
+
+
+def require_flow_levels(config: Config) -> None:
+    """Raise ConfFault where data.normalise is for flow images with other levels to the pixel than data.flow_root holds."""
+    data = config.data
+    if data.stream != "flow" or data.normalise != "vmz_flow" or (data.mean and data.std):
+        return
+    bound = flow.made_as(Path(data.flow_root)).get("bound")
+    levels = flow.scale_of(bound) if bound else normalise.FLOW_LEVELS
+    if levels == normalise.FLOW_LEVELS:
+        return
+    preset, share = normalise.PRESETS[data.normalise], levels / normalise.FLOW_LEVELS
+    mean = [round(normalise.FLOW_ZERO + (value - normalise.FLOW_ZERO) * share, 4) for value in preset.mean]
+    std = [round(value * share, 4) for value in preset.std]
+    message = (
+        f"is {data.normalise}, for {normalise.FLOW_LEVELS} levels to the px of flow; {data.flow_root} has {levels} (flow_bound {bound})"
+    )
+    raise ConfFault([Fault(path="data.normalise", message=message, hint=f"data.mean: {mean} and data.std: {std} are the same there")])
 
 
 def checkpoint_size(model: nn.Module, config: Config) -> int:

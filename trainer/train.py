@@ -73,6 +73,7 @@ def train(world: World, config: Config, folder: RunFolder, *, cache: Path, holde
 def _set_up(world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder, stop: Stop) -> Run:
     recorder = Recorder(folder, enabled=world.rank == 0, require=partial(lock.require_held, folder.lock, holder))
     clips, validation = open_split(config, "train", cache), open_split(config, "val", cache)
+    preflight.require_flow_levels(config)
     preflight.require_metric(config, validated=len(validation) > 0, multi_label=validation.multi_label)
     share = sampling.share(config.train.batch, world.rank, world.size)
     compute = Compute.from_conf(config.compute, world.local_rank, processes=world.local_size, clips=share.stop - share.start)

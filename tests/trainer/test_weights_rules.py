@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import models, signatures
+from trainer import models, preflight, signatures
 from trainer.config import Config, PrepareConf, parse
 from trainer.data import flow
 from trainer.data.flow import Flow
@@ -158,6 +158,17 @@ def test_flow_of_another_kind_than_a_checkpoint_learnt_from_is_told(tmp_path: Pa
     (fault,) = weights.other_flow(config, {"flow": learnt})
     assert fault.path == "data.flow_root"
     assert fault.message == f"was trained with flow of method farneback; {tmp_path} holds method dis-fast"
+
+
+def test_a_mean_for_flow_of_other_levels_is_refused_with_the_right_one(tmp_path: Path) -> None:
+    """vmz_flow means flow that is full at 8 px, 16 levels to the px; full at 16 px it has half as many."""
+    data = {"stream": "flow", "flow_root": str(tmp_path), "flow_channels": 2, "normalise": "vmz_flow"}
+    preflight.require_flow_levels(conf({"name": "r3d"}, **data))  # nobody says how it was made
+    flow.claim(tmp_path, Flow(PrepareConf(flow_bound=16)).settings)
+    with pytest.raises(ConfFault, match=r"for 16 levels to the px of flow; .* has 8 \(flow_bound 16\)") as caught:
+        preflight.require_flow_levels(conf({"name": "r3d"}, **data))
+    assert "data.mean: [128.0373, 128.037] and data.std: [7.7788, 6.0412]" in str(caught.value)
+    preflight.require_flow_levels(conf({"name": "r3d"}, **data, mean=[128.0, 128.0], std=[8.0, 6.0]))
 
 
 def test_notes_say_where_the_conf_feeds_other_numbers(tmp_path: Path) -> None:
