@@ -53,6 +53,8 @@ def resolve_ref(repo: str, ref: str, cwd: Path) -> str:
             return known
     names = sorted({name.removeprefix("refs/heads/").removeprefix("refs/tags/").removesuffix("^{}") for name in refs if name != "HEAD"})
     hint = did_you_mean(ref, names) or f"it has {', '.join(names[:8]) or 'no branch and no tag'}"
+    if _SHORT_SHA.fullmatch(ref):
+        hint = "a remote tells the commits of branches and tags only: write all 40 digits of another one"
     raise _fault("job.code.ref", f'{repo} has no branch, tag or commit "{ref or "HEAD"}"', hint)
 
 
