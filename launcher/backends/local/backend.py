@@ -234,8 +234,8 @@ def _start(files: RunDir) -> None:
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=files.root if installed else _PACKAGE_ROOT
     )
     if started.returncode:
-        said = started.stderr.strip().splitlines()
-        raise ClusterError(f"the run's supervisor could not start: {said[-1] if said else 'it said nothing'}", hint=f"see {files.root}")
+        said = (started.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
+        raise ClusterError(f"the run's supervisor could not start: {said}", hint=f"`vidjobs status {files.root.name}` tells what runs")
 
 
 def _working_tree(folder: Path) -> Path:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from launcher.backend_base import Phase
+from launcher.backends.local import backend
 from launcher.backends.local.state import run_dir
+from launcher.errors import ClusterError
 
 
 @pytest.mark.parametrize("content", ["", '{"run": "b-train-abcdef"}'])
@@ -26,3 +28,10 @@ def test_a_damaged_state_is_a_failed_run_that_can_be_resumed(world: Any, content
     assert "damaged" in found["b-train-abcdef"].cause
     assert "vidjobs resume b-train-abcdef" in found["b-train-abcdef"].fix
     assert world.wait("b-train-abcdef").phase is Phase.SUCCEEDED
+
+
+def test_a_run_has_one_supervisor(world: Any) -> None:
+    """As when two terminals resume it."""
+    record = world.submit("a-train-abcdef", "import time; time.sleep(60)")
+    with pytest.raises(ClusterError, match="could not start: another supervisor runs this job"):
+        backend._start(run_dir(record.run))
