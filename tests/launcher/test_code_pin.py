@@ -70,7 +70,7 @@ def test_a_short_sha_inside_the_history_is_looked_up_in_this_checkout(clone: Pat
     _commit(clone, "second.txt")
     _git(clone, "push", "-q")
     assert pin(_repo(remote, inner[:9]), local=False, cwd=clone).commit == inner
-    with pytest.raises(ConfError, match="no branch, tag or commit .*write all 40 digits"):
+    with pytest.raises(ConfError, match=r"no branch, tag or commit .*write all 40 digits"):
         pin(_repo(remote, inner[:9]), local=False, cwd=tmp_path)
 
 
