@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+_KILLED = 128 + signal.SIGKILL
+
 _MEANING = {
     64: ("the conf or the command line cannot be used", "correct the conf (`vidjobs lint CONF` shows every fault), then submit again"),
     65: ("input data are missing or damaged", "correct what it names (`vidjobs submit prepare` reports on a data set), then submit again"),
@@ -14,7 +16,7 @@ _MEANING = {
     126: ("the command may not be executed", "`vidjobs logs {run}` names it"),
     127: ("the command was not found", "`vidjobs logs {run}` names it"),
     128: ("the command could not be started", "`vidjobs logs {run}` says why"),
-    137: ("killed (SIGKILL): most often out of memory", "give it more `job.resources.memory`, or use a smaller `train.batch`"),
+    _KILLED: ("killed (SIGKILL): most often out of memory", "give it more `job.resources.memory`, or use a smaller `train.batch`"),
     139: ("crashed in native code (SIGSEGV)", "`vidjobs logs {run}` shows the last lines"),
 }
 
@@ -25,6 +27,11 @@ def meaning(code: int) -> str:
         return f"exit code {code}: {_MEANING[code][0]}"
     known = {int(number) for number in signal.Signals}
     return f"exit code {code}: ended by {signal.Signals(code - 128).name}" if code - 128 in known else f"exit code {code}"
+
+
+def log_tells(code: int) -> bool:
+    """Whether the log's last line is about the end: what is killed with SIGKILL had no time to say so."""
+    return code != _KILLED
 
 
 def next_step(code: int, run: str) -> str:

@@ -233,8 +233,8 @@ def _ended(pod: Mapping[str, Any], ended: Mapping[str, Any], run: str) -> Cause:
     if reason == "ContainerStatusUnknown":
         return Cause("its node lost track of it", f"`vidjobs resume {run}` goes on from the last checkpoint")
     said = termination(pod)
-    words = str((said or ended).get("message") or "")
-    detail = _one_line(words, last=not said)
+    words = said or (ended if exit_codes.log_tells(code) else {})
+    detail = _one_line(str(words.get("message") or ""), last=not said)
     return Cause(exit_codes.meaning(code) + (f": {detail}" if detail else ""), exit_codes.next_step(code, run))
 
 

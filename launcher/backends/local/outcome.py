@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,11 @@ from typing import Any
 from launcher.backend_base import Phase
 from launcher.backends.local.job import LocalJob
 from launcher.backends.local.line_log import LineReader
-from launcher.exit_codes import meaning, next_step
+from launcher.exit_codes import log_tells, meaning, next_step
 
 _MESSAGE = 4096  # bytes of a termination message, and
 _TAIL = 80  # lines of the log in its place, as Kubernetes has them
 _TAIL_BYTES = 2048
-_KILLED = 128 + signal.SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,7 @@ def _stopped(job: LocalJob, ending: Ending, failures: int) -> Outcome:
 def _cause(ending: Ending) -> str:
     """One line: what the code means, and what the trainer itself said."""
     what = meaning(ending.code) if ending.container == "trainer" else f"container {ending.container}: exit code {ending.code}"
-    last_words = ending.code != _KILLED or "cause" in ending.termination  # else the log's last line, which SIGKILL has nothing to do with
+    last_words = "cause" in ending.termination or log_tells(ending.code)
     said = str(ending.termination.get("message", "")).strip() if last_words else ""
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")
     shown = "".join(letter if letter.isprintable() else " " for letter in first)  # a message must not steer the terminal

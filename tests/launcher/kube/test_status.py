@@ -280,6 +280,14 @@ def test_a_termination_message_that_is_no_json_is_shown_by_its_last_line() -> No
     assert status.termination == {}
 
 
+def test_the_last_line_of_what_was_killed_is_not_told_as_its_cause() -> None:
+    """The kubelet gives the log's tail here, too; SIGKILL has nothing to do with it."""
+    killed = pod(phase="Failed", state=ended(137, message="train Loss: 0.1 epoch=1\n"))
+    status = run_status(RUN, Facts(job=job(conditions=[condition("Failed", reason="BackoffLimitExceeded")]), pods=[killed]))
+    assert "SIGKILL" in status.cause
+    assert "Loss" not in status.cause
+
+
 @pytest.mark.parametrize(
     ("message", "cause", "told"),
     [
