@@ -237,10 +237,12 @@ class Backend(Protocol):
         all_pods: bool = False,
         index: int | None = None,
         wanted: Wanted | None = None,
+        quick: bool = False,
     ) -> Iterator[LogLine]:
         """Lines of the newest pod that has a log (or all), oldest first; with `follow` until the run has ended, pods found as they come.
 
-        `index`: only pods of this trial or shard. `wanted`: other lines may be left out, if they are counted.
+        `index`: only pods of this trial or shard. `wanted`: other lines may be left out, if they are counted. `quick`: nothing is
+        started only to read a log; what is then not known to be its end is followed by a gap.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -13,7 +13,7 @@ from typing import Any
 
 from launcher import nodes, output
 from launcher.all_backends import ALL_BACKENDS, for_record, profile_of
-from launcher.backend_base import Backend, Phase, RunStatus
+from launcher.backend_base import Backend, LogLine, Phase, RunStatus
 from launcher.errors import VidjobsError
 from launcher.forecast import Verdict, asked, forecast, newest
 from launcher.losses import LossRecord, parse_line
@@ -211,11 +211,22 @@ def _newest_loss(backend: Backend, record: RunRecord, status: RunStatus) -> Loss
         return None
     try:
         for tail in _TAILS:  # most logs end with a loss, or soon after one: the long look is rare
-            found = [parse_line(line.text, complete=line.terminated) for line in backend.logs(record, tail=tail)]
-            losses = [each for each in found if each is not None and each.loss is not None]
+            losses = _losses(backend.logs(record, tail=tail, quick=True))
             if losses:
                 eta = next((each.values["eta"] for each in reversed(losses) if "eta" in each.values), None)  # a val line has none
                 return losses[-1] if eta is None else replace(losses[-1], values={**losses[-1].values, "eta": eta})
     except VidjobsError:
         pass  # progress is a courtesy; the status itself has come
     return None
+
+
+def _losses(lines: Iterable[LogLine]) -> list[LossRecord]:
+    """Those after the last mark that lines are missing: an older one is not how far the run is."""
+    found: list[LossRecord] = []
+    for line in lines:
+        if line.kind == "gap":
+            found.clear()
+        record = parse_line(line.text, complete=line.terminated) if line.kind == "line" else None
+        if record is not None and record.loss is not None:
+            found.append(record)
+    return found

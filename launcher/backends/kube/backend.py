@@ -92,12 +92,13 @@ class KubeBackend:
         all_pods: bool = False,
         index: int | None = None,
         wanted: Wanted | None = None,
+        quick: bool = False,
     ) -> Iterator[LogLine]:
         from launcher.backends.kube.kept_logs import KeptLogs
         from launcher.backends.kube.logs import JobLogs
 
         index = nodes.console(record) if index is None and not all_pods else index
-        kept = KeptLogs(run=record.run, index=index, folder=(lambda: self._folder_log(record, index)) if tail is None else tuple)
+        kept = KeptLogs(run=record.run, index=index, folder=tuple if quick else lambda: self._folder_log(record, index))
         reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index, kept=kept, wanted=wanted)
         return reader.follow(all_pods=all_pods) if follow else reader.read(all_pods=all_pods)
 

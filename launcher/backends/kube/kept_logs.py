@@ -44,8 +44,14 @@ class KeptLogs:
 
     def seen(self, there: Sequence[pod_of.Object], *, all_pods: bool, since: int | None, tail: int | None) -> Iterator[LogLine]:
         """What was seen on this machine of pods that are not there any more; see `gone`. `since`: epoch second."""
-        logs = self.gone(there, all_pods=all_pods)
-        yield from _part((line for log in logs for line in replayed(log, LogCursor())), since=since, tail=tail)
+        yield from _part(self._seen(there, all_pods=all_pods), since=since, tail=tail)
+
+    def _seen(self, there: Sequence[pod_of.Object], *, all_pods: bool) -> Iterator[LogLine]:
+        for log in self.gone(there, all_pods=all_pods):
+            yield from replayed(log, LogCursor())
+            if not log.ended:
+                pod = log.header.pod
+                yield LogLine(pod=pod, text=f"pod {pod} is gone, and was not followed to its end on this machine", kind="gap")
 
     def lines(self, *, all_pods: bool, since: int | None, tail: int | None) -> Iterator[LogLine]:
         """The whole log of a run that has no pod left. `since`: epoch second."""
@@ -90,7 +96,18 @@ def folder_lines(files: Files, index: int | None) -> list[str]:
 def _part(lines: Iterator[LogLine], *, since: int | None, tail: int | None) -> Iterator[LogLine]:
     if since is not None:
         lines = _since(lines, since)
-    yield from lines if tail is None else deque(lines, maxlen=tail)
+    yield from lines if tail is None else _last(lines, tail)
+
+
+def _last(lines: Iterator[LogLine], count: int) -> deque[LogLine]:
+    """So many lines, and the marks among and after them."""
+    kept: deque[LogLine] = deque()
+    for line in lines:
+        kept.append(line)
+        count -= line.kind != "gap"
+        while count < 0:
+            count += kept.popleft().kind != "gap"
+    return kept
 
 
 def _since(lines: Iterator[LogLine], since: int) -> Iterator[LogLine]:

@@ -91,6 +91,7 @@ class LocalBackend:
         all_pods: bool = False,
         index: int | None = None,
         wanted: Wanted | None = None,  # noqa: ARG002  all lines come: those of a file on this machine cost little
+        quick: bool = False,  # noqa: ARG002  nothing is ever started
     ) -> Iterator[LogLine]:
         if reader.read_state(record.run) is None:
             hint = f"`vidjobs fetch logs {record.run}` brings the run folder's train.log"

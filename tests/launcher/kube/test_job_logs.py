@@ -19,6 +19,7 @@ from launcher.backend_base import LogLine
 from launcher.backends.kube.client import KubeClient
 from launcher.backends.kube.kept_logs import KeptLogs
 from launcher.backends.kube.logs import JobLogs
+from launcher.run_view import _losses
 
 
 @dataclass
@@ -133,3 +134,16 @@ def test_many_pods_that_are_over_are_not_all_asked_at_once(cluster: Cluster, run
     shown = texts(logs(run).follow(all_pods=True))
     assert shown == [f"p{number} {line}" for number in range(40) for line in (1, 2, 3)]
     assert cluster.asked == list(cluster.pods)
+
+
+def test_what_was_not_followed_to_its_end_is_marked_and_is_not_how_far_a_run_is(cluster: Cluster, run: str) -> None:
+    """Somebody looked at the first lines, as `logs -f | head` does; then the pod was preempted."""
+    cluster.pods = {"p1": {"running": {}}}
+    lines = logs(run).follow(all_pods=False)
+    next(lines)
+    lines.close()  # type: ignore[attr-defined]
+    cluster.pods = {"p2": WAITING}
+    seen = list(logs(run, tail=1).read(all_pods=False))
+    assert [line.kind for line in seen] == ["line", "gap"]
+    assert _losses([LogLine(pod="p1", text="train Loss: 1.5 step=3"), *seen]) == []
+    assert len(_losses([*seen, LogLine(pod="p2", text="train Loss: 1.5 step=3")])) == 1
