@@ -50,7 +50,7 @@ def grouped(pairs: Sequence[Pair], *, unfinished: Callable[[Path], bool]) -> Ite
 
 def bring(group: Sequence[Pair], ask: Ask) -> dict[str, Brought]:
     """Those of a group that could be had together; the others are to be fetched one by one. UserError when one cannot be written."""
-    have = {file.path: _digest(target) if target.is_file() and target.stat().st_size == file.size else "" for file, target in group}
+    have = {file.path: sha256_of(target) if target.is_file() and target.stat().st_size == file.size else "" for file, target in group}
     found = ask(have)
     brought = {}
     for file, target in group:
@@ -67,5 +67,7 @@ def bring(group: Sequence[Pair], ask: Ask) -> dict[str, Brought]:
     return brought
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file of this machine."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

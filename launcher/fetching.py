@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from typing import TypeVar
 
 from launcher.backend_base import Files, RemoteFile
 from launcher.errors import AdmissionError, ClusterError, UserError
-from launcher.fetch_small import Brought, Pair, bring, grouped
+from launcher.fetch_small import Brought, Pair, bring, grouped, sha256_of
 from launcher.ranges import Range, Ranges
 
 _T = TypeVar("_T")
@@ -40,6 +39,10 @@ _LONGEST_WAIT_S = 20.0
 _AGAIN = "run the same again: it goes on from there"
 _LOG = re.compile(r"\.(log|jsonl)$|(^|/)events\.out\.tfevents\.[^/]*$")  # only ever grows: its first bytes are a log, too
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Vanished(UserError):
+    """The file was removed from the volume after it was listed: a run keeps the last states of its training only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +74,10 @@ def fetch_each(
     out: Path,
     progress: Callable[[int], None] | None = None,
     *,
+    gone: Callable[[Vanished], None] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[Fetched]:
-    """The same, file by file as they become whole.
+    """The same, file by file as they become whole. `gone` is told of one that vanished, and the others come.
 
     Raises UserError for a name that could lead out of `out`, a file that vanished or keeps changing, a full disk;
     ClusterError when the connection does not come back (what has arrived is kept).
@@ -89,7 +93,12 @@ def fetch_each(
             tell = _from(before, progress)
             brought = together.get(file.path)
             if brought is None:
-                yield _Transfer(files, file, target, tell=tell, wait=wait).run()
+                try:
+                    yield _Transfer(files, file, target, tell=tell, wait=wait).run()
+                except Vanished as vanished:
+                    if gone is None:
+                        raise
+                    gone(vanished)
             else:
                 tell(file.size)
                 yield Fetched(path=file.path, file=target, **brought._asdict())
@@ -136,12 +145,6 @@ def local_path(out: Path, name: str) -> Path:
     if path.is_dir():
         raise UserError(f"{path} is a folder here, and {name} a file on the volume", hint="choose another folder with -o")
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file of this machine."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_space(wanted: Sequence[RemoteFile], targets: Sequence[Path], out: Path) -> None:
@@ -197,7 +200,7 @@ class _Transfer:
         if not self.target.is_file() or self.target.stat().st_size != self.remote.size:
             return ""
         digest = sha256_of(self.target)
-        return digest if digest == self._patiently(lambda: self.files.sha256(self.remote.path)) else ""
+        return digest if digest == self._digest_there() else ""
 
     @contextlib.contextmanager
     def _open_part(self) -> Iterator[int]:
@@ -307,24 +310,40 @@ class _Transfer:
             return ""
         os.fsync(fd)
         digest = sha256_of(self.part)
-        first = self.remote.size if start_is_enough else None
-        return digest if digest == self._patiently(lambda: self.files.sha256(self.remote.path, first)) else ""
+        return digest if digest == self._digest_there(self.remote.size if start_is_enough else None) else ""
+
+    def _digest_there(self, first: int | None = None) -> str:
+        """Of the file on the volume, or of its first bytes."""
+
+        def ask() -> str:
+            try:
+                return self.files.sha256(self.remote.path, first)
+            except ClusterError:
+                self._found(self.files.list())
+                raise
+
+        return self._patiently(ask)
 
     def _look_again(self, fd: int) -> None:
         """The part is not the file. One that grew most likely was appended to, so its start is kept; all else starts over."""
         now = self._now()
-        if now is None:
-            raise UserError(f"{self.remote.path} was removed from the volume while it was copied", hint="fetch again to get what is there")
         if now.size <= self.remote.size:
             os.ftruncate(fd, 0)
             self.have = Ranges()
         self.remote = now
         self._note()
 
-    def _now(self) -> RemoteFile | None:
-        """The file as it is on the volume at this moment."""
-        listed: list[RemoteFile] = self._patiently(self.files.list)
-        return next((file for file in listed if file.path == self.remote.path), None)
+    def _now(self) -> RemoteFile:
+        """The file as it is on the volume at this moment. Raises Vanished."""
+        return self._found(self._patiently(self.files.list))
+
+    def _found(self, listed: Sequence[RemoteFile]) -> RemoteFile:
+        for file in listed:
+            if file.path == self.remote.path:
+                return file
+        self.part.unlink(missing_ok=True)
+        self.sidecar.unlink(missing_ok=True)
+        raise Vanished(f"{self.remote.path} was removed from the volume while it was copied", hint="fetch again to get what is there")
 
     def _remembered(self, length: int) -> Ranges:
         """What has arrived already in the part of `length` bytes that lies here; nothing when it is of another file."""

@@ -14,7 +14,7 @@ from launcher.all_backends import for_record
 from launcher.backend_base import Files, RemoteFile
 from launcher.errors import UserError
 from launcher.fetch_choice import INSIDE, WORDS, Which, choose
-from launcher.fetching import Fetched, fetch_each
+from launcher.fetching import Fetched, Vanished, fetch_each
 from launcher.records import find
 from launcher.sweep_view import TrialFiles, folder_of, require_trial, trials_of
 
@@ -34,16 +34,23 @@ def _manifest(files: Files) -> dict[str, Any] | None:
 
 
 def _bring(files: Files, wanted: Sequence[RemoteFile], out: Path, *, label: str, quiet: bool) -> list[Fetched]:
-    """Fetch, naming each file on stdout as it becomes whole (`quiet`: none), or after them all where a bar would be in the way."""
-    done = []
+    """Fetch, naming each file on stdout as it becomes whole (`quiet`: none), or after them all where a bar would be in the way.
+
+    Of several files one that a run removes meanwhile, as it does its older states, is left out and said.
+    """
+    done, gone = [], list[Vanished]()
     bar = sys.stderr.isatty()
     with output.progress(label, sum(file.size for file in wanted)) as step:
-        for each in fetch_each(files, wanted, out, step):
+        for each in fetch_each(files, wanted, out, step, gone=gone.append):
             done.append(each)
             if not quiet and not bar:
                 output.result(str(each.file))
     if bar and not quiet:
         output.result("\n".join(str(each.file) for each in done))
+    for vanished in gone:
+        if not done:
+            raise vanished
+        output.warn(vanished.message)
     return done
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from launcher.backend_base import RemoteFile
 from launcher.backends.local.files import LocalFiles
 from launcher.errors import AdmissionError, ClusterError, UserError
-from launcher.fetching import fetch, fetch_each, local_path
+from launcher.fetching import Vanished, fetch, fetch_each, local_path
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -273,6 +273,35 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
     volume.list = list  # type: ignore[method-assign, assignment]
     with pytest.raises(UserError, match="a was removed"):
         fetch(volume, listed, tmp_path, wait=quickly)
+
+
+@pytest.mark.parametrize("moment", ["before it is read", "while it is read", "before it is verified"])
+def test_of_several_files_one_that_vanishes_is_left_out_and_told(tmp_path: Path, moment: str) -> None:
+    """A run that trains removes its older states: `fetch all` brings the rest, and leaves no part of what is gone."""
+
+    class Training(FlakyVolume):
+        def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
+            self._end(path, "before it is read")
+            for block in super().read(path, offset, length):
+                yield block
+                self._end(path, "while it is read")
+
+        def sha256(self, path: str, length: int | None = None) -> str:
+            self._end(path, "before it is verified")
+            return super().sha256(path, length)
+
+        def _end(self, path: str, when: str) -> None:
+            if path == "b" and when == moment:
+                self.content.pop(path, None)
+            if path not in self.content:
+                raise ClusterError(f"No such file: {path}")
+
+    volume = Training({"a": b"0" * 20, "b": b"1" * 20, "c": b"2" * 20})
+    told: list[Vanished] = []
+    done = list(fetch_each(volume, volume.list(), tmp_path, gone=told.append, wait=quickly))
+    assert [each.path for each in done] == ["a", "c"]
+    assert [each.message.split()[0] for each in told] == ["b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
 
 
 def test_a_refusal_is_not_retried(tmp_path: Path) -> None:
