@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.data.shards import INDEX
 from trainer.errors import ConfFault, Fault
-from trainer.run_folder import RunFolder
+
+if TYPE_CHECKING:  # `check` reads trials, and is awaited at every submit
+    from trainer.run_folder import RunFolder
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 

@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
-from trainer import lock
 from trainer.config import PrepareConf
-from trainer.data.progress import Say
 from trainer.errors import ConfFault, Fault, NotOurs
-from trainer.run_folder import RunFolder
+
+if TYPE_CHECKING:  # `check` imports this, and is awaited at every submit
+    from trainer.data.progress import Say
+    from trainer.run_folder import RunFolder
 
 WAIT_SECONDS = 1.0  # between looks at what another process holds
 PARTS = ".shards"
@@ -114,6 +115,8 @@ def locked(path: Path, say: Say) -> Iterator[None]:
 
 
 def _taken(file: IO[str], path: Path, beating: ExitStack) -> bool:
+    from trainer import lock
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
