@@ -98,20 +98,21 @@ def open_frames(source: Input, conf: InferConf, *, fps: float, stdin: BinaryIO |
 
 def resampled(frames: Iterator[Shown], fps: float) -> Iterator[Shown]:
     """The frames that `prepare` chooses of the whole file (sampling.resample), each as soon as it is known, from 0 s on."""
-    held, count, fault = Shown(np.empty(0, np.uint8), 0.0), 0, None
+    held: Shown | None = None
+    count, fault = 0, None
     steps = array("d")  # seconds from frame to frame: the last one is shown for as long as the median one
     try:
         for frame in frames:
-            while held.image.size and sampling.moment(count, fps) < frame.seconds:
-                yield held._replace(seconds=count / fps)
-                count += 1
-            if held.image.size:
+            if held is not None:
+                while sampling.moment(count, fps) < frame.seconds:
+                    yield held._replace(seconds=count / fps)
+                    count += 1
                 steps.append(frame.seconds - held.seconds)
             held = frame
     except DataError as error:
         fault = error
-    usual = float(np.median(steps)) if steps else 0.0
-    if held.image.size:
+    if held is not None:
+        usual = float(np.median(steps)) if steps else 0.0
         for number in range(count, sampling.resampled_length(held.seconds, usual, fps)):
             yield held._replace(seconds=number / fps)
     if fault:

@@ -251,21 +251,27 @@ def stream(path: Path) -> Iterator[Shown]:
 
     In the decoder's order; the times, which some AVIs number otherwise, are sorted, as `read_video` does.
     """
-    images, times, first, fault = deque[Frames](), list[float](), None, None
+    if why := _nothing_in(path):
+        raise Damaged(why)
+    first: float | None = None
+    for image, seconds in _times_sorted(_stream_pyav(path) if find_spec("av") else _stream_torchcodec(path)):
+        first = seconds if first is None else first
+        yield Shown(image, seconds - first)
+
+
+def _times_sorted(frames: Iterator[tuple[Frames, float]]) -> Iterator[tuple[Frames, float]]:
+    """The same frames with the same times, these ascending. What is held back for that comes before the frames' own error."""
+    images, times, fault = deque[Frames](), list[float](), None
     try:
-        if why := _nothing_in(path):
-            raise Damaged(why)
-        for image, seconds in _stream_pyav(path) if find_spec("av") else _stream_torchcodec(path):
+        for image, seconds in frames:
             images.append(image)
             heappush(times, seconds)
             if len(images) > REORDERED:
-                first = times[0] if first is None else first
-                yield Shown(images.popleft(), heappop(times) - first)
+                yield images.popleft(), heappop(times)
     except Damaged as error:
         fault = error
     for image in images:
-        first = times[0] if first is None else first
-        yield Shown(image, heappop(times) - first)
+        yield image, heappop(times)
     if fault:
         raise fault
 
