@@ -134,10 +134,9 @@ def steps(session: Session, batches: Iterable[Batch], position: Position, meter:
     for batch in meter.timed(batches):
         with enough_memory(session.compute.device, len(batch.indices_B), fitted=position.step - before):
             window.add(batch)
-        if not window.full:
-            continue
-        lr = optim.lr_at(position.step, session.conf, per_epoch=per_epoch, total=session.total_steps, world=session.world.size)
-        with enough_memory(session.compute.device, len(batch.indices_B), fitted=position.step - before):
+            if not window.full:
+                continue
+            lr = optim.lr_at(position.step, session.conf, per_epoch=per_epoch, total=session.total_steps, world=session.world.size)
             loss, stopping = window.update(lr, position, asked=stop is not None and stop.requested)
         meter.add(loss, window.clips)
         position = replace(position, consumed=position.consumed + window.clips, step=position.step + 1)

@@ -51,6 +51,7 @@ class Run:
     position: Position
     meter: Meter
     manifest: Manifest
+    flow: dict[str, Any]  # method, bound and gap of the flow that is trained on; {} of colours
     best: dict[str, Any]  # {"file": name, "value": of train.select}, or "" and None
     began: float = 0.0  # monotonic seconds, and the step then: what the rest will take is told from them
     began_step: int = 0
@@ -96,6 +97,7 @@ def _set_up(world: World, config: Config, folder: RunFolder, *, cache: Path, hol
         position=Position(),
         meter=Meter(),
         manifest=found[0] if found else Manifest(),
+        flow=flow.made_as(Path(config.data.flow_root)) if config.data.stream == "flow" else {},
         best={"file": "", "value": None},
     )
     _resume(run, found[1] if found else None)
@@ -342,7 +344,7 @@ def _weights(run: Run, epoch: int, metrics: dict[str, float]) -> WeightsFile:
         "data": {key: getattr(config.data, key) for key in conf.INFERENCE},
         "frames": config.data.frames,
         "size": config.data.size,
-        "flow": flow.made_as(Path(config.data.flow_root)) if config.data.stream == "flow" else {},
+        "flow": run.flow,
         "normalisation": normalise.of_conf(config.data).to_json(),
         "fps": float(run.clips.fps),
         "epoch": epoch,
