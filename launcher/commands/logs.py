@@ -13,7 +13,7 @@ from typing import IO
 
 from launcher import all_backends, output
 from launcher.backend_base import Backend, LogLine, Phase, RunStatus
-from launcher.conf.units import Seconds
+from launcher.conf.units import Seconds, of_option
 from launcher.errors import INTERRUPTED, ClusterError, JobFailed, UserError, did_you_mean
 from launcher.log_view import LogOptions, LogView
 from launcher.records import RunRecord, find
@@ -170,12 +170,7 @@ def _plot_path(path: Path | None) -> Path | None:
 
 
 def _since(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return int(Seconds.parse(text))
-    except ValueError as error:
-        raise UserError(f"--since {error}") from error
+    return None if text is None else int(of_option("--since", Seconds.parse, text))
 
 
 def _check_together(run: str | None, file: Path | None, style: str | None, options: LogOptions) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeVar
 
 from launcher import output
 from launcher.all_backends import for_profile, for_record
 from launcher.backend_base import ShellOptions
-from launcher.conf.units import Bytes, Cores, Seconds, amount
+from launcher.conf.units import Bytes, Cores, Seconds, amount, of_option
 from launcher.errors import UserError
 from launcher.profiles import choose
 from launcher.records import find
 
-T = TypeVar("T")
 _MOST_S = 6 * 3600
 _MOST_GPUS = 2
 _MOST_CPU, _MOST_MEMORY = "16", "32Gi"
@@ -22,9 +19,9 @@ _MOST_CPU, _MOST_MEMORY = "16", "32Gi"
 
 def _options(time: str, cpu: str, memory: str, gpus: int) -> ShellOptions:
     """UserError for what is no amount, or more than shared clusters let a bare pod have."""
-    seconds = int(_read("--time", Seconds.parse, time))
-    _read("--cpu", Cores.parse, cpu)
-    _read("--memory", Bytes.parse, memory)
+    seconds = int(of_option("--time", Seconds.parse, time))
+    of_option("--cpu", Cores.parse, cpu)
+    of_option("--memory", Bytes.parse, memory)
     asked = {
         "--time": (Decimal(seconds), Decimal(_MOST_S), "6h"),
         "--gpus": (Decimal(gpus), Decimal(_MOST_GPUS), str(_MOST_GPUS)),
@@ -37,13 +34,6 @@ def _options(time: str, cpu: str, memory: str, gpus: int) -> ShellOptions:
     if not seconds:
         raise UserError("--time is 0")
     return ShellOptions(seconds=seconds, cpu=cpu, memory=memory, gpus=gpus)
-
-
-def _read(option: str, parse: Callable[[str], T], text: str) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise UserError(f"{option} {error}") from error
 
 
 def run(

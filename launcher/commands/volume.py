@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from launcher import output
 from launcher.all_backends import for_profile
 from launcher.backend_base import Backend
-from launcher.conf.units import Bytes
+from launcher.conf.units import Bytes, of_option
 from launcher.errors import UserError, did_you_mean
 from launcher.lint import lint_manifest
 from launcher.profiles import choose
@@ -21,10 +21,7 @@ def create(claim: str, *, size: str, access: str, storage_class: str = "", clust
     if access not in _ACCESS:
         hint = did_you_mean(access, _ACCESS) or f"known: {', '.join(_ACCESS)}"
         raise UserError(f'--access "{access}" is not an access mode', hint=hint)
-    try:
-        Bytes.parse(size)
-    except ValueError as error:
-        raise UserError(f"--size {error}") from error
+    of_option("--size", Bytes.parse, size)
     profile = choose(cluster)
     spec = {"accessModes": [access], "storageClassName": storage_class or profile.storage_class}
     for finding in lint_manifest({"kind": "PersistentVolumeClaim", "spec": spec}, profile):

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
+from typing import TypeVar
 
+from launcher.errors import UserError
+
+T = TypeVar("T")
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:[0-9]+[wdhms])+")
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)")
 _FACTOR = {"": Decimal(1), "m": Decimal("0.001")}
 _FACTOR |= {letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", 1)}
 _FACTOR |= {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)}
+
+
+def of_option(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What a command's option says. UserError names the option and what was expected."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UserError(f"{option} {error}") from error
 
 
 class Seconds(int):
