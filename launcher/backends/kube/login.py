@@ -18,6 +18,7 @@ from urllib.request import getproxies
 
 import yaml
 
+from launcher import safe_yaml
 from launcher.backends.kube import api_errors, kubeconfig
 from launcher.errors import ClusterError
 
@@ -151,7 +152,7 @@ def _proxy_of(cluster: str) -> str | None:
     for path in filter(None, _kubeconfig().split(os.pathsep)):
         with contextlib.suppress(OSError):
             text = Path(path).expanduser().read_bytes()
-            for entry in (yaml.safe_load(text).get("clusters") or []) if b"proxy-url" in text else []:
+            for entry in (safe_yaml.load(text).get("clusters") or []) if b"proxy-url" in text else []:
                 if entry["name"] == cluster:
                     return (entry.get("cluster") or {}).get("proxy-url") or None
     return None
