@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import functools
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 MODELS = Path(__file__).parent / "models"
 # What a record of published weights may say, beside its `name`; a module's PUBLISHED leaves out what is so.
@@ -123,7 +125,13 @@ def _published(body: Iterable[ast.stmt]) -> dict[str, tuple[dict[str, Any], ...]
 def _whole(record: dict[str, Any]) -> dict[str, Any]:
     """A record with everything that it leaves out."""
     whole = RECORD | record
-    return whole | {"file": whole["file"] or whole["url"].partition("?")[0].rpartition("/")[2]}
+    return whole | {"file": whole["file"] or file_name(whole["url"])}
+
+
+def file_name(url: str) -> str:
+    """The name under which an address's file is kept: the last piece of its path, "" where there is none."""
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".")
 
 
 def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str, published: tuple[dict[str, Any], ...]) -> Signature:

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 from trainer.errors import DataError
 from trainer.lock import NO_FLOCK
 from trainer.models.checkpoint_files import is_page
-from trainer.models.published import file_name
 from trainer.run_folder import own_name, writing
+from trainer.signatures import file_name
 
 ATTEMPTS = 5  # without a new byte
 PAUSE = 1.0  # seconds before the second attempt, doubled for each further one

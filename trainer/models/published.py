@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from trainer import signatures
 from trainer.data.normalise import PRESETS
 from trainer.errors import Fault, did_you_mean
+from trainer.signatures import file_name
 
 Record = Mapping[str, Any]
 FORMS = "a checkpoint's path, https://..., imagenet, published:NAME or torchvision:WEIGHTS"
@@ -63,29 +64,22 @@ def source(init: str, model: str, path: str = "model.init") -> Source | Fault:
     return Source("path", init, _known(model, file=PurePath(init).name))
 
 
-def file_name(url: str) -> str:
-    """The name under which an address's file is kept: the last piece of its path, "" where there is none."""
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
-    return re.sub(r"[^\w.+-]", "_", name).lstrip(".")
-
-
 def usage(record: Record) -> str:
     """What to write as `model.init` for a record."""
-    if record.get("name") == "imagenet" and record.get("torchvision"):
+    if record["name"] == "imagenet" and record["torchvision"]:
         return "imagenet"
-    if record.get("torchvision") or record.get("url"):
+    if record["torchvision"] or record["url"]:
         return f"published:{record['name']}"
     return f"${{runs}}/models/{record['file']}"  # or wherever it was put
 
 
 def whereabouts(record: Record) -> str:
     """Where a record's weights come from, for people."""
-    if record.get("torchvision"):
+    if record["torchvision"]:
         return f"torchvision, {record['torchvision']}"
-    if record.get("url"):
+    if record["url"]:
         return str(record["url"])
-    page = str(record["page"])
-    return f"{PAGES.get(page, page)} (by hand)"
+    return f"{PAGES.get(record['page'], record['page'])} (by hand)"
 
 
 def whose(path: str, record: Record) -> str:
@@ -98,8 +92,8 @@ def whose(path: str, record: Record) -> str:
 
 def fields(record: Record) -> dict[str, Any]:
     """What a record says of its training, as one of our own checkpoints would."""
-    preset = PRESETS.get(str(record.get("normalise")))
-    known = {"data": {key: record[key] for key in ("frames", "size", "fps") if record.get(key)}}
+    preset = PRESETS.get(record["normalise"])
+    known = {"data": {key: record[key] for key in ("frames", "size", "fps") if record[key]}}
     return {**known, "normalisation": preset.to_json()} if preset else known
 
 
@@ -110,9 +104,9 @@ def _published(init: str, model: str, path: str) -> Source | Fault:
     if record is None:
         hint = did_you_mean(name, names) or (f"it has {', '.join(names)}" if names else FORMS)
         return Fault(path=path, message=f"no published weights of {model} are called {name!r}", hint=hint)
-    if record.get("torchvision"):
+    if record["torchvision"]:
         return Source("torchvision", record["torchvision"], record)
-    if record.get("url"):
+    if record["url"]:
         return Source("url", record["url"], record)
     hint = f"fetch {record['file']} from {whereabouts(record)}, and give its path"
     return Fault(path=path, message=f"{name} has no fixed address to fetch it from", hint=hint)
@@ -122,6 +116,6 @@ def _known(model: str, **wanted: str) -> Record:
     """The record that says so; a record's file may be a pattern, where names end with a hash."""
 
     def fits(record: Record, key: str, value: str) -> bool:
-        return bool(record.get(key)) and fnmatchcase(value, str(record[key]))
+        return bool(record[key]) and fnmatchcase(value, record[key])
 
     return next((record for record in records(model) if all(fits(record, key, value) for key, value in wanted.items())), {})
