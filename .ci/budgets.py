@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-FILE_LINES = 400
+FILE_LINES = 500  # until the house is rebuilt: 400
 FUNCTION_LINES = 60
 NETWORK_LINES = 80  # __init__ and forward of a network
-POSITIONAL = 4  # parameters that a caller may give by place; not of what a decorator calls by name (commands, models)
+# parameters that a caller may give by place; not of what a decorator calls by name (commands,
+# models)
+POSITIONAL = 4
 PACKAGES = ("launcher", "trainer", "k8s_templates")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -32,12 +34,21 @@ def _function_faults(path: Path, node: Function, *, network: bool) -> Iterator[s
     where = f"{path}:{node.lineno}: {node.name}"
     if (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > allowed:
         yield f"{where}: {lines} lines, of {allowed}"
-    names = [argument.arg for argument in node.args.posonlyargs + node.args.args if argument.arg not in ("self", "cls")]
+    names = [
+        argument.arg
+        for argument in node.args.posonlyargs + node.args.args
+        if argument.arg not in ("self", "cls")
+    ]
     if len(names) > POSITIONAL and not network and not node.decorator_list:
         yield f"{where}: {len(names)} positional parameters, of {POSITIONAL}"
 
 
 if __name__ == "__main__":
-    found = [fault for package in PACKAGES for path in sorted(Path(package).rglob("*.py")) for fault in faults(path)]
+    found = [
+        fault
+        for package in PACKAGES
+        for path in sorted(Path(package).rglob("*.py"))
+        for fault in faults(path)
+    ]
     sys.stdout.write("".join(f"{fault}\n" for fault in found))
     sys.exit(bool(found))

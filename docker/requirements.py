@@ -9,7 +9,9 @@ from pathlib import Path
 
 def requirements(pyproject: Path, extras: list[str]) -> list[str]:
     """The requirements of `extras`, in the file's order; KeyError names an extra that the file lacks."""
-    known: dict[str, list[str]] = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
+    known: dict[str, list[str]] = tomllib.loads(pyproject.read_text())["project"][
+        "optional-dependencies"
+    ]
     return [requirement for extra in extras for requirement in known[extra]]
 
 

@@ -30,13 +30,18 @@ def for_profile(profile: ClusterProfile, name: str | None = None) -> Backend:
     chosen = name or profile.backend
     if chosen not in ALL_BACKENDS:
         known = ", ".join(ALL_BACKENDS)
-        raise UserError(f'no backend is called "{chosen}"', hint=did_you_mean(chosen, list(ALL_BACKENDS)) or f"known: {known}")
+        raise UserError(
+            f'no backend is called "{chosen}"',
+            hint=did_you_mean(chosen, list(ALL_BACKENDS)) or f"known: {known}",
+        )
     return ALL_BACKENDS[chosen](profile)
 
 
 def profile_of(record: RunRecord) -> ClusterProfile:
     """The profile a run was submitted with, which may be one of its own directory's, in the context and namespace of that day."""
-    return load(record.cluster, near=record.directory).at(context=record.context, namespace=record.namespace)
+    return load(record.cluster, near=record.directory).at(
+        context=record.context, namespace=record.namespace
+    )
 
 
 def for_record(record: RunRecord) -> Backend:

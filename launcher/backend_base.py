@@ -39,7 +39,12 @@ class Phase(StrEnum):
     @property
     def told(self) -> str:
         """How a sentence about the run goes on: "failed", "was cancelled"."""
-        ended = {Phase.SUCCEEDED: "succeeded", Phase.FAILED: "failed", Phase.CANCELLED: "was cancelled", Phase.GONE: "is gone"}
+        ended = {
+            Phase.SUCCEEDED: "succeeded",
+            Phase.FAILED: "failed",
+            Phase.CANCELLED: "was cancelled",
+            Phase.GONE: "is gone",
+        }
         return ended.get(self, f"is {self}")
 
 
@@ -74,9 +79,11 @@ class RunStatus:
     cause: str = ""  # one line
     fix: str = ""  # one line: the next step
     pods: tuple[PodStatus, ...] = ()  # oldest first
-    termination: Mapping[str, Any] = field(default_factory=dict)  # the trainer's JSON: cause, step, checkpoint
+    # the trainer's JSON: cause, step, checkpoint
+    termination: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""  # RFC 3339, UTC; "" where only the record knows
-    indexes: Mapping[int, IndexStatus] = field(default_factory=dict)  # of trials and shards those that have started
+    # of trials and shards those that have started
+    indexes: Mapping[int, IndexStatus] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,8 @@ class LogLine:
     time: str = ""  # RFC 3339 with nanoseconds, UTC
     container: str = "trainer"
     kind: str = "line"
-    terminated: bool = True  # False: an ended container's last line, which has no newline and may be cut
+    # False: an ended container's last line, which has no newline and may be cut
+    terminated: bool = True
     skipped: int = 0  # lines before this one that were not wanted
     more: bool = field(default=False, compare=False)  # the next one has come already
     lines: int = 1  # in `text`; more only where `wanted` allows it
@@ -260,7 +268,9 @@ class Backend(Protocol):
         """Remove the objects, and with `files` the run's folder."""
         ...
 
-    def create_volume(self, claim: str, *, size: str, access: str, storage_class: str = "") -> Volume: ...
+    def create_volume(
+        self, claim: str, *, size: str, access: str, storage_class: str = ""
+    ) -> Volume: ...
 
     def volumes(self) -> list[Volume]: ...
 
@@ -272,7 +282,9 @@ class Backend(Protocol):
         """Write access to a claim, for `push`."""
         ...
 
-    def shell(self, record: RunRecord | None, claim: str, wanted: ShellOptions) -> AbstractContextManager[Shell]:
+    def shell(
+        self, record: RunRecord | None, claim: str, wanted: ShellOptions
+    ) -> AbstractContextManager[Shell]:
         """In the run's folder, or (without a run) on a claim."""
         ...
 

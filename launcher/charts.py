@@ -10,8 +10,12 @@ from launcher.drawing import Box, Dot, Label, Point, Scene, Shape, Stroke
 from launcher.losses import LossRecord, best_val, epoch_losses, step_axis
 
 _LEFT, _RIGHT, _BOTTOM = 58, 22, 44  # px around the plotting area
-# of videos with several labels, and of videos with one; the first of each is what checkpoints are compared by
-SCORES = (("f1_macro", "f1_micro", "f1_samples", "accuracy"), ("top1", "top5", "clip_top1", "mean_class_accuracy", "map"))
+# of videos with several labels, and of videos with one; the first of each is what checkpoints are
+# compared by
+SCORES = (
+    ("f1_macro", "f1_micro", "f1_samples", "accuracy"),
+    ("top1", "top5", "clip_top1", "mean_class_accuracy", "map"),
+)
 _LARGEST, _LEAST = 1e100, 1e-100  # of what can be told apart in a drawing
 _CHARACTER = 0.56  # mean width of a character, in font sizes
 
@@ -51,7 +55,9 @@ class _Frame:
     def place(self, point: Point) -> Point:
         across = (point[0] - self.x[0]) / (self.x[1] - self.x[0])
         up = (point[1] - self.y[0]) / (self.y[1] - self.y[0])
-        return self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top)
+        return self.left + across * (self.right - self.left), self.bottom - up * (
+            self.bottom - self.top
+        )
 
 
 def loss_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
@@ -64,13 +70,24 @@ def loss_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
     means = tuple((epoch.position, epoch.train) for epoch in epochs if epoch.train is not None)
     vals = tuple((epoch.position, epoch.val) for epoch in epochs if epoch.val is not None)
     series = [
-        Series(name="train, each line" if means else "train", points=steps, ink="train", kind="faint" if means else "line"),
+        Series(
+            name="train, each line" if means else "train",
+            points=steps,
+            ink="train",
+            kind="faint" if means else "line",
+        ),
         Series(name="train, epoch mean", points=means, ink="train", dots=len(means) <= 40),
         Series(name="val", points=vals, ink="val", dots=len(vals) <= 40),
     ]
     best = best_val(epochs)
     marks = (
-        [Mark(point=(best.position, best.val), text=f"best val {best.val:.4f}, epoch {best.epoch}", below=True)]
+        [
+            Mark(
+                point=(best.position, best.val),
+                text=f"best val {best.val:.4f}, epoch {best.epoch}",
+                below=True,
+            )
+        ]
         if best and best.val
         else []
     )
@@ -80,9 +97,14 @@ def loss_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
 def score_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
     """The scores of tested checkpoints over their epoch or step, the best f1_macro or top1 marked; None when no record has one."""
     tested = [record for record in records if record.phase in ("test", "eval")]
-    names = next((names for names in SCORES if any(names[0] in record.values for record in tested)), SCORES[0])
+    names = next(
+        (names for names in SCORES if any(names[0] in record.values for record in tested)),
+        SCORES[0],
+    )
     tested = [record for record in tested if names[0] in record.values]
-    by_step = bool(tested) and all(record.step is not None and record.epoch is None for record in tested)
+    by_step = bool(tested) and all(
+        record.step is not None and record.epoch is None for record in tested
+    )
     known = all(record.epoch is not None for record in tested)
     rows: dict[float, LossRecord] = {}
     for place, record in enumerate(tested):
@@ -107,7 +129,13 @@ def compare_chart(runs: Sequence[tuple[str, Sequence[LossRecord]]], *, title: st
         vals = tuple((epoch.position, epoch.val) for epoch in epochs if epoch.val is not None)
         series.append(Series(name=f"{name} val", points=vals, ink=ink, dots=len(vals) <= 40))
         series.append(Series(name=f"{name} train", points=means, ink=ink, kind="dashed"))
-    if sum(bool(val.points or train.points) for val, train in zip(series[::2], series[1::2], strict=True)) < 2:
+    if (
+        sum(
+            bool(val.points or train.points)
+            for val, train in zip(series[::2], series[1::2], strict=True)
+        )
+        < 2
+    ):
         return None
     everything = [record for _, records in runs for record in records]
     return line_chart(series, title=title, x_label=_x_label(everything), y_label="loss", height=460)
@@ -119,18 +147,37 @@ def records_chart(records: Sequence[LossRecord], *, title: str) -> Scene | None:
 
 
 def line_chart(
-    series: Sequence[Series], *, title: str, x_label: str, y_label: str, marks: Sequence[Mark] = (), width: int = 800, height: int = 420
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    marks: Sequence[Mark] = (),
+    width: int = 800,
+    height: int = 420,
 ) -> Scene:
     """Curves over two linear axes with round ticks, and a legend under the title."""
     drawn = [one for one in series if _finite(one.points)]
     legend, top = _legend(drawn, width)
     points = [point for one in drawn for point in _finite(one.points)]
-    x_ticks = [tick for tick in ticks(*_span([x for x, _ in points], pad=0.0), 8) if tick == int(tick)]  # steps and epochs are whole
+    # steps and epochs are whole
+    x_ticks = [
+        tick for tick in ticks(*_span([x for x, _ in points], pad=0.0), 8) if tick == int(tick)
+    ]
     y_ticks = ticks(*_span([y for _, y in points], pad=0.05), 6)
     across = _span([x for x, _ in points], pad=0.0)
-    up = (min(y_ticks[0], min(y for _, y in points)), max(y_ticks[-1], max(y for _, y in points))) if points else (0.0, 1.0)
-    frame = _Frame(x=across, y=up, left=_LEFT, right=width - _RIGHT, top=top + 26, bottom=height - _BOTTOM)
-    shapes: list[Shape] = [Label(x=_LEFT, y=26, text=_shorten(title, width - _LEFT - _RIGHT, 15), size=15, bold=True), *legend]
+    up = (
+        (min(y_ticks[0], min(y for _, y in points)), max(y_ticks[-1], max(y for _, y in points)))
+        if points
+        else (0.0, 1.0)
+    )
+    frame = _Frame(
+        x=across, y=up, left=_LEFT, right=width - _RIGHT, top=top + 26, bottom=height - _BOTTOM
+    )
+    shapes: list[Shape] = [
+        Label(x=_LEFT, y=26, text=_shorten(title, width - _LEFT - _RIGHT, 15), size=15, bold=True),
+        *legend,
+    ]
     shapes += _axes(frame, x_ticks, y_ticks, x_label=x_label, y_label=y_label)
     for one in drawn:
         shapes += _curve(one, frame)
@@ -139,11 +186,15 @@ def line_chart(
     return Scene(width=width, height=height, title=title, shapes=tuple(shapes))
 
 
-def bar_chart(rows: Sequence[tuple[str, float, str]], *, title: str, width: int = 800, limit: float = 1.0) -> Scene:
+def bar_chart(
+    rows: Sequence[tuple[str, float, str]], *, title: str, width: int = 800, limit: float = 1.0
+) -> Scene:
     """One horizontal bar a row of (name, value, note); `limit` is the full length."""
     pitch, top, left = 20, 48, 210
     room = width - left - 130
-    shapes: list[Shape] = [Label(x=16, y=26, text=_shorten(title, width - 32, 15), size=15, bold=True)]
+    shapes: list[Shape] = [
+        Label(x=16, y=26, text=_shorten(title, width - 32, 15), size=15, bold=True)
+    ]
     for index, (name, value, note) in enumerate(rows):
         y = top + index * pitch
         share = min(max(value / limit, 0.0), 1.0) if math.isfinite(value) else 0.0
@@ -153,7 +204,9 @@ def bar_chart(rows: Sequence[tuple[str, float, str]], *, title: str, width: int 
             Box(x=left, y=y, width=room * share, height=14, ink="val", opacity=0.85),
             Label(x=left + room + 8, y=y + 11, text=note, ink="muted"),
         ]
-    return Scene(width=width, height=top + len(rows) * pitch + 16, title=title, shapes=tuple(shapes))
+    return Scene(
+        width=width, height=top + len(rows) * pitch + 16, title=title, shapes=tuple(shapes)
+    )
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -162,7 +215,10 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if raw <= factor * power * 1.0001)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) if abs(step) > 1e-9 else index * step for index in range(first, last + 1)]
+    return [
+        round(index * step, 12) if abs(step) > 1e-9 else index * step
+        for index in range(first, last + 1)
+    ]
 
 
 def thin(points: Sequence[Point], columns: int) -> list[Point]:
@@ -176,13 +232,22 @@ def thin(points: Sequence[Point], columns: int) -> list[Point]:
         groups.setdefault(int((point[0] - low) / width), []).append(point)
     kept: list[Point] = []
     for group in groups.values():
-        chosen = {group[0], min(group, key=lambda point: point[1]), max(group, key=lambda point: point[1]), group[-1]}
+        chosen = {
+            group[0],
+            min(group, key=lambda point: point[1]),
+            max(group, key=lambda point: point[1]),
+            group[-1],
+        }
         kept += sorted(chosen)
     return kept
 
 
 def _score_series(name: str, index: int, rows: dict[float, LossRecord]) -> Series:
-    points = tuple((x, float(value)) for x, record in sorted(rows.items()) if isinstance(value := record.values.get(name), int | float))
+    points = tuple(
+        (x, float(value))
+        for x, record in sorted(rows.items())
+        if isinstance(value := record.values.get(name), int | float)
+    )
     return Series(name=name, points=points, ink=f"series{index}", dots=len(points) <= 40)
 
 
@@ -190,7 +255,11 @@ def _x_label(records: Iterable[LossRecord]) -> str:
     placed = [record for _, record in step_axis(records)]
     if all(record.step is not None for record in placed):
         return "step"
-    return "train line of the log" if any(record.phase == "train" for record in placed) else "val line of the log"
+    return (
+        "train line of the log"
+        if any(record.phase == "train" for record in placed)
+        else "val line of the log"
+    )
 
 
 def _finite(points: Iterable[Point]) -> list[Point]:
@@ -216,18 +285,40 @@ def _span(values: Sequence[float], *, pad: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], *, x_label: str, y_label: str) -> list[Shape]:
-    shapes: list[Shape] = [Label(x=frame.left - 8, y=frame.top - 12, text=y_label, ink="muted", anchor="end", size=12)]
+def _axes(
+    frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], *, x_label: str, y_label: str
+) -> list[Shape]:
+    shapes: list[Shape] = [
+        Label(x=frame.left - 8, y=frame.top - 12, text=y_label, ink="muted", anchor="end", size=12)
+    ]
     for value in y_ticks:
         _, y = frame.place((frame.x[0], value))
         shapes.append(Stroke(points=((frame.left, y), (frame.right, y)), ink="grid"))
-        shapes.append(Label(x=frame.left - 8, y=y + 4, text=_tick_text(value, y_ticks), ink="muted", anchor="end"))
+        shapes.append(
+            Label(
+                x=frame.left - 8,
+                y=y + 4,
+                text=_tick_text(value, y_ticks),
+                ink="muted",
+                anchor="end",
+            )
+        )
     for value in x_ticks:
         if frame.x[0] <= value <= frame.x[1]:
             x, _ = frame.place((value, frame.y[0]))
             shapes.append(Stroke(points=((x, frame.bottom), (x, frame.bottom + 4)), ink="axis"))
-            shapes.append(Label(x=x, y=frame.bottom + 18, text=_tick_text(value, x_ticks), ink="muted", anchor="middle"))
-    shapes.append(Stroke(points=((frame.left, frame.bottom), (frame.right, frame.bottom)), ink="axis"))
+            shapes.append(
+                Label(
+                    x=x,
+                    y=frame.bottom + 18,
+                    text=_tick_text(value, x_ticks),
+                    ink="muted",
+                    anchor="middle",
+                )
+            )
+    shapes.append(
+        Stroke(points=((frame.left, frame.bottom), (frame.right, frame.bottom)), ink="axis")
+    )
     middle = (frame.left + frame.right) / 2
     shapes.append(Label(x=middle, y=frame.bottom + 36, text=x_label, ink="muted", anchor="middle"))
     return shapes
@@ -252,7 +343,15 @@ def _legend(series: Sequence[Series], width: int) -> tuple[list[Shape], float]:
         if x > _LEFT and x + needed > width - _RIGHT:
             x, y = float(_LEFT), y + 18
         line = ((x, y - 4), (x + 18, y - 4))
-        shapes.append(Stroke(points=line, ink=one.ink, width=2.2, opacity=_opacity(one), dashed=one.kind == "dashed"))
+        shapes.append(
+            Stroke(
+                points=line,
+                ink=one.ink,
+                width=2.2,
+                opacity=_opacity(one),
+                dashed=one.kind == "dashed",
+            )
+        )
         shapes.append(Label(x=x + 25, y=y, text=name, size=12))
         x += needed
     return shapes, y
@@ -268,7 +367,15 @@ def _curve(one: Series, frame: _Frame) -> list[Shape]:
     for piece in _pieces(one.points):
         placed = [frame.place(point) for point in thin(piece, int(frame.right - frame.left))]
         if len(placed) > 1:
-            shapes.append(Stroke(points=tuple(placed), ink=one.ink, width=width, opacity=_opacity(one), dashed=one.kind == "dashed"))
+            shapes.append(
+                Stroke(
+                    points=tuple(placed),
+                    ink=one.ink,
+                    width=width,
+                    opacity=_opacity(one),
+                    dashed=one.kind == "dashed",
+                )
+            )
         if one.dots or len(placed) == 1:
             shapes += [Dot(x=x, y=y, radius=2.6, ink=one.ink) for x, y in placed]
     return shapes
@@ -293,8 +400,11 @@ def _mark(mark: Mark, frame: _Frame) -> list[Shape]:
     base = y + 22 if under else y - 12
     start = x + 4 if after else x - 4 - length
     halo = Box(x=start - 3, y=base - 12, width=length + 6, height=16, ink="paper", opacity=0.7)
-    near = x + 4 if after else x - 4  # the end of the text that stays in place whatever font a browser takes
-    label = Label(x=near, y=base, text=mark.text, ink=mark.ink, anchor="start" if after else "end", bold=True)
+    # the end of the text that stays in place whatever font a browser takes
+    near = x + 4 if after else x - 4
+    label = Label(
+        x=near, y=base, text=mark.text, ink=mark.ink, anchor="start" if after else "end", bold=True
+    )
     return [halo, Dot(x=x, y=y, radius=4.4, ink=mark.ink), label]
 
 

@@ -17,7 +17,9 @@ from launcher.sweep_view import TrialFiles, folder_of, look, require_trial, tria
 MANIFEST = "checkpoints/manifest.json"
 
 
-def values_from(source: str, verb: str, *, runs: VolumeConf, backend: Backend, sets: Sequence[str] = ()) -> dict[str, Any]:
+def values_from(
+    source: str, verb: str, *, runs: VolumeConf, backend: Backend, sets: Sequence[str] = ()
+) -> dict[str, Any]:
     """The conf values that RUN, RUN@best, RUN@last or RUN@N stand for. The run must lie on the new run's own runs volume.
 
     `test` reads a folder of checkpoints and a range of epochs; every other verb starts from one file, by default the best.
@@ -30,7 +32,8 @@ def values_from(source: str, verb: str, *, runs: VolumeConf, backend: Backend, s
     if record.backend != backend.name or record.runs_claim != runs.claim:
         where = f'claim "{record.runs_claim}" of the {record.backend} backend'
         raise UserError(
-            f'{record.run} lies on {where}, the new run writes to "{runs.claim}" ({backend.name})', hint="fetch the checkpoint and push it"
+            f'{record.run} lies on {where}, the new run writes to "{runs.claim}" ({backend.name})',
+            hint="fetch the checkpoint and push it",
         )
     trial = _trial(record, number, which)
     folder = f"${{runs}}/{record.run}{'' if trial is None else f'/{folder_of(trial)}'}/checkpoints"
@@ -50,7 +53,9 @@ def _network(record: RunRecord, trial: int, sets: Sequence[str]) -> dict[str, An
     return {
         key: value
         for key, value in changes.items()
-        if key.partition(".")[0] in ("model", "data") and not key.startswith("model.init") and key not in said
+        if key.partition(".")[0] in ("model", "data")
+        and not key.startswith("model.init")
+        and key not in said
     }
 
 
@@ -59,14 +64,19 @@ def _trial(record: RunRecord, number: str, which: str) -> int | None:
     trials = trials_of(record)
     if trials is None:
         if number:
-            raise UserError(f'{record.run} is one run, not a sweep: it has no trial "{number}"', hint=f"--from {record.run}@best")
+            raise UserError(
+                f'{record.run} is one run, not a sweep: it has no trial "{number}"',
+                hint=f"--from {record.run}@best",
+            )
         return None
     if number.isdecimal():
         require_trial(record, int(number))
         return int(number)
     if number or which not in ("best", "last"):
         hint = f"--from {record.run}@best takes the best trial's, --from {record.run}/7@best that of trial 7 (also @last, or an epoch: @12)"
-        raise UserError(f"{record.run} is a sweep of {len(trials)} trials: which one's checkpoint?", hint=hint)
+        raise UserError(
+            f"{record.run} is a sweep of {len(trials)} trials: which one's checkpoint?", hint=hint
+        )
     return _best_trial(record, trials)
 
 
@@ -75,7 +85,9 @@ def _best_trial(record: RunRecord, trials: Trials) -> int:
     view = look(record)
     if view.unread:
         hint = f"name the trial: `vidjobs sweep status {record.run}` lists them, --from {record.run}/7@best takes trial 7's"
-        raise ClusterError(f"which trial of {record.run} is the best cannot be read now: {view.unread}", hint=hint)
+        raise ClusterError(
+            f"which trial of {record.run} is the best cannot be read now: {view.unread}", hint=hint
+        )
     metric = next((name for name in view.metrics if name != "train_loss"), "")
     ranked = [trial for trial in view.ranked(metric) if trial.checkpoint] if metric else []
     if not ranked:
@@ -84,7 +96,9 @@ def _best_trial(record: RunRecord, trials: Trials) -> int:
     best = ranked[0]
     others = len(trials) - view.counts().get("succeeded", 0)
     open_ = f"; {others} of {len(trials)} trials have not succeeded" if others else ""
-    output.note(f"from trial {best.number} of {record.run} ({shown(best.changes)}): best {metric}, {best.score(metric):.4g}{open_}")
+    output.note(
+        f"from trial {best.number} of {record.run} ({shown(best.changes)}): best {metric}, {best.score(metric):.4g}{open_}"
+    )
     return best.number
 
 
@@ -106,10 +120,15 @@ def _manifest(record: RunRecord, trial: int | None, backend: Backend) -> dict[st
 
 def _chosen(manifest: dict[str, Any], which: str, run: str) -> tuple[str, int]:
     """File name and epoch of "best", "last" or an epoch's number."""
-    weights = {name: entry for name, entry in manifest["files"].items() if entry["kind"] == "weights"}
+    weights = {
+        name: entry for name, entry in manifest["files"].items() if entry["kind"] == "weights"
+    }
     name = str(manifest.get(which)) if which in ("best", "last") else f"epoch-{which:0>6}.pt"
     if name not in weights:
         epochs = sorted(entry["epoch"] for entry in weights.values())
         span = f"epochs {epochs[0]} to {epochs[-1]}" if epochs else "no checkpoint"
-        raise UserError(f'{run} has no checkpoint "{which}"', hint=did_you_mean(which, ["best", "last"]) or f"it has best, last and {span}")
+        raise UserError(
+            f'{run} has no checkpoint "{which}"',
+            hint=did_you_mean(which, ["best", "last"]) or f"it has best, last and {span}",
+        )
     return name, int(weights[name]["epoch"])

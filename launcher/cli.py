@@ -17,7 +17,22 @@ import typer
 from launcher import cli_sweep, completing, output
 from launcher.cli_errors import told
 from launcher.cli_hands import app as hands_on
-from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Run, Sets, Shards, Source, Trial, Verb, meant
+from launcher.cli_options import (
+    BackendName,
+    Cluster,
+    Conf,
+    DryRun,
+    Json,
+    MaybeRun,
+    Name,
+    Run,
+    Sets,
+    Shards,
+    Source,
+    Trial,
+    Verb,
+    meant,
+)
 from launcher.errors import INTERRUPTED, UserError
 from launcher.version import VERSION
 
@@ -44,7 +59,12 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _global(
-    _version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="the version, and stop")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="the version, and stop"
+        ),
+    ] = False,
 ) -> None:
     pass
 
@@ -59,7 +79,9 @@ def submit(
     cluster: Cluster = None,
     name: Name = None,
     shards: Shards = None,
-    watch: Annotated[bool, typer.Option("--watch", help="follow to the end and exit with the job's outcome")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="follow to the end and exit with the job's outcome")
+    ] = False,
     dry_run: DryRun = None,
     as_json: Json = False,
 ) -> int:
@@ -99,7 +121,16 @@ def render(
     """Print the manifests exactly as submit sends them."""
     from launcher.commands import render as command
 
-    return command.run(verb, conf, sets=sets or [], source=source, backend=backend, cluster=cluster, name=name, shards=shards)
+    return command.run(
+        verb,
+        conf,
+        sets=sets or [],
+        source=source,
+        backend=backend,
+        cluster=cluster,
+        name=name,
+        shards=shards,
+    )
 
 
 @app.command()
@@ -107,7 +138,9 @@ def conf(
     conf: Conf,
     sets: Sets = None,
     cluster: Cluster = None,
-    explain: Annotated[bool, typer.Option("--explain", help="which layer, file and line set each value")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="which layer, file and line set each value")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Print the resolved, flat conf."""
@@ -121,7 +154,9 @@ def lint(
     conf: Annotated[Path | None, typer.Argument(metavar="CONF", help="a conf file")] = None,
     sets: Sets = None,
     cluster: Cluster = None,
-    rules: Annotated[bool, typer.Option("--rules", help="list the cluster's rules: id, reason, fix, source")] = False,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="list the cluster's rules: id, reason, fix, source")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Check CONF and the site's rules, offline, all at once."""
@@ -136,7 +171,9 @@ def lint(
 
 @app.command()
 def status(
-    run: MaybeRun = None, watch: Annotated[bool, typer.Option("--watch", help="refresh until the run ends")] = False, as_json: Json = False
+    run: MaybeRun = None,
+    watch: Annotated[bool, typer.Option("--watch", help="refresh until the run ends")] = False,
+    as_json: Json = False,
 ) -> int:
     """Show what runs do, how far they are, and why they wait."""
     from launcher.commands import status as command
@@ -148,21 +185,43 @@ def status(
 def logs(
     run: MaybeRun = None,
     grep: Annotated[
-        list[str] | None, typer.Option("--grep", metavar="RE", help="only lines that match; may be repeated (any matches)")
+        list[str] | None,
+        typer.Option(
+            "--grep", metavar="RE", help="only lines that match; may be repeated (any matches)"
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="until the run ends")] = False,
-    since: Annotated[str | None, typer.Option("--since", metavar="D", help="only newer than 30s, 10m, 2h, 1d")] = None,
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="only the last N lines")] = None,
-    all_pods: Annotated[bool, typer.Option("--all-pods", help="every attempt and pod, merged by time")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="D", help="only newer than 30s, 10m, 2h, 1d")
+    ] = None,
+    tail: Annotated[
+        int | None, typer.Option("--tail", min=0, metavar="N", help="only the last N lines")
+    ] = None,
+    all_pods: Annotated[
+        bool, typer.Option("--all-pods", help="every attempt and pod, merged by time")
+    ] = False,
     trial: Trial = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="each line's time, UTC")] = False,
     parse: Annotated[bool, typer.Option("--parse", help="losses as records")] = False,
     style: Annotated[
-        str | None, typer.Option("--format", metavar="classic", help="with --parse: bare `train Loss: x` lines for old notebooks")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="classic",
+            help="with --parse: bare `train Loss: x` lines for old notebooks",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="draw the losses to a .svg or .png file")] = None,
-    file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="read an old log instead of a run's; - is stdin")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="draw the losses to a .svg or .png file"),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", metavar="FILE", help="read an old log instead of a run's; - is stdin"
+        ),
+    ] = None,
 ) -> int:
     """Stream a log, filter it, parse its losses, draw them."""
     from launcher.commands import logs as command
@@ -195,8 +254,12 @@ def fetch(
         ),
     ],
     run: MaybeRun = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="where to; ./RUN if left out")] = None,
-    epochs: Annotated[str | None, typer.Option("--epochs", metavar="3,10-20", help="which checkpoints")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="where to; ./RUN if left out")
+    ] = None,
+    epochs: Annotated[
+        str | None, typer.Option("--epochs", metavar="3,10-20", help="which checkpoints")
+    ] = None,
     last: Annotated[bool, typer.Option("--last", help="only the last checkpoint")] = False,
     best: Annotated[bool, typer.Option("--best", help="only the best checkpoint")] = False,
     trial: Trial = None,
@@ -205,7 +268,9 @@ def fetch(
     """Bring results back, verified, during a run or after it."""
     from launcher.commands import fetch as command
 
-    return command.run(what, run, out=out, epochs=epochs, last=last, best=best, trial=trial, as_json=as_json)
+    return command.run(
+        what, run, out=out, epochs=epochs, last=last, best=best, trial=trial, as_json=as_json
+    )
 
 
 @app.command()
@@ -240,19 +305,28 @@ def delete(
 def volume_create(
     claim: Annotated[str, typer.Argument(metavar="CLAIM")],
     size: Annotated[str, typer.Option("--size", metavar="Q", help="50Gi, 1Ti")] = "50Gi",
-    access: Annotated[str, typer.Option("--access", metavar="MODE", help="ReadWriteMany or ReadWriteOnce")] = "ReadWriteMany",
-    storage_class: Annotated[str, typer.Option("--class", metavar="NAME", help="storage class; the profile's if left out")] = "",
+    access: Annotated[
+        str, typer.Option("--access", metavar="MODE", help="ReadWriteMany or ReadWriteOnce")
+    ] = "ReadWriteMany",
+    storage_class: Annotated[
+        str,
+        typer.Option("--class", metavar="NAME", help="storage class; the profile's if left out"),
+    ] = "",
     cluster: Cluster = None,
 ) -> int:
     """Create a claim."""
     from launcher.commands import volume as command
 
-    return command.create(claim, size=size, access=access, storage_class=storage_class, cluster=cluster)
+    return command.create(
+        claim, size=size, access=access, storage_class=storage_class, cluster=cluster
+    )
 
 
 @volume_app.command("ls")
 def volume_ls(
-    claim: Annotated[str | None, typer.Argument(metavar="[CLAIM]", autocompletion=completing.claims)] = None,
+    claim: Annotated[
+        str | None, typer.Argument(metavar="[CLAIM]", autocompletion=completing.claims)
+    ] = None,
     path: Annotated[str, typer.Argument(metavar="[PATH]")] = "",
     cluster: Cluster = None,
     as_json: Json = False,
@@ -265,7 +339,9 @@ def volume_ls(
 
 @app.command()
 def report(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=completing.runs)] = None,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", autocompletion=completing.runs)
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR")] = Path(),
 ) -> int:
     """Write one self-contained HTML page about runs."""
@@ -284,7 +360,10 @@ def doctor(cluster: Cluster = None, as_json: Json = False) -> int:
 
 @app.command()
 def rbac(
-    features: Annotated[list[str] | None, typer.Argument(metavar="[FEATURE]...", help="only these blocks")] = None, cluster: Cluster = None
+    features: Annotated[
+        list[str] | None, typer.Argument(metavar="[FEATURE]...", help="only these blocks")
+    ] = None,
+    cluster: Cluster = None,
 ) -> int:
     """Print the Role that vidjobs needs, and no more."""
     from launcher.commands import rbac as command
@@ -293,7 +372,10 @@ def rbac(
 
 
 @app.command()
-def init(cluster: Cluster = None, force: Annotated[bool, typer.Option("--force", help="overwrite a conf that is there")] = False) -> int:
+def init(
+    cluster: Cluster = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite a conf that is there")] = False,
+) -> int:
     """Write a starter conf here, and remember the cluster."""
     from launcher.commands import init as command
 
@@ -311,7 +393,12 @@ def clusters(as_json: Json = False) -> int:
 @app.command()
 def models(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="one of them, with its published weights", autocompletion=completing.models)
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="one of them, with its published weights",
+            autocompletion=completing.models,
+        ),
     ] = "",
     as_json: Json = False,
 ) -> int:
@@ -328,8 +415,12 @@ def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish")] = 
 
     if shell not in ("bash", "zsh", "fish"):
         raise UserError(f'no completion for the shell "{shell}"', hint="bash, zsh or fish")
-    words = "COMP_WORDBREAKS=${COMP_WORDBREAKS//@/}\n" if shell == "bash" else ""  # an @ ends a word there, and RUN@best would not complete
-    output.result(words + get_completion_script(prog_name="vidjobs", complete_var="_VIDJOBS_COMPLETE", shell=shell))
+    # an @ ends a word there, and RUN@best would not complete
+    words = "COMP_WORDBREAKS=${COMP_WORDBREAKS//@/}\n" if shell == "bash" else ""
+    output.result(
+        words
+        + get_completion_script(prog_name="vidjobs", complete_var="_VIDJOBS_COMPLETE", shell=shell)
+    )
     return 0
 
 
@@ -340,7 +431,9 @@ def main() -> NoReturn:
 
         completion_init()
     code = run(sys.argv[1:])
-    gc.freeze()  # the process gives all its memory back at once: to look it over for garbage before takes a tenth of a command's time
+    # the process gives all its memory back at once: to look it over for garbage before takes a
+    # tenth of a command's time
+    gc.freeze()
     sys.exit(code)
 
 

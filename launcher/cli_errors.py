@@ -8,9 +8,20 @@ import sys
 from launcher import output
 from launcher.errors import BUG, UserError, VidjobsError
 
-# What a machine answers that is full, over quota, read-only or another's: the person's to mend, not a fault of the program.
+# What a machine answers that is full, over quota, read-only or another's: the person's to mend, not
+# a fault of the program.
 _OF_THE_MACHINE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.ENAMETOOLONG,
+        errno.EMFILE,
+        errno.ENFILE,
+    }
 )
 
 
@@ -21,9 +32,13 @@ def told(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         return _of_the_machine(error)
-    if hasattr(error, "format_message"):  # click's usage errors, which typer vendors and does not export
+    # click's usage errors, which typer vendors and does not export
+    if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
-        output.error(error.format_message(), f"{context.command_path} --help" if context else "vidjobs --help")
+        output.error(
+            error.format_message(),
+            f"{context.command_path} --help" if context else "vidjobs --help",
+        )
         return UserError.exit_code
     return _bug(error)
 
@@ -32,7 +47,10 @@ def _of_the_machine(error: OSError) -> int:
     from launcher.records import state_dir  # of all commands only those that fail so need it
 
     what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-    output.error(f"this machine refuses it: {what}", f"free space there or correct its rights; XDG_STATE_HOME moves {state_dir()}")
+    output.error(
+        f"this machine refuses it: {what}",
+        f"free space there or correct its rights; XDG_STATE_HOME moves {state_dir()}",
+    )
     return UserError.exit_code
 
 
@@ -40,8 +58,12 @@ def _bug(error: Exception) -> int:
     import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile("w", prefix="vidjobs-bug-", suffix=".log", delete=False) as log:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="vidjobs-bug-", suffix=".log", delete=False
+    ) as log:
         log.write(f"vidjobs {' '.join(sys.argv[1:])}\npython {sys.version}\n\n")
         traceback.print_exception(error, file=log)
-    output.error(f"a bug in vidjobs: {type(error).__name__}: {error}", f"please report it with {log.name}")
+    output.error(
+        f"a bug in vidjobs: {type(error).__name__}: {error}", f"please report it with {log.name}"
+    )
     return BUG

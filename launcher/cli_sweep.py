@@ -7,9 +7,23 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli_options import BackendName, Cluster, Conf, DryRun, Json, MaybeRun, Name, Sets, Source, Verb
+from launcher.cli_options import (
+    BackendName,
+    Cluster,
+    Conf,
+    DryRun,
+    Json,
+    MaybeRun,
+    Name,
+    Sets,
+    Source,
+    Verb,
+)
 
-app = typer.Typer(help="Many trials of one conf, as one Job: a grid, a list, random samples.", rich_markup_mode=None)
+app = typer.Typer(
+    help="Many trials of one conf, as one Job: a grid, a list, random samples.",
+    rich_markup_mode=None,
+)
 
 
 @app.command()
@@ -21,7 +35,12 @@ def submit(
     backend: BackendName = None,
     cluster: Cluster = None,
     name: Name = None,
-    watch: Annotated[bool, typer.Option("--watch", help="show the trials to the end and exit with the sweep's outcome")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="show the trials to the end and exit with the sweep's outcome"
+        ),
+    ] = False,
     dry_run: DryRun = None,
     as_json: Json = False,
 ) -> int:
@@ -62,11 +81,27 @@ def status(
 @app.command()
 def results(
     run: MaybeRun = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="where the CSV goes; stdout if left out")] = None,
-    by: Annotated[str | None, typer.Option("--by", metavar="METRIC", help="the best trials of this metric first")] = None,
-    heatmap: Annotated[Path | None, typer.Option("--heatmap", metavar="FILE", help="draw two keys against the metric: .png, .svg")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="where the CSV goes; stdout if left out"),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="METRIC", help="the best trials of this metric first"),
+    ] = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(
+            "--heatmap", metavar="FILE", help="draw two keys against the metric: .png, .svg"
+        ),
+    ] = None,
     axes: Annotated[
-        str | None, typer.Option("--axes", metavar="KEY,KEY", help="of the heat map: across and down; the two that vary if left out")
+        str | None,
+        typer.Option(
+            "--axes",
+            metavar="KEY,KEY",
+            help="of the heat map: across and down; the two that vary if left out",
+        ),
     ] = None,
 ) -> int:
     """Write what each trial changed, and the metrics of its best checkpoint, as CSV."""

@@ -20,14 +20,20 @@ _CONTENTS = {
     "Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10}",
     "API key": r"\bsk-[A-Za-z0-9_-]{32}",
 }
-_ANY = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, pattern in enumerate(_CONTENTS.values())))
+_ANY = re.compile(
+    "|".join(f"(?P<k{number}>{pattern})" for number, pattern in enumerate(_CONTENTS.values()))
+)
 _KINDS = list(_CONTENTS)
 _HUNK = re.compile(r"@@ -\d+(?:,\d+)? \+(\d+)")
 
 
 def secrets_in(diff: str, allowed: Sequence[str] = ()) -> list[str]:
     """`path (its name)` and `path:line (GitHub token)` of what a git diff adds; files that match a glob of `allowed` are left out."""
-    return [f"{where} ({what})" for path, where, what in _found(diff) if not any(fnmatch(path, glob) for glob in allowed)]
+    return [
+        f"{where} ({what})"
+        for path, where, what in _found(diff)
+        if not any(fnmatch(path, glob) for glob in allowed)
+    ]
 
 
 def _found(diff: str) -> Iterator[tuple[str, str, str]]:

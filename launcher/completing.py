@@ -7,14 +7,21 @@ def runs(incomplete: str) -> list[str]:
     """Runs that this machine submitted, the newest first; by the names of their records alone, since a tab must not wait."""
     from launcher.records import state_dir
 
-    found = [(path.stat().st_mtime, path.stem) for path in (state_dir() / "runs").glob(f"{_plain(incomplete)}*.json")]
+    found = [
+        (path.stat().st_mtime, path.stem)
+        for path in (state_dir() / "runs").glob(f"{_plain(incomplete)}*.json")
+    ]
     return [run for _, run in sorted(found, reverse=True)]
 
 
 def sources(incomplete: str) -> list[str]:
     """Runs, and after an @ which of a run's checkpoints."""
     run, at, _ = incomplete.partition("@")
-    return [each for each in (f"{run}@best", f"{run}@last") if each.startswith(incomplete)] if at else runs(incomplete)
+    return (
+        [each for each in (f"{run}@best", f"{run}@last") if each.startswith(incomplete)]
+        if at
+        else runs(incomplete)
+    )
 
 
 def _plain(text: str) -> str:
@@ -43,7 +50,11 @@ def models(incomplete: str) -> list[str]:
     from launcher.trainer_process import ask
 
     try:
-        return [str(model["name"]) for model in json.loads(ask("models", "--json").stdout) if model["name"].startswith(incomplete)]
+        return [
+            str(model["name"])
+            for model in json.loads(ask("models", "--json").stdout)
+            if model["name"].startswith(incomplete)
+        ]
     except ValueError:
         return []
 
@@ -61,7 +72,10 @@ def claims(incomplete: str) -> list[str]:
         volume["persistentVolumeClaim"]["claimName"]
         for record in load_all()
         for manifest in record.manifests
-        for volume in manifest.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", [])
+        for volume in manifest.get("spec", {})
+        .get("template", {})
+        .get("spec", {})
+        .get("volumes", [])
         if "persistentVolumeClaim" in volume
     ]
     return [claim for claim in dict.fromkeys(volumes) if claim.startswith(incomplete)]

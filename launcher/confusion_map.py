@@ -24,36 +24,92 @@ def read_counts(content: bytes, classes: int) -> list[list[int]]:
         start = 10 if content[6] == 1 else 12
         end = start + int.from_bytes(content[8:start], "little")
         header = ast.literal_eval(content[start:end].decode("latin-1"))
-        if (header["descr"], header["fortran_order"], header["shape"]) != ("<i8", False, (classes, classes)):
+        if (header["descr"], header["fortran_order"], header["shape"]) != (
+            "<i8",
+            False,
+            (classes, classes),
+        ):
             return []
         flat = struct.unpack_from(f"<{classes * classes}q", content, end)
-    except (ValueError, SyntaxError, LookupError, TypeError, MemoryError, RecursionError, struct.error):
+    except (
+        ValueError,
+        SyntaxError,
+        LookupError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+        struct.error,
+    ):
         return []
-    return [list(flat[row * classes : (row + 1) * classes]) for row in range(classes)] if min(flat, default=0) >= 0 else []
+    return (
+        [list(flat[row * classes : (row + 1) * classes]) for row in range(classes)]
+        if min(flat, default=0) >= 0
+        else []
+    )
 
 
 def confusion_map(names: Sequence[str], counts: Sequence[Sequence[int]], *, title: str) -> Scene:
     """Each row shaded by its shares (their root, so that rare ones are seen): right answers green, wrong ones red."""
     size = 26.0 if len(names) <= _NUMBERED else 15.0
-    left = _MARGIN + 12 * _CHARACTER * max(len(_word(number, name)) for number, name in enumerate(names)) + 12
+    left = (
+        _MARGIN
+        + 12 * _CHARACTER * max(len(_word(number, name)) for number, name in enumerate(names))
+        + 12
+    )
     shapes: list[Shape] = [
         Label(x=_MARGIN, y=28, text=title, size=15, bold=True),
-        Label(x=_MARGIN, y=48, text="rows: the class; columns: what its videos were answered with, by the same numbers", ink="muted"),
+        Label(
+            x=_MARGIN,
+            y=48,
+            text="rows: the class; columns: what its videos were answered with, by the same numbers",
+            ink="muted",
+        ),
     ]
     small = 11 if len(names) <= _NUMBERED else 9
     for row, name in enumerate(names):
         y = _TOP + size * row
-        shapes.append(Label(x=left - 8, y=y + size / 2 + 4, text=_word(row, name), size=small, anchor="end"))
-        shapes.append(Label(x=left + size * (row + 0.5), y=_TOP - 6, text=str(row), size=small, anchor="middle", ink="muted"))
+        middle = left + size * (row + 0.5)
+        number = Label(
+            x=middle, y=_TOP - 6, text=str(row), size=small, anchor="middle", ink="muted"
+        )
+        word = Label(
+            x=left - 8, y=y + size / 2 + 4, text=_word(row, name), size=small, anchor="end"
+        )
+        shapes += [word, number]
         total = sum(counts[row]) or 1
         for column, count in enumerate(counts[row]):
-            x, ink = left + size * column, "train" if row == column else "best"
-            opacity = 0.1 + 0.7 * float((count / total) ** 0.5) if count else 0.45
-            shapes.append(Box(x=x + 0.5, y=y + 0.5, width=size - 1, height=size - 1, ink=ink if count else "grid", opacity=opacity))
+            x = left + size * column
+            shapes.append(_box(count, count / total, right=row == column, x=x, y=y, size=size))
             if count and len(names) <= _NUMBERED:
-                shapes.append(Label(x=x + size / 2, y=y + size / 2 + 4, text=str(count), size=10, anchor="middle"))
+                shapes.append(
+                    Label(
+                        x=x + size / 2,
+                        y=y + size / 2 + 4,
+                        text=str(count),
+                        size=10,
+                        anchor="middle",
+                    )
+                )
     width = max(left + size * len(names) + _MARGIN, 12 * _CHARACTER * 90 + 2 * _MARGIN)
-    return Scene(width=round(width), height=round(_TOP + size * len(names) + _MARGIN), title=title, shapes=tuple(shapes))
+    return Scene(
+        width=round(width),
+        height=round(_TOP + size * len(names) + _MARGIN),
+        title=title,
+        shapes=tuple(shapes),
+    )
+
+
+def _box(count: int, share: float, *, right: bool, x: float, y: float, size: float) -> Box:
+    """The box of one count, whose left upper corner is (x, y)."""
+    answered = "train" if right else "best"
+    return Box(
+        x=x + 0.5,
+        y=y + 0.5,
+        width=size - 1,
+        height=size - 1,
+        ink=answered if count else "grid",
+        opacity=0.1 + 0.7 * float(share**0.5) if count else 0.45,
+    )
 
 
 def _word(number: int, name: str) -> str:

@@ -63,7 +63,9 @@ def compare(a: Side, b: Side, repository: Path | None) -> Comparison:
     both_ran = bool(a.record.image_id and b.record.image_id)
     for side in (a, b):
         if side.data is not None and not side.data.provenance:
-            missing.append(f"{side.record.run}: it has no provenance.json, so its packages and GPU are not known")
+            missing.append(
+                f"{side.record.run}: it has no provenance.json, so its packages and GPU are not known"
+            )
         if side.data is not None and not _results(side):
             missing.append(f"{side.record.run}: it has no results yet")
     return Comparison(
@@ -88,7 +90,11 @@ def _unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 def _conf(record: RunRecord) -> dict[str, Any]:
     """Key path -> value; `name`, image and code are told elsewhere."""
     whole = safe_yaml.load(record.whole_conf or record.conf_text) or {}
-    return {key: value for key, value in _flat(whole, "") if key not in ("name", "job.image") and not key.startswith("job.code")}
+    return {
+        key: value
+        for key, value in _flat(whole, "")
+        if key not in ("name", "job.image") and not key.startswith("job.code")
+    }
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -105,7 +111,12 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _code(record: RunRecord) -> dict[str, Any]:
     pin = recorded.code(record)
     diff = hashlib.sha256(pin.diff.encode()).hexdigest() if pin.diff else ""
-    facts = {"repo": pin.repo or pin.origin, "ref": pin.ref, "commit": pin.commit, "local changes": diff}
+    facts = {
+        "repo": pin.repo or pin.origin,
+        "ref": pin.ref,
+        "commit": pin.commit,
+        "local changes": diff,
+    }
     return facts | ({"not recorded": pin.unrecorded} if pin.unrecorded else {})
 
 
@@ -117,7 +128,11 @@ def _image(record: RunRecord, both_ran: bool) -> dict[str, Any]:
 def _environment(side: Side) -> dict[str, Any]:
     facts = side.data.provenance if side.data else {}
     packages = facts.get("packages")
-    named = {f"package {name}": version for name, version in packages.items()} if isinstance(packages, dict) else {}
+    named = (
+        {f"package {name}": version for name, version in packages.items()}
+        if isinstance(packages, dict)
+        else {}
+    )
     return {key: facts.get(key) for key in _ENVIRONMENT} | named
 
 
@@ -134,13 +149,29 @@ def _results(side: Side) -> dict[str, Any]:
         if isinstance(entry, dict):
             found[f"{which} epoch"] = entry.get("epoch")
             metrics = entry.get("metrics")
-            found |= {f"{which} {key}": value for key, value in metrics.items()} if isinstance(metrics, dict) else {}
+            found |= (
+                {f"{which} {key}": value for key, value in metrics.items()}
+                if isinstance(metrics, dict)
+                else {}
+            )
     for record in data.records:
         if record.phase in ("train", "val"):
-            numbers = {key: value for key, value in record.values.items() if key not in _LEFT_OUT and isinstance(value, int | float)}
+            numbers = {
+                key: value
+                for key, value in record.values.items()
+                if key not in _LEFT_OUT and isinstance(value, int | float)
+            }
             found |= {f"last {record.phase} Loss": record.loss} if record.loss is not None else {}
-            found |= {f"last {record.phase} {key}": value for key, value in numbers.items()} if record.phase == "val" else {}
-    found |= {f"predictions {key}": value for key, value in data.scores.items() if isinstance(value, int | float | str)}
+            found |= (
+                {f"last {record.phase} {key}": value for key, value in numbers.items()}
+                if record.phase == "val"
+                else {}
+            )
+    found |= {
+        f"predictions {key}": value
+        for key, value in data.scores.items()
+        if isinstance(value, int | float | str)
+    }
     return found
 
 
@@ -157,17 +188,31 @@ def _sweep_results(sweep: SweepView) -> dict[str, Any]:
 def _patch(a: RunRecord, b: RunRecord, repository: Path | None) -> tuple[str, str]:
     """(`git diff` from A's code to B's, why there is none). Nothing is written to the repository: objects go to a folder of their own."""
     if repository is None or shutil.which("git") is None:
-        return "", "the patch between both is not shown: this directory is no checkout of their repository"
+        return (
+            "",
+            "the patch between both is not shown: this directory is no checkout of their repository",
+        )
     with tempfile.TemporaryDirectory() as scratch:
-        objects = _git(repository, "rev-parse", "--path-format=absolute", "--git-path", "objects").stdout.decode().strip()
+        objects = (
+            _git(repository, "rev-parse", "--path-format=absolute", "--git-path", "objects")
+            .stdout.decode()
+            .strip()
+        )
         own = {"GIT_OBJECT_DIRECTORY": scratch, "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects}
         trees = []
         for record in (a, b):
-            tree = _tree(record, repository, {**own, "GIT_INDEX_FILE": str(Path(scratch) / record.run)})
+            tree = _tree(
+                record, repository, {**own, "GIT_INDEX_FILE": str(Path(scratch) / record.run)}
+            )
             if not tree:
-                return "", f"the patch between both is not shown: this repository has not the code of {record.run}"
+                return (
+                    "",
+                    f"the patch between both is not shown: this repository has not the code of {record.run}",
+                )
             trees.append(tree)
-        return _git(repository, "diff", "--no-color", "--no-ext-diff", *trees, env=own).stdout.decode(errors="replace"), ""
+        return _git(
+            repository, "diff", "--no-color", "--no-ext-diff", *trees, env=own
+        ).stdout.decode(errors="replace"), ""
 
 
 def _tree(record: RunRecord, repository: Path, env: Mapping[str, str]) -> str:
@@ -175,12 +220,24 @@ def _tree(record: RunRecord, repository: Path, env: Mapping[str, str]) -> str:
     diff = recorded.diff(record)
     if not record.commit or _git(repository, "read-tree", record.commit, env=env).returncode:
         return ""
-    if diff and _git(repository, "apply", "--cached", "--whitespace=nowarn", "-", env=env, stdin=diff).returncode:
+    if (
+        diff
+        and _git(
+            repository, "apply", "--cached", "--whitespace=nowarn", "-", env=env, stdin=diff
+        ).returncode
+    ):
         return ""
     return _git(repository, "write-tree", env=env).stdout.decode().strip()
 
 
-def _git(repository: Path, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
+def _git(
+    repository: Path, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        ["git", *arguments], cwd=repository, env={**os.environ, **(env or {})}, input=stdin.encode(), capture_output=True, check=False
+        ["git", *arguments],
+        cwd=repository,
+        env={**os.environ, **(env or {})},
+        input=stdin.encode(),
+        capture_output=True,
+        check=False,
     )

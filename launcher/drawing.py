@@ -174,7 +174,12 @@ def _png_shape(canvas: Any, shape: Shape, fine: int) -> None:
     if isinstance(shape, Stroke):
         _png_stroke(canvas, shape, fine)
     elif isinstance(shape, Box):
-        corner = (shape.x * fine, shape.y * fine, (shape.x + shape.width) * fine, (shape.y + shape.height) * fine)
+        corner = (
+            shape.x * fine,
+            shape.y * fine,
+            (shape.x + shape.width) * fine,
+            (shape.y + shape.height) * fine,
+        )
         canvas.rectangle(corner, fill=_blend(shape.ink, shape.opacity))
     elif isinstance(shape, Dot):
         for radius, ink in ((shape.radius + 1, "paper"), (shape.radius, shape.ink)):
@@ -199,11 +204,23 @@ def _png_label(canvas: Any, shape: Label, fine: int) -> None:
     anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
     stroke = round(shape.size * fine / 60) if shape.bold else 0  # the built-in font has one weight
     place = (shape.x * fine, shape.y * fine)
-    canvas.text(place, _printable(shape.text), fill=INKS[shape.ink], font=font, anchor=anchor, stroke_width=stroke)
+    canvas.text(
+        place,
+        _printable(shape.text),
+        fill=INKS[shape.ink],
+        font=font,
+        anchor=anchor,
+        stroke_width=stroke,
+    )
 
 
 def _around(dot: Dot, radius: float, fine: int) -> tuple[float, float, float, float]:
-    return ((dot.x - radius) * fine, (dot.y - radius) * fine, (dot.x + radius) * fine, (dot.y + radius) * fine)
+    return (
+        (dot.x - radius) * fine,
+        (dot.y - radius) * fine,
+        (dot.x + radius) * fine,
+        (dot.y + radius) * fine,
+    )
 
 
 def _dashes(points: list[Point], drawn: float, gap: float) -> list[list[Point]]:
@@ -228,12 +245,20 @@ def _dashes(points: list[Point], drawn: float, gap: float) -> list[list[Point]]:
 
 def _blend(ink: str, opacity: float) -> tuple[int, ...]:
     """The colour that `ink` at `opacity` gives on paper."""
-    over, under = (tuple(int(INKS[name][i : i + 2], 16) for i in (1, 3, 5)) for name in (ink, "paper"))
+    over, under = (
+        tuple(int(INKS[name][i : i + 2], 16) for i in (1, 3, 5)) for name in (ink, "paper")
+    )
     return tuple(round(a * opacity + b * (1 - opacity)) for a, b in zip(over, under, strict=True))
 
 
 def _printable(text: str) -> str:
     """Without what XML forbids: control characters and lone surrogates, as a hostile name may hold."""
     return "".join(
-        char if char >= " " and char != "\x7f" and not "\ud800" <= char <= "\udfff" and char not in "\ufffe\uffff" else "�" for char in text
+        char
+        if char >= " "
+        and char != "\x7f"
+        and not "\ud800" <= char <= "\udfff"
+        and char not in "\ufffe\uffff"
+        else "�"
+        for char in text
     )

@@ -48,8 +48,15 @@ class Fault:
     line: int = 0  # 1-based; 0 when unknown
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
-        subject = f"{self.path}: " if self.path and not self.file.endswith(self.path) else ""  # "--set train.lr" has named it
+        where = (
+            f"{self.file}:{self.line}: "
+            if self.file and self.line
+            else f"{self.file}: "
+            if self.file
+            else ""
+        )
+        # "--set train.lr" has named it
+        subject = f"{self.path}: " if self.path and not self.file.endswith(self.path) else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{where}{subject}{self.message}{hint}"
 
@@ -80,7 +87,9 @@ class ClusterError(VidjobsError):
     exit_code = 5
     begun = True
 
-    def __init__(self, message: str, *, hint: str = "", status: int = 0, transient: bool = False) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", status: int = 0, transient: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.transient = transient

@@ -32,17 +32,27 @@ class Which:
         return bool(self.epochs or self.last or self.best)
 
 
-def choose(what: str, which: Which, listed: Sequence[RemoteFile], manifest: Mapping[str, Any] | None) -> list[RemoteFile]:
+def choose(
+    what: str, which: Which, listed: Sequence[RemoteFile], manifest: Mapping[str, Any] | None
+) -> list[RemoteFile]:
     """The files that are wanted, in the order of the listing. `manifest` is checkpoints/manifest.json, None when there is none yet.
 
     UserError for a WHAT that means nothing, for checkpoints that do not exist, and when nothing matches.
     """
     _check(what, which)
-    whole = [file for file in listed if not file.path.endswith(_UNFINISHED) and not PurePosixPath(file.path).name.startswith(".")]
+    whole = [
+        file
+        for file in listed
+        if not file.path.endswith(_UNFINISHED) and not PurePosixPath(file.path).name.startswith(".")
+    ]
     if which.some:
         wanted = _selected(which, whole, manifest or {})
     elif what == "checkpoints":
-        wanted = {file.path for file in whole if _WEIGHTS.fullmatch(file.path) or file.path == str(INSIDE.manifest)}
+        wanted = {
+            file.path
+            for file in whole
+            if _WEIGHTS.fullmatch(file.path) or file.path == str(INSIDE.manifest)
+        }
     else:
         wanted = {file.path for file in whole if _matches(what, file.path)}
     found = [file for file in whole if file.path in wanted]
@@ -66,7 +76,10 @@ def parse_epochs(text: str) -> list[range]:
         match = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
-            raise UserError(f'--epochs is "{text}", and "{word}" is no epoch or range of epochs', hint="write --epochs 3,10-20")
+            raise UserError(
+                f'--epochs is "{text}", and "{word}" is no epoch or range of epochs',
+                hint="write --epochs 3,10-20",
+            )
         found.append(range(first, last + 1))
     return found
 
@@ -74,11 +87,15 @@ def parse_epochs(text: str) -> list[range]:
 def _check(what: str, which: Which) -> None:
     if which.some and what != "checkpoints":
         raise UserError(
-            f'--epochs, --last and --best choose checkpoints, and "{what}" is asked for', hint="vidjobs fetch checkpoints --best"
+            f'--epochs, --last and --best choose checkpoints, and "{what}" is asked for',
+            hint="vidjobs fetch checkpoints --best",
         )
     plain = not any(letter in what for letter in "*?[/.")
     if plain and what not in WORDS:
-        hint = did_you_mean(what, WORDS) or f"one of {', '.join(WORDS)}, or a glob like 'predictions/*.npy'"
+        hint = (
+            did_you_mean(what, WORDS)
+            or f"one of {', '.join(WORDS)}, or a glob like 'predictions/*.npy'"
+        )
         raise UserError(f'"{what}" is nothing that can be fetched', hint=hint)
 
 
@@ -96,7 +113,9 @@ def _matches(what: str, path: str) -> bool:
 
 def _selected(which: Which, listed: Sequence[RemoteFile], manifest: Mapping[str, Any]) -> set[str]:
     """Paths of the checkpoints that --epochs, --last and --best name, together."""
-    weights = {int(match[1]): file.path for file in listed if (match := _WEIGHTS.fullmatch(file.path))}
+    weights = {
+        int(match[1]): file.path for file in listed if (match := _WEIGHTS.fullmatch(file.path))
+    }
     wanted = _of_epochs(which.epochs, weights) if which.epochs else set()
     for flag, word in ((which.last, "last"), (which.best, "best")):
         if flag:
@@ -106,7 +125,13 @@ def _selected(which: Which, listed: Sequence[RemoteFile], manifest: Mapping[str,
 
 def _named(word: str, weights: Mapping[int, str], manifest: Mapping[str, Any]) -> str:
     name = manifest.get(word) or ""
-    path = f"{INSIDE.checkpoints}/{name}" if name else weights[max(weights)] if word == "last" and weights else ""
+    path = (
+        f"{INSIDE.checkpoints}/{name}"
+        if name
+        else weights[max(weights)]
+        if word == "last" and weights
+        else ""
+    )
     if path not in weights.values():
         raise UserError(f"the run has no {word} checkpoint yet", hint=_span(weights))
     return path
@@ -116,9 +141,15 @@ def _of_epochs(text: str, weights: Mapping[int, str]) -> set[str]:
     ranges = parse_epochs(text)
     missing = [str(each[0]) for each in ranges if not any(epoch in weights for epoch in each)]
     if missing:
-        raise UserError(f"the run has no checkpoint of epoch {', '.join(missing)}", hint=_span(weights))
+        raise UserError(
+            f"the run has no checkpoint of epoch {', '.join(missing)}", hint=_span(weights)
+        )
     return {path for epoch, path in weights.items() if any(epoch in each for each in ranges)}
 
 
 def _span(weights: Mapping[int, str]) -> str:
-    return f"it has epochs {min(weights)} to {max(weights)}" if weights else "`vidjobs status` says how far it is"
+    return (
+        f"it has epochs {min(weights)} to {max(weights)}"
+        if weights
+        else "`vidjobs status` says how far it is"
+    )

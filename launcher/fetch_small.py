@@ -14,7 +14,9 @@ from launcher.whole_file import write_whole
 
 SMALL = 1 << 16  # bytes of a file that is worth it
 _TOGETHER = 4 << 20  # bytes of one answer
-_NAMES = 4000  # characters of one question, which travels in an address; servers bear at least 8000 with the program beside it
+# characters of one question, which travels in an address; servers bear at least 8000 with the
+# program beside it
+_NAMES = 4000
 
 
 class Brought(NamedTuple):
@@ -29,7 +31,9 @@ Pair = tuple[RemoteFile, Path]  # a file of the volume, and where it goes
 Ask = Callable[[Mapping[str, str]], Mapping[str, bytes | None]]
 
 
-def grouped(pairs: Sequence[Pair], *, unfinished: Callable[[Path], bool]) -> Iterator[tuple[bool, list[Pair]]]:
+def grouped(
+    pairs: Sequence[Pair], *, unfinished: Callable[[Path], bool]
+) -> Iterator[tuple[bool, list[Pair]]]:
     """The same in their order: small files together (True), all others alone, and those of which a part lies here."""
     group: list[Pair] = []
     names = size = 0
@@ -50,7 +54,12 @@ def grouped(pairs: Sequence[Pair], *, unfinished: Callable[[Path], bool]) -> Ite
 
 def bring(group: Sequence[Pair], ask: Ask) -> dict[str, Brought]:
     """Those of a group that could be had together; the others are to be fetched one by one. UserError when one cannot be written."""
-    have = {file.path: sha256_of(target) if target.is_file() and target.stat().st_size == file.size else "" for file, target in group}
+    have = {
+        file.path: sha256_of(target)
+        if target.is_file() and target.stat().st_size == file.size
+        else ""
+        for file, target in group
+    }
     found = ask(have)
     brought = {}
     for file, target in group:
@@ -63,7 +72,9 @@ def bring(group: Sequence[Pair], ask: Ask) -> dict[str, Brought]:
         write_whole(target, data)
         if len(data) == file.size:  # else it has changed since it was listed
             os.utime(target, ns=(file.mtime_ns, file.mtime_ns))
-        brought[file.path] = Brought(size=len(data), sha256=hashlib.sha256(data).hexdigest(), transferred=len(data))
+        brought[file.path] = Brought(
+            size=len(data), sha256=hashlib.sha256(data).hexdigest(), transferred=len(data)
+        )
     return brought
 
 

@@ -31,13 +31,15 @@ PART = ".part"
 SIDECAR = ".part.json"
 _RANGE = 32 << 20  # bytes asked for at once
 _STREAMS = 3  # ranges at once; more burden the API server and bring no more
-_NOTE_EVERY = 4 << 20  # bytes that may arrive before the note says so: what a killed fetch asks for again
+# bytes that may arrive before the note says so: what a killed fetch asks for again
+_NOTE_EVERY = 4 << 20
 _TRIES = 6  # cuts in a row without a single new byte
 _ROUNDS = 8  # times that a file may change (or arrive damaged) before we give up
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 _AGAIN = "run the same again: it goes on from there"
-_LOG = re.compile(r"\.(log|jsonl)$|(^|/)events\.out\.tfevents\.[^/]*$")  # only ever grows: its first bytes are a log, too
+# only ever grows: its first bytes are a log, too
+_LOG = re.compile(r"\.(log|jsonl)$|(^|/)events\.out\.tfevents\.[^/]*$")
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -83,11 +85,14 @@ def fetch_each(
     ClusterError when the connection does not come back (what has arrived is kept).
     """
     with _spoken(out):
-        targets = [local_path(out, file.path) for file in wanted]  # all are checked before the first byte
+        # all are checked before the first byte
+        targets = [local_path(out, file.path) for file in wanted]
         _require_space(wanted, targets, out)
     before = 0
     pairs = list(zip(wanted, targets, strict=True))
-    for small, group in grouped(pairs, unfinished=lambda target: target.with_name(target.name + PART).exists()):
+    for small, group in grouped(
+        pairs, unfinished=lambda target: target.with_name(target.name + PART).exists()
+    ):
         together = _together(files, group, wait) if small else {}
         for file, target in group:
             tell = _from(before, progress)
@@ -105,9 +110,13 @@ def fetch_each(
             before += file.size
 
 
-def _together(files: Files, group: Sequence[Pair], wait: Callable[[float], None]) -> dict[str, Brought]:
+def _together(
+    files: Files, group: Sequence[Pair], wait: Callable[[float], None]
+) -> dict[str, Brought]:
     with _spoken(group[0][1].parent):
-        return bring(group, lambda have: _patiently(lambda: files.bundle(have), group[0][0].path, wait))
+        return bring(
+            group, lambda have: _patiently(lambda: files.bundle(have), group[0][0].path, wait)
+        )
 
 
 @contextlib.contextmanager
@@ -116,7 +125,9 @@ def _spoken(path: Path, hint: str = "choose another folder with -o") -> Iterator
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}", hint=hint
+        ) from error
 
 
 def _from(before: int, progress: Callable[[int], None] | None) -> Callable[[int], None]:
@@ -132,29 +143,51 @@ def _from(before: int, progress: Callable[[int], None] | None) -> Callable[[int]
 def local_path(out: Path, name: str) -> Path:
     """Where a file of the volume goes. UserError when its name is hostile, or would pass through a link below `out`."""
     parts = name.split("/")
-    hostile = not name or name.startswith("/") or "\\" in name or any(part in ("", ".", "..") for part in parts)
-    if hostile or ":" in parts[0] or not name.isprintable() or any(len(os.fsencode(part)) > 240 for part in parts):
-        raise UserError(f"the volume holds a file called {name!r}; a name like this is not written here", hint="rename it on the volume")
+    hostile = (
+        not name
+        or name.startswith("/")
+        or "\\" in name
+        or any(part in ("", ".", "..") for part in parts)
+    )
+    if (
+        hostile
+        or ":" in parts[0]
+        or not name.isprintable()
+        or any(len(os.fsencode(part)) > 240 for part in parts)
+    ):
+        raise UserError(
+            f"the volume holds a file called {name!r}; a name like this is not written here",
+            hint="rename it on the volume",
+        )
     if name.endswith((PART, SIDECAR)):
         raise UserError(f"{name} is an unfinished copy, not a file", hint="fetch the whole file")
     path = out
     for part in parts:
         path = path / part
         if path.is_symlink():
-            raise UserError(f"{path} is a link; {name} is not written through it", hint="remove the link, or choose another folder with -o")
+            raise UserError(
+                f"{path} is a link; {name} is not written through it",
+                hint="remove the link, or choose another folder with -o",
+            )
     if path.is_dir():
-        raise UserError(f"{path} is a folder here, and {name} a file on the volume", hint="choose another folder with -o")
+        raise UserError(
+            f"{path} is a folder here, and {name} a file on the volume",
+            hint="choose another folder with -o",
+        )
     return path
 
 
 def _require_space(wanted: Sequence[RemoteFile], targets: Sequence[Path], out: Path) -> None:
     """UserError when the disk cannot take what is not here yet."""
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir())
-    needed = sum(file.size - _here(file, target) for file, target in zip(wanted, targets, strict=True))
+    needed = sum(
+        file.size - _here(file, target) for file, target in zip(wanted, targets, strict=True)
+    )
     missing = needed - shutil.disk_usage(folder).free
     if missing > 0:
         raise UserError(
-            f"{out} has too little space: {missing / (1 << 30):.2f} GiB are missing", hint="free some, or choose another folder with -o"
+            f"{out} has too little space: {missing / (1 << 30):.2f} GiB are missing",
+            hint="free some, or choose another folder with -o",
         )
 
 
@@ -170,7 +203,13 @@ class _Transfer:
     """One file on its way."""
 
     def __init__(
-        self, files: Files, remote: RemoteFile, target: Path, *, tell: Callable[[int], None], wait: Callable[[float], None]
+        self,
+        files: Files,
+        remote: RemoteFile,
+        target: Path,
+        *,
+        tell: Callable[[int], None],
+        wait: Callable[[float], None],
     ) -> None:
         self.files = files
         self.remote = remote
@@ -186,14 +225,23 @@ class _Transfer:
 
     def run(self) -> Fetched:
         """Until the file is here, whole and verified."""
-        with _spoken(self.target, "what has arrived is kept; mend it and run the same, or choose another folder with -o"):
+        with _spoken(
+            self.target,
+            "what has arrived is kept; mend it and run the same, or choose another folder with -o",
+        ):
             digest = self._here_already()
             if not digest:
                 self.target.parent.mkdir(parents=True, exist_ok=True)
                 with self._open_part() as part:
                     digest = self._download(part)
         self.tell(self.remote.size)
-        return Fetched(path=self.remote.path, file=self.target, size=self.remote.size, sha256=digest, transferred=self.transferred)
+        return Fetched(
+            path=self.remote.path,
+            file=self.target,
+            size=self.remote.size,
+            sha256=digest,
+            transferred=self.transferred,
+        )
 
     def _here_already(self) -> str:
         """The digest of a file that is here and equal; else ""."""
@@ -208,14 +256,18 @@ class _Transfer:
         fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = self.part.exists() and os.fstat(fd).st_ino == self.part.stat().st_ino  # the other may have renamed it just now
+            # the other may have renamed it just now
+            ours = self.part.exists() and os.fstat(fd).st_ino == self.part.stat().st_ino
         except BlockingIOError:
             ours = False
         except OSError as error:
             ours = error.errno in _NO_LOCKS  # such a disk cannot tell us of another fetch
         try:
             if not ours:
-                raise UserError(f"another fetch is writing {self.target}", hint="wait for it, or choose another folder with -o")
+                raise UserError(
+                    f"another fetch is writing {self.target}",
+                    hint="wait for it, or choose another folder with -o",
+                )
             yield fd
         finally:
             os.close(fd)
@@ -228,14 +280,19 @@ class _Transfer:
         self._note()
         for turn in range(_ROUNDS):
             self._receive(fd)
-            digest = self._verified(fd, start_is_enough=turn > 1 and bool(_LOG.search(self.remote.path)))
+            digest = self._verified(
+                fd, start_is_enough=turn > 1 and bool(_LOG.search(self.remote.path))
+            )
             if digest:
                 os.utime(fd, ns=(self.remote.mtime_ns, self.remote.mtime_ns))
                 self.part.replace(self.target)
                 self.sidecar.unlink(missing_ok=True)
                 return digest
             self._look_again(fd)
-        raise UserError(f"{self.remote.path} keeps changing while it is copied", hint="fetch it when the run writes less, or has ended")
+        raise UserError(
+            f"{self.remote.path} keeps changing while it is copied",
+            hint="fetch it when the run writes less, or has ended",
+        )
 
     def _receive(self, fd: int) -> None:
         """Read what is missing until nothing is, or the file turns out to be another by now."""
@@ -268,9 +325,14 @@ class _Transfer:
             except Exception as error:  # noqa: BLE001 - raised below, in the thread that called
                 problems.append(error)
             finally:
-                os.close(own_fd)  # its own: a stream that hangs must not write into whatever file has this number next
+                # its own: a stream that hangs must not write into whatever file has this number
+                # next
+                os.close(own_fd)
 
-        others = [threading.Thread(target=stream, args=(os.dup(fd),), daemon=True) for _ in missing[1:_STREAMS]]
+        others = [
+            threading.Thread(target=stream, args=(os.dup(fd),), daemon=True)
+            for _ in missing[1:_STREAMS]
+        ]
         try:
             for other in others:
                 other.start()
@@ -310,7 +372,11 @@ class _Transfer:
             return ""
         os.fsync(fd)
         digest = sha256_of(self.part)
-        return digest if digest == self._digest_there(self.remote.size if start_is_enough else None) else ""
+        return (
+            digest
+            if digest == self._digest_there(self.remote.size if start_is_enough else None)
+            else ""
+        )
 
     def _digest_there(self, first: int | None = None) -> str:
         """Of the file on the volume, or of its first bytes."""
@@ -343,7 +409,10 @@ class _Transfer:
                 return file
         self.part.unlink(missing_ok=True)
         self.sidecar.unlink(missing_ok=True)
-        raise Vanished(f"{self.remote.path} was removed from the volume while it was copied", hint="fetch again to get what is there")
+        raise Vanished(
+            f"{self.remote.path} was removed from the volume while it was copied",
+            hint="fetch again to get what is there",
+        )
 
     def _remembered(self, length: int) -> Ranges:
         """What has arrived already in the part of `length` bytes that lies here; nothing when it is of another file."""
@@ -352,12 +421,18 @@ class _Transfer:
             have = Ranges((start, end) for start, end in noted.pop("have"))
         except (FileNotFoundError, ValueError, TypeError, LookupError, AttributeError):
             return Ranges()
-        return have if noted == self._file() and have.end <= min(length, self.remote.size) else Ranges()
+        return (
+            have
+            if noted == self._file() and have.end <= min(length, self.remote.size)
+            else Ranges()
+        )
 
     def _note(self) -> None:
         """Remember what has arrived, for the fetch after a cut."""
         temporary = self.sidecar.with_name(self.sidecar.name + ".tmp")
-        temporary.write_text(json.dumps(self._file() | {"have": self.have.as_json()}), encoding="utf-8")
+        temporary.write_text(
+            json.dumps(self._file() | {"have": self.have.as_json()}), encoding="utf-8"
+        )
         temporary.replace(self.sidecar)
         self.written_down = self.transferred
 
@@ -380,12 +455,16 @@ def _patiently(ask: Callable[[], _T], path: str, wait: Callable[[float], None]) 
     try:
         return ask()
     except (ConnectionError, TimeoutError) as error:
-        raise ClusterError(f"{path}: the connection was cut {_TRIES} times in a row: {error}", hint=_AGAIN) from error
+        raise ClusterError(
+            f"{path}: the connection was cut {_TRIES} times in a row: {error}", hint=_AGAIN
+        ) from error
 
 
 def _is_cut(problem: Exception) -> bool:
     """Of the connection: asking again may help."""
-    return isinstance(problem, (ClusterError, ConnectionError, TimeoutError)) and not isinstance(problem, AdmissionError)
+    return isinstance(problem, (ClusterError, ConnectionError, TimeoutError)) and not isinstance(
+        problem, AdmissionError
+    )
 
 
 def _pause_s(cuts: int) -> float:

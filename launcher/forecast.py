@@ -10,7 +10,8 @@ from typing import Any
 from launcher.conf.units import amount
 from launcher.profiles import Bands
 
-_EXEMPT = (1.0, 2e9)  # pods that ask for no more cores and bytes than these are not judged (nrp.ai .../start/policies)
+# pods that ask for no more cores and bytes than these are not judged (nrp.ai .../start/policies)
+_EXEMPT = (1.0, 2e9)
 _SETTLED = 120.0  # seconds after which cores and memory say something
 _GPU_FIX = "raise train.batch or compute.workers (a high data_wait says that GPUs wait for data), or ask for fewer GPUs"
 
@@ -40,11 +41,21 @@ def asked(manifests: Sequence[Mapping[str, Any]]) -> Asked:
     for manifest in manifests:
         if manifest.get("kind") == "Job":
             pod = manifest["spec"]["template"]["spec"]
-            container = next((one for one in pod["containers"] if one["name"] == "trainer"), pod["containers"][0])
+            container = next(
+                (one for one in pod["containers"] if one["name"] == "trainer"), pod["containers"][0]
+            )
             resources = container.get("resources", {})
             wanted = {**resources.get("limits", {}), **resources.get("requests", {})}
-            gpus = sum(int(amount(str(value))) for key, value in wanted.items() if key.startswith("nvidia.com/"))
-            return Asked(cpu=float(amount(str(wanted.get("cpu", "0")))), memory=float(amount(str(wanted.get("memory", "0")))), gpus=gpus)
+            gpus = sum(
+                int(amount(str(value)))
+                for key, value in wanted.items()
+                if key.startswith("nvidia.com/")
+            )
+            return Asked(
+                cpu=float(amount(str(wanted.get("cpu", "0")))),
+                memory=float(amount(str(wanted.get("memory", "0")))),
+                gpus=gpus,
+            )
     return Asked()
 
 
@@ -73,13 +84,24 @@ def forecast(usage: Mapping[str, Any], wanted: Asked, bands: Bands) -> list[Verd
     ):
         if amount_asked > 0 and isinstance(usage.get(key), (int, float)):
             settled = _number(usage, "elapsed") >= _SETTLED
-            verdicts.append(_share(what, 100 * usage[key] / amount_asked, amount_asked, () if exempt or not settled else band))
+            verdicts.append(
+                _share(
+                    what,
+                    100 * usage[key] / amount_asked,
+                    amount_asked,
+                    () if exempt or not settled else band,
+                )
+            )
     return verdicts
 
 
 def _gpu(usage: Mapping[str, Any], band: Sequence[int]) -> Verdict:
     """A mean of m after t seconds is (m t + p x) / (t + x) after x more at p; it meets the band b at x = t (b - m) / (p - b)."""
-    mean, now, elapsed = _number(usage, "gpu_mean"), _number(usage, "gpu"), _number(usage, "elapsed")
+    mean, now, elapsed = (
+        _number(usage, "gpu_mean"),
+        _number(usage, "gpu"),
+        _number(usage, "elapsed"),
+    )
     said = f"GPU {mean:.0f}% on average since start"
     if not band:
         return Verdict(what="gpu", percent=mean, ok=True, text=f"{said}, {now:.0f}% now")
@@ -87,12 +109,20 @@ def _gpu(usage: Mapping[str, Any], band: Sequence[int]) -> Verdict:
     meets = elapsed * (least - mean) / (now - least) if now != least else -1.0
     if mean >= least:
         if now >= least:
-            return Verdict(what="gpu", percent=mean, ok=True, text=f"{said}, above the site's {least}%")
+            return Verdict(
+                what="gpu", percent=mean, ok=True, text=f"{said}, above the site's {least}%"
+            )
         text = f"{said}, falls below the site's {least}% in {_minutes(meets)} at the present {now:.0f}%"
         return Verdict(what="gpu", percent=mean, ok=False, text=text, fix=_GPU_FIX)
     if now > least:
         text = f"{said}, below the site's {least}%; reaches it in {_minutes(meets)} at the present {now:.0f}%"
-        return Verdict(what="gpu", percent=mean, ok=False, text=text, fix="nothing to do, if it goes on like this")
+        return Verdict(
+            what="gpu",
+            percent=mean,
+            ok=False,
+            text=text,
+            fix="nothing to do, if it goes on like this",
+        )
     text = f"{said}, below the site's {least}%; does not reach it at the present {now:.0f}%"
     return Verdict(what="gpu", percent=mean, ok=False, text=text, fix=_GPU_FIX)
 
@@ -102,13 +132,34 @@ def _share(what: str, percent: float, wanted: float, band: Sequence[int]) -> Ver
     said = f"{'CPU' if what == 'cpu' else what} {percent:.0f}% of the {size} asked for"
     key = f"job.resources.{what}"
     if not band or band[0] <= percent <= band[1]:
-        return Verdict(what=what, percent=percent, ok=True, text=said + (f", within the site's {band[0]}-{band[1]}%" if band else ""))
+        return Verdict(
+            what=what,
+            percent=percent,
+            ok=True,
+            text=said + (f", within the site's {band[0]}-{band[1]}%" if band else ""),
+        )
     if percent < band[0]:
         enough = max(1.0, wanted * percent / 100 / 0.6)  # at which it would be used to 60 %
-        better = f"{enough:.0f}" if what == "cpu" else f"{max(1.0, wanted * percent / 100 / 0.6 / 2**30):.0f}Gi"
+        better = (
+            f"{enough:.0f}"
+            if what == "cpu"
+            else f"{max(1.0, wanted * percent / 100 / 0.6 / 2**30):.0f}Gi"
+        )
         text = f"{said}, below the site's {band[0]}%"
-        return Verdict(what=what, percent=percent, ok=False, text=text, fix=f"the next run can ask for {key}: {better}")
-    return Verdict(what=what, percent=percent, ok=False, text=f"{said}, above the site's {band[1]}%", fix=f"raise {key}")
+        return Verdict(
+            what=what,
+            percent=percent,
+            ok=False,
+            text=text,
+            fix=f"the next run can ask for {key}: {better}",
+        )
+    return Verdict(
+        what=what,
+        percent=percent,
+        ok=False,
+        text=f"{said}, above the site's {band[1]}%",
+        fix=f"raise {key}",
+    )
 
 
 def _number(usage: Mapping[str, Any], key: str) -> float:

@@ -23,7 +23,9 @@ def failure(word: str, total: int, indexes: Mapping[int, IndexStatus]) -> str:
     """`2 of 45 trials failed (3, 17), the last: ...`"""
     failed = of_phase(indexes, Phase.FAILED)
     last = indexes[failed[-1]].cause if failed else ""
-    return f"{len(failed)} of {total} {word} failed ({named(failed)})" + (f", the last: {last}" if last else "")
+    return f"{len(failed)} of {total} {word} failed ({named(failed)})" + (
+        f", the last: {last}" if last else ""
+    )
 
 
 def of_phase(indexes: Mapping[int, IndexStatus], phase: Phase) -> list[int]:

@@ -45,7 +45,9 @@ class Finding:
         return f"{where}{severity}{self.rule}: {self.path} {self.message}{fix}{source}"
 
 
-def lint(experiment: Experiment, profile: ClusterProfile, manifests: Sequence[Manifest]) -> list[Finding]:
+def lint(
+    experiment: Experiment, profile: ClusterProfile, manifests: Sequence[Manifest]
+) -> list[Finding]:
     """Every rule of the profile's site that the conf breaks, errors first. `manifests`: what would be sent. Nothing is contacted.
 
     Without manifests (a conf too faulty to be rendered) only the rules that look at the conf are asked.

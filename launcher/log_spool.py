@@ -28,7 +28,8 @@ from urllib.parse import quote
 from launcher.records import state_dir
 
 FILE_LIMIT = 256 << 20  # bytes of one container's log that are kept
-TOTAL_LIMIT = 2 << 30  # bytes of all runs; the logs of the runs that were followed longest ago go first
+# bytes of all runs; the logs of the runs that were followed longest ago go first
+TOTAL_LIMIT = 2 << 30
 _BLOCK = 1 << 18
 _MARK = b"\0"
 _OPEN, _END, _END_OPEN = _MARK + b"open ", _MARK + b"end\n", _MARK + b"end open\n"
@@ -173,14 +174,26 @@ class RunSpool:
 
     def log(self, uid: str, header: Header) -> SpooledLog:
         """Of one container of the pod with that UID."""
-        return SpooledLog(self._folder / f"{quote(uid, safe='')}.{quote(header.container, safe='')}.log", header)
+        return SpooledLog(
+            self._folder / f"{quote(uid, safe='')}.{quote(header.container, safe='')}.log", header
+        )
 
     def logs_without(self, uids: set[str]) -> list[SpooledLog]:
         """Of pods that are not among these, oldest first; an init container's before its trainer's."""
         named = {quote(uid, safe="") for uid in uids}
-        paths = sorted(path for path in self._folder.glob("*.log") if path.name.partition(".")[0] not in named)
+        paths = sorted(
+            path for path in self._folder.glob("*.log") if path.name.partition(".")[0] not in named
+        )
         logs = [SpooledLog(path, header) for path in paths if (header := _header(path))]
-        return sorted(logs, key=lambda log: (log.header.created, -log.header.index, log.header.pod, log.header.container == "trainer"))
+        return sorted(
+            logs,
+            key=lambda log: (
+                log.header.created,
+                -log.header.index,
+                log.header.pod,
+                log.header.container == "trainer",
+            ),
+        )
 
 
 class FolderLog:
@@ -229,7 +242,13 @@ def make_room(limit: int = TOTAL_LIMIT) -> None:
     with suppress(OSError):
         for folder in _all_logs().iterdir():
             stats = [path.stat() for path in folder.glob("*.log")]
-            sizes.append((max((stat.st_mtime for stat in stats), default=0.0), sum(stat.st_size for stat in stats), folder))
+            sizes.append(
+                (
+                    max((stat.st_mtime for stat in stats), default=0.0),
+                    sum(stat.st_size for stat in stats),
+                    folder,
+                )
+            )
     total = sum(size for _, size, _ in sizes)
     for _, size, folder in sorted(sizes)[:-1]:  # never the newest
         if total <= limit:
@@ -249,7 +268,10 @@ def _header(path: Path) -> Header | None:
             first = file.readline(4096)
         fields = json.loads(first.removeprefix(_MARK + b"log "))
         return Header(
-            pod=str(fields["pod"]), container=str(fields["container"]), created=str(fields["created"]), index=int(fields["index"])
+            pod=str(fields["pod"]),
+            container=str(fields["container"]),
+            created=str(fields["created"]),
+            index=int(fields["index"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -61,7 +61,9 @@ class LogView:
             output.result(line.text)
             return
         record = self._read(line)
-        if self.options.grep and not any(pattern.search(line.text) for pattern in self.options.grep):
+        if self.options.grep and not any(
+            pattern.search(line.text) for pattern in self.options.grep
+        ):
             return
         if record is not None:
             self._record(record, line)
@@ -102,7 +104,8 @@ class LogView:
             self._pod = line.pod
 
     def _read(self, line: LogLine) -> LossRecord | None:
-        if line.kind == "truncated" or not self._records_wanted:  # of a truncated line a part is lost: what it says cannot be known
+        # of a truncated line a part is lost: what it says cannot be known
+        if line.kind == "truncated" or not self._records_wanted:
             self.reader.lines += 1
             return None
         return self.reader.feed(line.text, pod=line.pod, complete=line.terminated)
@@ -149,10 +152,14 @@ class LogView:
         if not (self.options.parse or self.options.plot):
             return
         if self.reader.cut_line is not None:
-            output.note(f"line {self.reader.cut_line} has no newline and may be cut in the middle: left out")
+            output.note(
+                f"line {self.reader.cut_line} has no newline and may be cut in the middle: left out"
+            )
         for record in self.records[-1:]:
             if record.cut:
-                output.note(f"line {record.line} has no newline: its last word may be cut and is left out")
+                output.note(
+                    f"line {record.line} has no newline: its last word may be cut and is left out"
+                )
 
     def _plot(self, path: Path, records: Sequence[LossRecord]) -> None:
         from launcher.charts import records_chart  # only where one is wanted
@@ -160,10 +167,21 @@ class LogView:
 
         scene = records_chart(records, title=self.title)
         if scene is None:
-            raise UserError(f"{path} was not written: no line with a loss or f1; {_lines(self.reader.lines)}")
-        write_whole(path, to_png(scene) if path.suffix.lower() == ".png" else to_svg(scene).encode())
-        count = {phase: sum(record.phase == phase for record in records) for phase in ("train", "val", "test")}
-        output.note(f"wrote {path}: " + ", ".join(f"{number} {phase}" for phase, number in count.items() if number) + " records")
+            raise UserError(
+                f"{path} was not written: no line with a loss or f1; {_lines(self.reader.lines)}"
+            )
+        write_whole(
+            path, to_png(scene) if path.suffix.lower() == ".png" else to_svg(scene).encode()
+        )
+        count = {
+            phase: sum(record.phase == phase for record in records)
+            for phase in ("train", "val", "test")
+        }
+        output.note(
+            f"wrote {path}: "
+            + ", ".join(f"{number} {phase}" for phase, number in count.items() if number)
+            + " records"
+        )
 
 
 def line_document(line: LogLine) -> dict[str, str]:
@@ -186,8 +204,14 @@ def _classic(record: LossRecord) -> str | None:
 def _aligned(record: LossRecord) -> str:
     """One record for people: `train  0.0710  epoch=3   step=120     lr=0.0015`."""
     loss = "-" if record.loss is None else _number(record.loss)
-    epoch, step = (f"{key}={record.values[key]}" if key in record.values else "" for key in ("epoch", "step"))
-    rest = " ".join(f"{key}={_short(value)}" for key, value in record.values.items() if key not in ("epoch", "step"))
+    epoch, step = (
+        f"{key}={record.values[key]}" if key in record.values else "" for key in ("epoch", "step")
+    )
+    rest = " ".join(
+        f"{key}={_short(value)}"
+        for key, value in record.values.items()
+        if key not in ("epoch", "step")
+    )
     return f"{record.phase:<5}  {loss:>9}  {epoch:<9}  {step:<12}  {rest}".rstrip()
 
 

@@ -32,10 +32,17 @@ _BRACKETS = re.compile(
     rf"^\s*\[(train|validation|val|test)\]\s+Epoch:\s*([0-9]+)/([0-9]+)\s+Loss:\s*({_NUMBER}){_END}(?:\s+Acc:\s*({_NUMBER}){_END})?",
     re.IGNORECASE,
 )
-_VMZ = re.compile(rf"\b(training|test) loss:\s*({_NUMBER}){_END}(?:,\s*accuracy:\s*({_NUMBER}){_END})?", re.IGNORECASE)
-_VALIDATION = re.compile(rf"{_PREFIX}Validation @ ([0-9]+):(.*?)\bLoss\s+({_NUMBER}){_END}", re.IGNORECASE)
+_VMZ = re.compile(
+    rf"\b(training|test) loss:\s*({_NUMBER}){_END}(?:,\s*accuracy:\s*({_NUMBER}){_END})?",
+    re.IGNORECASE,
+)
+_VALIDATION = re.compile(
+    rf"{_PREFIX}Validation @ ([0-9]+):(.*?)\bLoss\s+({_NUMBER}){_END}", re.IGNORECASE
+)
 _TOP = re.compile(rf"\bTop([0-9]+)\s+({_NUMBER}){_END}", re.IGNORECASE)
-_SCORE = re.compile(rf"(?<!\w)(f1_macro|f1_micro|f1_samples|accuracy)\s*(?::\s*)?({_NUMBER}){_END}", re.IGNORECASE)
+_SCORE = re.compile(
+    rf"(?<!\w)(f1_macro|f1_micro|f1_samples|accuracy)\s*(?::\s*)?({_NUMBER}){_END}", re.IGNORECASE
+)
 _FIRST_SCORE = re.compile("f1_macro", re.IGNORECASE)
 _CHECKPOINT_NAMED = re.compile(r"(epoch|step)[-_=]?([0-9]{1,12})(?![0-9])", re.IGNORECASE)
 _CHECKPOINT_DIGITS = re.compile(r"([0-9]{6})\.(?:pt|pth|ckpt|mdl|pkl)(?:\.tar)?$", re.IGNORECASE)
@@ -54,7 +61,8 @@ class LossRecord:
 
     phase: str  # "train" | "val" | "test" | "eval"
     loss: float | None
-    values: Mapping[str, Value] = field(default_factory=dict)  # epoch, step, lr, f1_macro, ... where the line has them
+    # epoch, step, lr, f1_macro, ... where the line has them
+    values: Mapping[str, Value] = field(default_factory=dict)
     line: int = 0  # 1-based; 0 when it was not counted
     pod: str = ""
     cut: bool = False  # the line had no newline yet: its last word was left out
@@ -103,7 +111,8 @@ class LossReader:
 
     def __init__(self) -> None:
         self.lines = 0  # read so far
-        self.cut_line: int | None = None  # a last line without newline whose number could not be trusted
+        # a last line without newline whose number could not be trusted
+        self.cut_line: int | None = None
         self._epoch: int | None = None
         self._pod = ""
 
@@ -119,7 +128,14 @@ class LossReader:
         values = dict(record.values)
         if self._epoch is not None and record.phase in _TRAINING and record.step is None:
             values.setdefault("epoch", self._epoch)
-        return LossRecord(phase=record.phase, loss=record.loss, values=values, line=self.lines, pod=pod, cut=record.cut)
+        return LossRecord(
+            phase=record.phase,
+            loss=record.loss,
+            values=values,
+            line=self.lines,
+            pod=pod,
+            cut=record.cut,
+        )
 
     def _heading(self, text: str, *, complete: bool) -> None:
         if not complete:
@@ -129,11 +145,14 @@ class LossReader:
         named = _EPOCH_HEADING.match(text) or _VMZ_HEADING.search(text)
         if named:
             self._epoch = int(named[1])
-        elif _STEP_HEADING.match(text):  # the I3D trainer prints one such heading an epoch, without a number for it
+        elif _STEP_HEADING.match(text):
+            # the I3D trainer prints one such heading an epoch, without a number for it
             self._epoch = 1 if self._epoch is None else self._epoch + 1
 
 
-def parse_stream(lines: Iterable[str], *, pod: str = "", terminated: bool = True) -> Iterator[LossRecord]:
+def parse_stream(
+    lines: Iterable[str], *, pod: str = "", terminated: bool = True
+) -> Iterator[LossRecord]:
     """The records among `lines` (without newlines); `terminated` says whether the last one had its newline."""
     reader = LossReader()
     waiting: str | None = None
@@ -165,7 +184,11 @@ def latest(records: Iterable[LossRecord]) -> list[LossRecord]:
         elif step is not None:
             if step <= newest.get(whose, -1):
                 kept = [old for old in kept if not _undone(old, record, step)]
-                tested = {_about(old): place for place, old in enumerate(kept) if old.phase not in _TRAINING}
+                tested = {
+                    _about(old): place
+                    for place, old in enumerate(kept)
+                    if old.phase not in _TRAINING
+                }
             newest[whose] = step
         kept.append(record)
     return kept
@@ -206,7 +229,8 @@ def epoch_losses(records: Iterable[LossRecord]) -> list[EpochLoss]:
             buffer.append((position, record))
             continue
         if not buffer and epochs and record.epoch is not None and epochs[-1].epoch == record.epoch:
-            previous = epochs.pop()  # one more line of the same validation, whose average is the one that counts
+            # one more line of the same validation, whose average is the one that counts
+            previous = epochs.pop()
             epochs.append(replace(previous, position=position, val=_average(record)))
         else:
             epochs.append(_close(buffer, (position, record), len(epochs)))
@@ -220,12 +244,16 @@ def best_val(epochs: Iterable[EpochLoss]) -> EpochLoss | None:
     return min(finite, key=lambda epoch: epoch.val or 0.0, default=None)
 
 
-def _close(buffer: list[tuple[float, LossRecord]], val: tuple[float, LossRecord] | None, done: int) -> EpochLoss:
+def _close(
+    buffer: list[tuple[float, LossRecord]], val: tuple[float, LossRecord] | None, done: int
+) -> EpochLoss:
     losses = [record.loss for _, record in buffer if record.loss is not None]
     position, last = val or buffer[-1]
     epoch = last.epoch if last.epoch is not None else done + 1
     mean = sum(losses) / len(losses) if losses else None  # not finite when one of them is not
-    return EpochLoss(epoch=epoch, position=position, train=mean, val=_average(last) if val else None)
+    return EpochLoss(
+        epoch=epoch, position=position, train=mean, val=_average(last) if val else None
+    )
 
 
 def _average(record: LossRecord) -> float | None:
@@ -236,11 +264,19 @@ def _average(record: LossRecord) -> float | None:
 def _about(record: LossRecord) -> object:
     """Which checkpoint a test record is about; None when it does not say."""
     which = tuple(record.values.get(key) for key in ("epoch", "step", "checkpoint"))
-    return None if which == (None, None, None) else (record.phase, record.loss is None, which, record.values.get("trial"))
+    return (
+        None
+        if which == (None, None, None)
+        else (record.phase, record.loss is None, which, record.values.get("trial"))
+    )
 
 
 def _undone(old: LossRecord, again: LossRecord, step: int) -> bool:
-    if old.step is None or old.phase not in _TRAINING or old.values.get("trial") != again.values.get("trial"):
+    if (
+        old.step is None
+        or old.phase not in _TRAINING
+        or old.values.get("trial") != again.values.get("trial")
+    ):
         return False
     return old.step >= step if old.phase == again.phase else old.step > step
 
@@ -252,17 +288,29 @@ def _plain(text: str) -> LossRecord | None:
         return None
     phase, loc, cls, loss = found.groups()
     parts = {} if loc is None else {"loc_loss": float(loc), "cls_loss": float(cls)}
-    pairs = {key: _typed(value) for key, value in _PAIR.findall(text[found.end() :]) if key not in _RESERVED}
+    pairs = {
+        key: _typed(value)
+        for key, value in _PAIR.findall(text[found.end() :])
+        if key not in _RESERVED
+    }
     return _record(phase, loss, {**parts, **pairs})
 
 
 def _meters(text: str) -> LossRecord | None:
     """`Epoch: [3][20/400] Time v (a) Data v (a)Loss v (a) Prec@1 v (a)`; the average goes to `<name>_avg`."""
     found = _METERS.match(text)
-    meters = {name.lower(): (value, mean) for name, value, mean in _METER.findall(text, found.end())} if found else {}
+    meters = (
+        {name.lower(): (value, mean) for name, value, mean in _METER.findall(text, found.end())}
+        if found
+        else {}
+    )
     if not found or "loss" not in meters:
         return None
-    values: dict[str, Value] = {"epoch": _typed(found[1]), "batch": _typed(found[2]), "batches": _typed(found[3])}
+    values: dict[str, Value] = {
+        "epoch": _typed(found[1]),
+        "batch": _typed(found[2]),
+        "batches": _typed(found[3]),
+    }
     rate = _RATE.search(text)
     if rate:
         values["lr"] = float(rate[1])
@@ -290,7 +338,14 @@ def _validation(text: str) -> LossRecord | None:
     found = _VALIDATION.match(text)
     if not found:
         return None
-    return _record("val", found[3], {"step": _typed(found[1]), **{f"top{k}": float(value) for k, value in _TOP.findall(found[2])}})
+    return _record(
+        "val",
+        found[3],
+        {
+            "step": _typed(found[1]),
+            **{f"top{k}": float(value) for k, value in _TOP.findall(found[2])},
+        },
+    )
 
 
 def _vmz(text: str) -> LossRecord | None:
@@ -307,11 +362,15 @@ def _scores(text: str) -> LossRecord | None:
     name = text[: first.start()].rstrip() if first else ""
     if not first or not name.endswith((",", ":")):
         return None
-    scores: dict[str, Value] = {key.lower(): float(value) for key, value in _SCORE.findall(text, first.start())}
+    scores: dict[str, Value] = {
+        key.lower(): float(value) for key, value in _SCORE.findall(text, first.start())
+    }
     if "f1_macro" not in scores:
         return None
     name = name.rstrip(" \t,:").lstrip()
-    return LossRecord(phase="test", loss=None, values={"checkpoint": name, **_checkpoint_number(name), **scores})
+    return LossRecord(
+        phase="test", loss=None, values={"checkpoint": name, **_checkpoint_number(name), **scores}
+    )
 
 
 _GRAMMARS = (_plain, _scores, _brackets, _meters, _validation, _vmz)

@@ -105,10 +105,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, cut: bool
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     room = max(20, shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * len(widths[:-1]))
     if cut and sys.stdout.isatty() and widths[-1] > room:
-        cells = [[*row[:-1], row[-1] if len(row[-1]) <= room else f"{row[-1][: room - 1]}…"] for row in cells]
+        cells = [
+            [*row[:-1], row[-1] if len(row[-1]) <= room else f"{row[-1][: room - 1]}…"]
+            for row in cells
+        ]
         widths[-1] = room
     for row in cells:
-        result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        result(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 @contextmanager
@@ -119,7 +124,9 @@ def progress(label: str, total: int) -> Iterator[Any]:
     def step(done: int) -> None:
         if live:
             filled = int(30 * done / total)
-            sys.stderr.write(f"\r{label} [{'#' * filled}{'.' * (30 - filled)}] {100 * done // total:3d}%")
+            sys.stderr.write(
+                f"\r{label} [{'#' * filled}{'.' * (30 - filled)}] {100 * done // total:3d}%"
+            )
             sys.stderr.flush()
 
     try:

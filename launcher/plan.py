@@ -62,7 +62,14 @@ def read(
 ) -> Experiment:
     """The conf with all its layers for this cluster; its faults are in it. `environ`: instead of this process's environment."""
     named = [(Origin("--name", "--name"), {"name": name})] if name is not None else []
-    return resolve(conf, profile=profile, place=backend.claim_path, sets=sets, given=[*named, *given], environ=environ)
+    return resolve(
+        conf,
+        profile=profile,
+        place=backend.claim_path,
+        sets=sets,
+        given=[*named, *given],
+        environ=environ,
+    )
 
 
 def plan(
@@ -91,20 +98,39 @@ def plan(
     if source is not None and not experiment.faults:
         from launcher.checkpoint_source import values_from
 
-        values = values_from(source, verb, runs=_runs_volume(experiment.job), backend=backend, sets=sets)
+        values = values_from(
+            source, verb, runs=_runs_volume(experiment.job), backend=backend, sets=sets
+        )
         given = [(Origin("--from", f"--from {source}"), values)]
         experiment = read(conf, profile=profile, backend=backend, sets=sets, name=name, given=given)
-    faults = [*experiment.faults, *cluster_faults(experiment, profile, backend), *_shard_faults(verb, experiment, shards)]
+    faults = [
+        *experiment.faults,
+        *cluster_faults(experiment, profile, backend),
+        *_shard_faults(verb, experiment, shards),
+    ]
     trials, more = _trials(verb, experiment) if sweep else (None, [])
     if faults + more:
         raise ConfError(faults + more)
     code = again.code if again and again.code else _pinned(experiment, backend)
-    letters = _letters_of(verb, profile.name, experiment.whole_text, repr(code), trials.text if trials else "") if stable else _drawn()
+    letters = (
+        _letters_of(
+            verb, profile.name, experiment.whole_text, repr(code), trials.text if trials else ""
+        )
+        if stable
+        else _drawn()
+    )
     spec = job_spec(verb, experiment, profile, backend, letters=letters, code=code, trials=trials)
     manifests = render(spec)
     record = _record(spec, manifests, experiment, profile=profile, backend=backend)
     warnings = () if trials else tuple(_warnings(experiment))
-    return Plan(spec=spec, manifests=manifests, record=record, experiment=experiment, trials=trials, warnings=warnings)
+    return Plan(
+        spec=spec,
+        manifests=manifests,
+        record=record,
+        experiment=experiment,
+        trials=trials,
+        warnings=warnings,
+    )
 
 
 def job_spec(
@@ -124,14 +150,17 @@ def job_spec(
     conf_dir = backend.conf_dir(run)
     runs_mount = seen_at(_runs_volume(job), backend.claim_path)
     resource, affinity = gpu_request(job, profile)
+    argv = ["python", "-m", "trainer", verb]
+    argv += ["--conf", f"{conf_dir}/conf.yaml", "--run", f"{runs_mount}/{run}"]
+    if trials:
+        argv += ["--trials", f"{conf_dir}/{TRIALS_FILE}"]
     return JobSpec(
         run=run,
         verb=verb,
         name=experiment.name,
         namespace=profile.namespace,
         image=job.image,
-        argv=("python", "-m", "trainer", verb, "--conf", f"{conf_dir}/conf.yaml", "--run", f"{runs_mount}/{run}")
-        + (("--trials", f"{conf_dir}/{TRIALS_FILE}") if trials else ()),
+        argv=tuple(argv),
         conf_text=conf_text,
         conf_dir=conf_dir,
         code=code,
@@ -175,7 +204,9 @@ def _letters_of(*texts: str) -> str:
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest[:_NAME_LETTERS])
 
 
-def gpu_request(job: JobConf, profile: ClusterProfile) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:
+def gpu_request(
+    job: JobConf, profile: ClusterProfile
+) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:
     """The resource that the wanted GPU types have in common, and the labels that select them. `lint` refuses what has none."""
     kinds = [kind for kind in map(profile.gpu, job.resources.gpu_type) if kind is not None]
     resource = kinds[0].resource if kinds else profile.gpu_resource
@@ -194,18 +225,39 @@ def gpu_faults(experiment: Experiment, profile: ClusterProfile) -> list[Fault]:
     for wanted in experiment.job.resources.gpu_type:
         kind = profile.gpu(wanted)
         if kind is None:
-            message, hint = f'cluster "{profile.name}" has no GPU type "{wanted}"', f"known: {', '.join(profile.gpu_types) or 'none'}"
-            faults.append(Fault(path="job.resources.gpu_type", message=message, hint=hint, file=origin.file, line=origin.line))
+            message, hint = (
+                f'cluster "{profile.name}" has no GPU type "{wanted}"',
+                f"known: {', '.join(profile.gpu_types) or 'none'}",
+            )
+            faults.append(
+                Fault(
+                    path="job.resources.gpu_type",
+                    message=message,
+                    hint=hint,
+                    file=origin.file,
+                    line=origin.line,
+                )
+            )
         else:
             groups.setdefault(kind.resource, []).append(wanted)
     if len(groups) > 1:
         named = "; ".join(f"{resource}: {', '.join(types)}" for resource, types in groups.items())
         message = f"a pod asks for one resource, and these types are {len(groups)}: {named}"
-        faults.append(Fault(path="job.resources.gpu_type", message=message, hint="keep one group", file=origin.file, line=origin.line))
+        faults.append(
+            Fault(
+                path="job.resources.gpu_type",
+                message=message,
+                hint="keep one group",
+                file=origin.file,
+                line=origin.line,
+            )
+        )
     return faults
 
 
-def cluster_faults(experiment: Experiment, profile: ClusterProfile, backend: Backend) -> list[Fault]:
+def cluster_faults(
+    experiment: Experiment, profile: ClusterProfile, backend: Backend
+) -> list[Fault]:
     """What is wrong with the conf on this backend only."""
     if backend.name == "local":
         return []
@@ -213,7 +265,15 @@ def cluster_faults(experiment: Experiment, profile: ClusterProfile, backend: Bac
     if not experiment.job.image:
         origin = experiment.origin(("job", "image"))
         hint = "job: {image: registry/name:tag@sha256:...}, or `job:` in the cluster profile"
-        faults.append(Fault(path="job.image", message="is missing: pods need an image", hint=hint, file=origin.file, line=origin.line))
+        faults.append(
+            Fault(
+                path="job.image",
+                message="is missing: pods need an image",
+                hint=hint,
+                file=origin.file,
+                line=origin.line,
+            )
+        )
     return faults
 
 
@@ -231,10 +291,23 @@ def _shard_faults(verb: str, experiment: Experiment, shards: int | None) -> list
     faults = []
     if shards is not None and verb != "prepare":
         message = f"only `prepare` is shared among pods, and this is `{verb}`"
-        faults.append(Fault(path="prepare.shards", message=message, hint="leave --shards out", file="--shards"))
+        faults.append(
+            Fault(
+                path="prepare.shards", message=message, hint="leave --shards out", file="--shards"
+            )
+        )
     if _shards(verb, experiment) > 1 and experiment.job.nodes > 1:
         message = f"is {experiment.job.nodes}, and prepare.shards {_shards(verb, experiment)}: an Indexed Job is one of both"
-        faults.append(located(experiment, Fault(path="job.nodes", message=message, hint="job.nodes: 1; each shard is a pod of its own")))
+        faults.append(
+            located(
+                experiment,
+                Fault(
+                    path="job.nodes",
+                    message=message,
+                    hint="job.nodes: 1; each shard is a pod of its own",
+                ),
+            )
+        )
     else:
         faults += [located(experiment, fault) for fault in nodes.faults(verb, experiment.job)]
     return faults
@@ -286,12 +359,20 @@ def _mount(volume: VolumeConf, backend: Backend) -> Mount:
 def _secret_env(job: JobConf) -> tuple[tuple[str, SecretKey], ...]:
     named = [(each.env, SecretKey(secret=each.secret, key=each.key)) for each in job.secrets]
     hook = job.webhook
-    return (*named, *([(WEBHOOK, SecretKey(secret=hook.secret, key=hook.key))] if hook and hook.secret else []))
+    return (
+        *named,
+        *([(WEBHOOK, SecretKey(secret=hook.secret, key=hook.key))] if hook and hook.secret else []),
+    )
 
 
 def _resources(job: JobConf, gpu_resource: str) -> Resources:
     wanted = job.resources
-    sizes = {"cpu": str(wanted.cpu), "memory": str(wanted.memory), "shm": str(wanted.shm), "scratch": str(wanted.scratch)}
+    sizes = {
+        "cpu": str(wanted.cpu),
+        "memory": str(wanted.memory),
+        "shm": str(wanted.shm),
+        "scratch": str(wanted.scratch),
+    }
     return Resources(gpu_resource=gpu_resource, gpus=wanted.gpus, **sizes)
 
 
@@ -300,11 +381,21 @@ def _toleration(each: TolerationConf) -> dict[str, str]:
 
 
 def _annotations(conf_text: str, code: CodePin) -> dict[str, str]:
-    found = {"vidjobs/version": VERSION, "vidjobs/conf-sha256": hashlib.sha256(conf_text.encode()).hexdigest()}
+    found = {
+        "vidjobs/version": VERSION,
+        "vidjobs/conf-sha256": hashlib.sha256(conf_text.encode()).hexdigest(),
+    }
     return found | ({"vidjobs/commit": code.commit} if code.commit else {})
 
 
-def _record(spec: JobSpec, manifests: list[Manifest], experiment: Experiment, *, profile: ClusterProfile, backend: Backend) -> RunRecord:
+def _record(
+    spec: JobSpec,
+    manifests: list[Manifest],
+    experiment: Experiment,
+    *,
+    profile: ClusterProfile,
+    backend: Backend,
+) -> RunRecord:
     return RunRecord(
         run=spec.run,
         verb=spec.verb,

@@ -57,20 +57,27 @@ class _ProfileFile:
     context: str = ""  # kubeconfig context; "" = the current one
     namespace: str = ""  # "" = the context's
     gpu_resource: str = "nvidia.com/gpu"
-    gpu_label: str = ""  # node label with the product's name, for types that have no resource of their own; "" = only the types listed
-    gpu_types: dict[str, str] = field(default_factory=dict)  # type -> resource of its own, or "" when it is a value of gpu_label
+    # node label with the product's name, for types that have no resource of their own; "" = only
+    # the types listed
+    gpu_label: str = ""
+    # type -> resource of its own, or "" when it is a value of gpu_label
+    gpu_types: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[TolerationConf, ...] = ()
     storage_class: str = ""  # of new volumes; "" = the cluster's default
     volumes: tuple[VolumeConf, ...] = ()  # of confs that name none
-    job: dict[str, Any] = field(default_factory=dict)  # other defaults of `job`: image, pull_secrets, queue, ...
-    rules: Literal["generic", "nrp", ""] | None = None  # site rules of `vidjobs lint`; None: generic, on this machine none
-    own_rules: tuple[Rule, ...] = ()  # more of them, in the form of launcher/rules/generic.yaml; also in ./conf/rules/*.yaml
+    # other defaults of `job`: image, pull_secrets, queue, ...
+    job: dict[str, Any] = field(default_factory=dict)
+    # site rules of `vidjobs lint`; None: generic, on this machine none
+    rules: Literal["generic", "nrp", ""] | None = None
+    # more of them, in the form of launcher/rules/generic.yaml; also in ./conf/rules/*.yaml
+    own_rules: tuple[Rule, ...] = ()
     ignore_rules: tuple[str, ...] = ()  # ids of rules that do not hold here
     bands: Bands = field(default_factory=Bands)  # of use, which `vidjobs status` judges
     directories: dict[str, str] = field(
         default_factory=dict
     )  # local only: claim -> directory, from the profile's own folder; "~" is your home
-    retry_s: float = 1.0  # local only: delay before the first retry; it doubles (clusters start at 10 s)
+    # local only: delay before the first retry; it doubles (clusters start at 10 s)
+    retry_s: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +98,8 @@ class ClusterProfile:
     bands: Bands = field(default_factory=Bands)
     about: str = ""
     file: str = ""  # where it was read
-    directories: dict[str, str] = field(default_factory=dict)  # claim -> absolute directory of this machine
+    # claim -> absolute directory of this machine
+    directories: dict[str, str] = field(default_factory=dict)
     retry_s: float = 1.0
     layer: dict[str, Any] = field(default_factory=dict)  # as a conf would write it
 
@@ -111,7 +119,11 @@ class ClusterProfile:
         for known, kind in self.gpu_types.items():
             if known.lower() == name.lower():
                 return kind
-        return GpuType(resource=self.gpu_resource, label_key=self.gpu_label, label_value=name) if self.gpu_label else None
+        return (
+            GpuType(resource=self.gpu_resource, label_key=self.gpu_label, label_value=name)
+            if self.gpu_label
+            else None
+        )
 
 
 def load(name: str, *, near: str = "") -> ClusterProfile:
@@ -125,7 +137,10 @@ def load(name: str, *, near: str = "") -> ClusterProfile:
             if path.is_file():
                 return _read(path)
     known = available()
-    raise UserError(f'no cluster profile is called "{name}"', hint=did_you_mean(name, known) or f"known: {', '.join(known)}")
+    raise UserError(
+        f'no cluster profile is called "{name}"',
+        hint=did_you_mean(name, known) or f"known: {', '.join(known)}",
+    )
 
 
 def available() -> list[str]:
@@ -181,7 +196,9 @@ def _read(path: Path) -> ClusterProfile:
         backend=file.backend,
         context=file.context,
         namespace=file.namespace,
-        gpu_types={name: _gpu_type(file, name, resource) for name, resource in file.gpu_types.items()},
+        gpu_types={
+            name: _gpu_type(file, name, resource) for name, resource in file.gpu_types.items()
+        },
         gpu_resource=file.gpu_resource,
         gpu_label=file.gpu_label,
         storage_class=file.storage_class,
@@ -191,7 +208,10 @@ def _read(path: Path) -> ClusterProfile:
         bands=file.bands,
         about=file.about,
         file=str(path),
-        directories={claim: str((path.parent / Path(folder).expanduser()).resolve()) for claim, folder in file.directories.items()},
+        directories={
+            claim: str((path.parent / Path(folder).expanduser()).resolve())
+            for claim, folder in file.directories.items()
+        },
         retry_s=file.retry_s,
         layer=_layer(node, file),
     )
@@ -199,11 +219,16 @@ def _read(path: Path) -> ClusterProfile:
 
 def _band_problems(bands: Bands, node: Node) -> list[Fault]:
     wrong = {"gpu": len(bands.gpu) > 1} | {
-        key: len(pair) not in (0, 2) or list(pair) != sorted(pair) for key, pair in _pairs(bands).items()
+        key: len(pair) not in (0, 2) or list(pair) != sorted(pair)
+        for key, pair in _pairs(bands).items()
     }
     form = {"gpu": "gpu: 40", "cpu": "cpu: [20, 200]", "memory": "memory: [20, 150]"}
     file, line = node.origin.file, node.value["bands"].origin.line if "bands" in node.value else 0
-    return [Fault(path=f"bands.{key}", message="is no band", hint=form[key], file=file, line=line) for key, bad in wrong.items() if bad]
+    return [
+        Fault(path=f"bands.{key}", message="is no band", hint=form[key], file=file, line=line)
+        for key, bad in wrong.items()
+        if bad
+    ]
 
 
 def _pairs(bands: Bands) -> dict[str, tuple[int, ...]]:
@@ -218,6 +243,8 @@ def _gpu_type(file: _ProfileFile, name: str, resource: str) -> GpuType:
 
 def _layer(node: Node, file: _ProfileFile) -> dict[str, Any]:
     """Tolerations, volumes and `job:` of the file, as the `job` section of a conf."""
-    written = {key: plain(node.value[key]) for key in ("tolerations", "volumes") if key in node.value}
+    written = {
+        key: plain(node.value[key]) for key in ("tolerations", "volumes") if key in node.value
+    }
     job = {**file.job, **written}
     return {"job": job} if job else {}

@@ -30,14 +30,18 @@ class LocalFile:
     def part(self) -> str:
         """The name of its unfinished copy: of this content only, as far as size and time tell."""
         name = self.path.rpartition("/")[2]
-        return f"{name}.{hashlib.sha256(f'{self.size} {self.mtime_ns}'.encode()).hexdigest()[:8]}.part"
+        return (
+            f"{name}.{hashlib.sha256(f'{self.size} {self.mtime_ns}'.encode()).hexdigest()[:8]}.part"
+        )
 
     def read(self) -> Iterator[bytes]:
         """Its bytes, as many as it had when it was found."""
         left = self.size
         try:
             with self.file.open("rb", buffering=0) as file:
-                while left > 0 and (block := file.read(min(_BLOCK if self.size > _BLOCK else self.size, left))):
+                while left > 0 and (
+                    block := file.read(min(_BLOCK if self.size > _BLOCK else self.size, left))
+                ):
                     left -= len(block)
                     yield block
         except OSError as error:
@@ -60,7 +64,11 @@ class LocalFile:
 
 def parts_of(path: str, parts: Iterable[str]) -> list[str]:
     """Those parts that are of this path, of whichever content."""
-    return [each for each in parts if (match := part_name.fullmatch(each)) and each[: match.end(1)] == path]
+    return [
+        each
+        for each in parts
+        if (match := part_name.fullmatch(each)) and each[: match.end(1)] == path
+    ]
 
 
 def one_file(source: Path, name: str) -> LocalFile:
@@ -79,7 +87,9 @@ def tree(source: Path, *, skip_links: bool = False) -> list[LocalFile]:
     """
     found, strange, unfinished = [], [], []
     for folder, folders, names in os.walk(source, onerror=_cannot_read):
-        for name in sorted([*names, *(each for each in folders if (Path(folder) / each).is_symlink())]):
+        for name in sorted(
+            [*names, *(each for each in folders if (Path(folder) / each).is_symlink())]
+        ):
             file = Path(folder) / name
             info = file.lstat()
             path = file.relative_to(source).as_posix()
@@ -89,13 +99,21 @@ def tree(source: Path, *, skip_links: bool = False) -> list[LocalFile]:
                 unfinished.append(path)
             else:
                 _check(path)
-                found.append(LocalFile(file=file, path=path, size=info.st_size, mtime_ns=info.st_mtime_ns))
+                found.append(
+                    LocalFile(file=file, path=path, size=info.st_size, mtime_ns=info.st_mtime_ns)
+                )
     if unfinished:
         hint = "remove or rename them: on a claim names like these are parts of files that are not whole yet"
-        raise UserError(f"{source} holds {len(unfinished)} unfinished copies: {', '.join(unfinished[:3])}", hint=hint)
+        raise UserError(
+            f"{source} holds {len(unfinished)} unfinished copies: {', '.join(unfinished[:3])}",
+            hint=hint,
+        )
     if strange and not skip_links:
         hint = "--skip-links leaves them out; `cp -rL` makes a copy with files instead of links"
-        raise UserError(f"{source} holds {len(strange)} links or other things that are no files: {', '.join(strange[:3])}", hint=hint)
+        raise UserError(
+            f"{source} holds {len(strange)} links or other things that are no files: {', '.join(strange[:3])}",
+            hint=hint,
+        )
     return sorted(found, key=lambda file: file.path)
 
 
@@ -106,6 +124,13 @@ def _cannot_read(error: OSError) -> None:
 def _check(path: str) -> None:
     """UserError for a name that other machines and tools would not bear."""
     parts = path.split("/")
-    hostile = not path or "\\" in path or not path.isprintable() or any(part in ("", ".", "..") for part in parts)
+    hostile = (
+        not path
+        or "\\" in path
+        or not path.isprintable()
+        or any(part in ("", ".", "..") for part in parts)
+    )
     if hostile or any(len(os.fsencode(part)) > _LONGEST for part in parts):
-        raise UserError(f"a file is called {path!r}; a name like this is not pushed", hint="rename it")
+        raise UserError(
+            f"a file is called {path!r}; a name like this is not pushed", hint="rename it"
+        )

@@ -27,7 +27,9 @@ _TRIES = 6  # cuts in a row without a single new byte
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 _DAMAGED = 3  # times that one file may arrive damaged
-_REFUSED = (401, 403)  # final, but of a server that has just let us in: one that restarts knows nobody's rights for a moment
+# final, but of a server that has just let us in: one that restarts knows nobody's rights for a
+# moment
+_REFUSED = (401, 403)
 _SPOILT = 422  # final
 _POD_GONE = (404, 500)  # between the look at the helper pod and the connection to it
 _SAME_TIME_NS = 1000  # some file systems keep microseconds
@@ -83,7 +85,9 @@ class Push:
                     stream.run()
                     return done
             except (ClusterError, ConnectionError, TimeoutError) as error:
-                if isinstance(error, ClusterError) and _is_final(error, connected=stream is not None, was_in=was_in):
+                if isinstance(error, ClusterError) and _is_final(
+                    error, connected=stream is not None, was_in=was_in
+                ):
                     raise
                 was_in = was_in or stream is not None
                 cuts = 0 if stream and stream.arrived and done.sent > before else cuts
@@ -91,7 +95,9 @@ class Push:
                 done.cuts += 1
                 if cuts == _TRIES:
                     hint = "run the same again: it goes on from there"
-                    raise ClusterError(f"the connection was cut {cuts} times in a row: {error}", hint=hint) from error
+                    raise ClusterError(
+                        f"the connection was cut {cuts} times in a row: {error}", hint=hint
+                    ) from error
             self.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (cuts - 1)))
 
 
@@ -149,7 +155,9 @@ class _Stream:
                 elif answer[0] != "file":
                     self._take(answer)
                 else:
-                    far.files[answer[1]] = RemoteFile(path=answer[1], size=int(answer[2]), mtime_ns=int(answer[3]))
+                    far.files[answer[1]] = RemoteFile(
+                        path=answer[1], size=int(answer[2]), mtime_ns=int(answer[3])
+                    )
         return far
 
     def _plan(self, far: _Far) -> tuple[list[LocalFile], list[LocalFile]]:
@@ -166,7 +174,10 @@ class _Stream:
     def _require_space(self, missing: Sequence[LocalFile], far: _Far) -> None:
         needed = sum(file.size - _have(file, far) for file in missing) - far.free
         if needed > 0:
-            raise UserError(f"the claim has too little space: {needed / (1 << 30):.2f} GiB are missing", hint="free some, or push less")
+            raise UserError(
+                f"the claim has too little space: {needed / (1 << 30):.2f} GiB are missing",
+                hint="free some, or push less",
+            )
 
     def _ask(self, file: LocalFile) -> None:
         n = self._number(file)
@@ -177,9 +188,18 @@ class _Stream:
         """The file from where its part ends. Its digest goes last, so it is read only once."""
         part = file.part
         offset = _have(file, far)
-        stale = [name.rpartition("/")[2] for name in parts_of(file.path, far.parts) if name.rpartition("/")[2] != part]
+        stale = [
+            name.rpartition("/")[2]
+            for name in parts_of(file.path, far.parts)
+            if name.rpartition("/")[2] != part
+        ]
         n = self._number(file)
-        self._frame(b"F", _json(n=n, path=file.path, part=part, offset=offset, mtime_ns=file.mtime_ns, stale=stale))
+        self._frame(
+            b"F",
+            _json(
+                n=n, path=file.path, part=part, offset=offset, mtime_ns=file.mtime_ns, stale=stale
+            ),
+        )
         digest = hashlib.sha256()
         for block in file.read():
             digest.update(block)
@@ -195,7 +215,10 @@ class _Stream:
         if not file.unchanged():
             self._frame(b"A", b"")
             self._flush()
-            raise UserError(f"{file.file} changes while it is pushed", hint="push it again when nobody writes it")
+            raise UserError(
+                f"{file.file} changes while it is pushed",
+                hint="push it again when nobody writes it",
+            )
         self._frame(b"E", digest.hexdigest().encode())
         self._pace()
 
@@ -249,9 +272,16 @@ class _Stream:
             return
         file = self.waiting.pop(int(answer[0]), None)
         if file is None or answer[1] == "error":
-            where = "/".join(part for part in (self.push.folder, file.path if file else "") if part) or "its top"
+            where = (
+                "/".join(part for part in (self.push.folder, file.path if file else "") if part)
+                or "its top"
+            )
             into = bool(self.push.only) and "folder of this name" in str(answer[2])
-            hint = f"PATH ends in / to put it into that folder: {where}/" if into else "what has arrived is kept; mend it and run the same"
+            hint = (
+                f"PATH ends in / to put it into that folder: {where}/"
+                if into
+                else "what has arrived is kept; mend it and run the same"
+            )
             raise UserError(f"{where} cannot be written on the claim: {answer[2]}", hint=hint)
         self.arrived = True
         if answer[1] == "differs":
@@ -260,7 +290,9 @@ class _Stream:
             self.damaged[file.path] = self.damaged.get(file.path, 0) + 1
             if self.damaged[file.path] == _DAMAGED:
                 raise ClusterError(
-                    f"{file.path} arrived damaged {_DAMAGED} times", hint="check the network, and the volume", status=_SPOILT
+                    f"{file.path} arrived damaged {_DAMAGED} times",
+                    hint="check the network, and the volume",
+                    status=_SPOILT,
                 )
             self.placed -= file.size
             self.again.append(file)
@@ -282,7 +314,9 @@ def _is_final(error: ClusterError, *, connected: bool, was_in: bool) -> bool:
     """True for what asking again does not change. A receiver that was killed reports a failure that is no word about the next one."""
     if error.status in _REFUSED:
         return not was_in
-    return error.status == _SPOILT or (not connected and not error.transient and error.status not in _POD_GONE)
+    return error.status == _SPOILT or (
+        not connected and not error.transient and error.status not in _POD_GONE
+    )
 
 
 def _have(file: LocalFile, far: _Far) -> int:

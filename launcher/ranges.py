@@ -35,7 +35,11 @@ class Ranges:
         for start, end in [*self._ranges, (size, size)]:
             gaps.append((at, min(start, size)))
             at = max(at, end)
-        return [(first, min(first + longest, end)) for start, end in gaps for first in range(start, end, longest)]
+        return [
+            (first, min(first + longest, end))
+            for start, end in gaps
+            for first in range(start, end, longest)
+        ]
 
     @property
     def bytes(self) -> int:

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ACK = 1 << 20  # bytes
-SYNC = 1 << 20  # files from this size on are on disk before they get their name; all others at the end
+# files from this size on are on disk before they get their name; all others at the end
+SYNC = 1 << 20
 ALIVE_S = 20.0
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 LOCK_S = 30.0  # the receiver of a connection that was cut may live a little longer
@@ -135,7 +136,9 @@ class Receiver:
         with os.fdopen(fd, "rb") as file:
             same = hashlib.file_digest(file, "sha256").hexdigest() == header["sha256"]
         if same:
-            os.utime(name, ns=(header["mtime_ns"], header["mtime_ns"]), dir_fd=at, follow_symlinks=False)
+            os.utime(
+                name, ns=(header["mtime_ns"], header["mtime_ns"]), dir_fd=at, follow_symlinks=False
+            )
         os.close(at)
         say(header["n"], "same" if same else "differs")
 
@@ -165,7 +168,9 @@ class Receiver:
         make = 0 if self.header["offset"] else os.O_CREAT
         while True:
             try:
-                self.fd = os.open(self.part, os.O_RDWR | os.O_NOFOLLOW | make, 0o666, dir_fd=self.at)
+                self.fd = os.open(
+                    self.part, os.O_RDWR | os.O_NOFOLLOW | make, 0o666, dir_fd=self.at
+                )
             except FileNotFoundError:
                 raise OSError(5, MEANWHILE) from None
             if locked(self.fd) and self.is_part():
@@ -177,7 +182,9 @@ class Receiver:
 
     def is_part(self) -> bool:
         try:
-            return os.path.samestat(os.fstat(self.fd), os.stat(self.part, dir_fd=self.at, follow_symlinks=False))
+            return os.path.samestat(
+                os.fstat(self.fd), os.stat(self.part, dir_fd=self.at, follow_symlinks=False)
+            )
         except FileNotFoundError:
             return False
 
@@ -217,7 +224,10 @@ class Receiver:
         with contextlib.suppress(ImportError, AttributeError):  # a Python or a libc without it
             import ctypes
 
-            if ctypes.CDLL(None, use_errno=True).syncfs(self.top) and (code := ctypes.get_errno()) != errno.ENOSYS:
+            if (
+                ctypes.CDLL(None, use_errno=True).syncfs(self.top)
+                and (code := ctypes.get_errno()) != errno.ENOSYS
+            ):
                 raise OSError(code, os.strerror(code))
 
     def throw_away(self) -> None:

@@ -38,7 +38,8 @@ def image(record: RunRecord) -> str:
         return record.image
     ran = _DIGEST.fullmatch(record.image_id)
     if ran is None:
-        return record.image  # an image that was loaded onto a node by hand has a digest that no registry knows
+        # an image that was loaded onto a node by hand has a digest that no registry knows
+        return record.image
     name, _, tag = record.image.rpartition(":")
     return f"{name if name and '/' not in tag else record.image}@{ran['digest']}"
 
@@ -46,7 +47,10 @@ def image(record: RunRecord) -> str:
 def fields_of(pin: CodePin) -> dict[str, Any]:
     """The pin for the record; the diff is in the manifests already."""
     token = {"secret": pin.token.secret, "key": pin.token.key} if pin.token else None
-    texts = {name: getattr(pin, name) for name in ("kind", "repo", "ref", "commit", "checkout", "origin", "unrecorded")}
+    texts = {
+        name: getattr(pin, name)
+        for name in ("kind", "repo", "ref", "commit", "checkout", "origin", "unrecorded")
+    }
     return texts | {"token": token}
 
 

@@ -35,11 +35,13 @@ class RunRecord:
     image: str = ""
     image_id: str = ""  # what a pod of the run really ran, as its status told: name@sha256:...
     commit: str = ""
-    code: dict[str, Any] = field(default_factory=dict)  # the code pin but its diff, which the manifests hold (launcher/recorded.py)
+    # the code pin but its diff, which the manifests hold (launcher/recorded.py)
+    code: dict[str, Any] = field(default_factory=dict)
     conf_text: str = ""
     whole_conf: str = ""  # all sections resolved, as a conf file: `rerun` starts from it
     rerun_of: str = ""
-    blamed: dict[str, int] = field(default_factory=dict)  # nodes that failed its pods again and again -> how often (launcher/nodes.py)
+    # nodes that failed its pods again and again -> how often (launcher/nodes.py)
+    blamed: dict[str, int] = field(default_factory=dict)
     manifests: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -152,18 +154,28 @@ def find(name: str | None, records: Sequence[RunRecord] | None = None) -> RunRec
         here = str(Path.cwd())
         mine = [record for record in known if record.directory == here]
         if not mine:
-            raise UserError(f"no run was submitted from {here}", hint="name one: `vidjobs status` lists them")
+            raise UserError(
+                f"no run was submitted from {here}", hint="name one: `vidjobs status` lists them"
+            )
         return mine[0]
-    if not name:  # every name starts with it: `cancel "$RUN"` without a RUN must not mean the only one there is
+    # every name starts with it: `cancel "$RUN"` without a RUN must not mean the only one there is
+    if not name:
         raise UserError("the run's name is empty", hint="`vidjobs status` lists the runs")
-    hits = [record for record in known if record.run == name] or [record for record in known if record.run.startswith(name)]
+    hits = [record for record in known if record.run == name] or [
+        record for record in known if record.run.startswith(name)
+    ]
     if len(hits) == 1:
         return hits[0]
     if not hits:
-        hint = did_you_mean(name, [record.run for record in known]) or "`vidjobs status` lists the runs"
+        hint = (
+            did_you_mean(name, [record.run for record in known])
+            or "`vidjobs status` lists the runs"
+        )
         raise UserError(f'no run is called "{name}"', hint=hint)
     names = ", ".join(record.run for record in hits[:5])
-    raise UserError(f'"{name}" is the start of {len(hits)} runs: {names}', hint="type more of the name")
+    raise UserError(
+        f'"{name}" is the start of {len(hits)} runs: {names}', hint="type more of the name"
+    )
 
 
 def forget(run: str) -> None:
@@ -182,5 +194,7 @@ def _load(path: Path) -> RunRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        output.warn(f"{path} is no record of a run and is left out ({error}); remove it if it stays so")
+        output.warn(
+            f"{path} is no record of a run and is left out ({error}); remove it if it stays so"
+        )
         return None

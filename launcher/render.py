@@ -34,7 +34,8 @@ DIFF_ANNOTATION = "vidjobs/diff"
 TRIALS_ANNOTATION = "vidjobs/trials"
 TRIALS_FILE = "trials.jsonl"
 MOST_CARRIED = 200_000  # bytes of conf and diff as annotations, of which an object may have 262,144
-# Beside what JSON escapes: what YAML calls unprintable, its extra line ends, and all beyond the basic plane, which JSON would halve.
+# Beside what JSON escapes: what YAML calls unprintable, its extra line ends, and all beyond the
+# basic plane, which JSON would halve.
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\U00010000-\U0010ffff]")
 
 
@@ -43,7 +44,15 @@ def render(spec: JobSpec) -> list[Manifest]:
     size, most = _carried(spec), f"{MOST_CARRIED // 1000} KB travel with a Job"
     if size > MOST_CARRIED and spec.trials:
         hint = "vary less, or split the sweep"
-        raise ConfError([Fault(path="sweep", message=f"the conf and its trials have {size // 1000} KB; {most}", hint=hint)])
+        raise ConfError(
+            [
+                Fault(
+                    path="sweep",
+                    message=f"the conf and its trials have {size // 1000} KB; {most}",
+                    hint=hint,
+                )
+            ]
+        )
     if size > MOST_CARRIED:
         raise ConfError([Fault(path="", message=f"the conf has {size // 1000} KB; {most}")])
     job = fill("job.yaml.j2", context(spec))
@@ -54,7 +63,10 @@ def render(spec: JobSpec) -> list[Manifest]:
 
 def to_yaml(manifests: list[Manifest]) -> str:
     """The manifests as a person reads them, the same bytes for the same manifests; texts of several lines as blocks."""
-    return "---\n".join(str(yaml.dump(each, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=160)) for each in manifests)
+    return "---\n".join(
+        str(yaml.dump(each, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=160))
+        for each in manifests
+    )
 
 
 @cache
@@ -66,7 +78,12 @@ def _dumper() -> Any:
             return True
 
     def text(dumper: Any, value: str) -> Any:
-        style = "|" if "\n" in value and not re.search(r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff]|\s\n|^\s", value) else None
+        style = (
+            "|"
+            if "\n" in value
+            and not re.search(r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff]|\s\n|^\s", value)
+            else None
+        )
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
@@ -84,7 +101,9 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "namespace": spec.namespace,
         "image": spec.image,
         "labels": _pairs(_labels(spec)),
-        "job_labels": _pairs(_labels(spec) | ({"kueue.x-k8s.io/queue-name": spec.queue} if spec.queue else {})),
+        "job_labels": _pairs(
+            _labels(spec) | ({"kueue.x-k8s.io/queue-name": spec.queue} if spec.queue else {})
+        ),
         "job_annotations": _pairs(spec.annotations),
         "pod_annotations": _pairs(
             {CONF_ANNOTATION: spec.conf_text}
@@ -111,7 +130,9 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "pull_secrets": list(spec.pull_secrets),
         "priority": spec.priority,
         "node_selector": _pairs(spec.node_selector),
-        "node_affinity": [{"key": key, "allowed": list(values)} for key, values in spec.node_affinity],
+        "node_affinity": [
+            {"key": key, "allowed": list(values)} for key, values in spec.node_affinity
+        ],
         "tolerations": [_pairs(toleration) for toleration in spec.tolerations],
         "init_containers": [*_code_container(spec), *_stage_container(spec, staged, volumes)],
         "command": _literal(list(spec.argv[:1])),
@@ -120,7 +141,10 @@ def context(spec: JobSpec) -> dict[str, Any]:
         "env": _pairs(_literal(trainer_env(spec))),
         "secrets": secrets,
         "limits": _pairs(_limits(spec, gpu=True)),
-        "mounts": [*_trainer_mounts(spec, volumes, workspace), {"volume": "shm", "path": "/dev/shm", "read_only": False}],
+        "mounts": [
+            *_trainer_mounts(spec, volumes, workspace),
+            {"volume": "shm", "path": "/dev/shm", "read_only": False},
+        ],
         "claims": [{"volume": name, "claim": claim} for claim, name in volumes.items()],
         "scratch_volumes": ["workspace", *(f"stage-{index}" for index in range(len(staged)))],
         "shm": spec.resources.shm,
@@ -129,7 +153,9 @@ def context(spec: JobSpec) -> dict[str, Any]:
 
 def _diff_map(spec: JobSpec) -> str:
     """The ConfigMap that carries the diff; "" when an annotation does."""
-    return f"{spec.run}-code" if _carried(spec) + len(spec.code.diff.encode()) > MOST_CARRIED else ""
+    return (
+        f"{spec.run}-code" if _carried(spec) + len(spec.code.diff.encode()) > MOST_CARRIED else ""
+    )
 
 
 def _carried(spec: JobSpec) -> int:
@@ -138,12 +164,22 @@ def _carried(spec: JobSpec) -> int:
 
 
 def _apart(spec: JobSpec) -> dict[str, Any]:
-    return {"name": _diff_map(spec), "namespace": spec.namespace, "labels": _pairs(_labels(spec)), "diff": spec.code.diff}
+    return {
+        "name": _diff_map(spec),
+        "namespace": spec.namespace,
+        "labels": _pairs(_labels(spec)),
+        "diff": spec.code.diff,
+    }
 
 
 def _meeting(spec: JobSpec) -> dict[str, Any]:
     """The headless Service that gives pods a name to meet at."""
-    return {"run": spec.run, "namespace": spec.namespace, "labels": _pairs(_labels(spec)), "port": PORT}
+    return {
+        "run": spec.run,
+        "namespace": spec.namespace,
+        "labels": _pairs(_labels(spec)),
+        "port": PORT,
+    }
 
 
 def workspace_dir(spec: JobSpec) -> str:
@@ -164,21 +200,29 @@ def trainer_env(spec: JobSpec) -> dict[str, str]:
     facts = {
         "VIDJOBS_RUN": spec.run,
         "VIDJOBS_COMMIT": spec.code.commit,
-        "VIDJOBS_DIFF_SHA256": hashlib.sha256(spec.code.diff.encode()).hexdigest() if spec.code.diff else "",
+        "VIDJOBS_DIFF_SHA256": hashlib.sha256(spec.code.diff.encode()).hexdigest()
+        if spec.code.diff
+        else "",
         "VIDJOBS_IMAGE": spec.image,
         "VIDJOBS_GRACE": str(spec.grace_s),
         "VIDJOBS_VERSION": spec.annotations.get("vidjobs/version", ""),
     }
     group = {
         "VIDJOBS_NODES": str(spec.nodes),
-        "VIDJOBS_MEETING": f"{spec.run}-0.{spec.run}:{PORT}",  # Kubernetes names pods of an Indexed Job JOB-INDEX
+        # Kubernetes names pods of an Indexed Job JOB-INDEX
+        "VIDJOBS_MEETING": f"{spec.run}-0.{spec.run}:{PORT}",
         "VIDJOBS_JOIN_TIMEOUT": str(spec.join_s),
     }
     return places | spec.env | facts | (group if spec.nodes > 1 else {})
 
 
 def _labels(spec: JobSpec) -> dict[str, str]:
-    own = {RUN_LABEL: spec.run, "vidjobs/verb": spec.verb, "vidjobs/name": spec.name, "app.kubernetes.io/managed-by": "vidjobs"}
+    own = {
+        RUN_LABEL: spec.run,
+        "vidjobs/verb": spec.verb,
+        "vidjobs/name": spec.name,
+        "app.kubernetes.io/managed-by": "vidjobs",
+    }
     return spec.labels | own
 
 
@@ -208,7 +252,9 @@ def _code_container(spec: JobSpec) -> list[dict[str, Any]]:
     return [_init("code", "checkout.sh", spec, env=env, secrets=secrets, mounts=mounts)]
 
 
-def _stage_container(spec: JobSpec, staged: list[Mount], volumes: dict[str, str]) -> list[dict[str, Any]]:
+def _stage_container(
+    spec: JobSpec, staged: list[Mount], volumes: dict[str, str]
+) -> list[dict[str, Any]]:
     if not staged:
         return []
     env = {"VIDJOBS_STAGES": str(len(staged))}
@@ -219,12 +265,21 @@ def _stage_container(spec: JobSpec, staged: list[Mount], volumes: dict[str, str]
             f"VIDJOBS_TO_{index}": mount.stage_to,
             f"VIDJOBS_UNPACK_{index}": "1" if mount.unpack else "",
         }
-        mounts += [_mount(volumes[mount.claim], mount.mount, read_only=True), _mount(f"stage-{index}", mount.stage_to)]
+        mounts += [
+            _mount(volumes[mount.claim], mount.mount, read_only=True),
+            _mount(f"stage-{index}", mount.stage_to),
+        ]
     return [_init("stage", "stage.sh", spec, env=env, secrets=[], mounts=mounts)]
 
 
 def _init(
-    name: str, script: str, spec: JobSpec, *, env: dict[str, str], secrets: list[dict[str, str]], mounts: list[dict[str, Any]]
+    name: str,
+    script: str,
+    spec: JobSpec,
+    *,
+    env: dict[str, str],
+    secrets: list[dict[str, str]],
+    mounts: list[dict[str, Any]],
 ) -> dict[str, Any]:
     text = (TEMPLATES / script).read_text(encoding="utf-8")
     return {
@@ -237,7 +292,9 @@ def _init(
     }
 
 
-def _trainer_mounts(spec: JobSpec, volumes: dict[str, str], workspace: str) -> Iterator[dict[str, Any]]:
+def _trainer_mounts(
+    spec: JobSpec, volumes: dict[str, str], workspace: str
+) -> Iterator[dict[str, Any]]:
     stages = 0
     for mount in spec.mounts:
         if mount.stage_to:  # the trainer reads the copy only
@@ -279,9 +336,15 @@ def _literal(value: Any) -> Any:
 def quoted(value: Any) -> str:
     """The filter `q`: a text or a whole number as one YAML scalar on one line, whatever it holds."""
     if isinstance(value, (int, str)) and not isinstance(value, bool):
-        return _ESCAPED.sub(lambda match: f"\\U{ord(match[0]):08x}", json.dumps(value, ensure_ascii=False))
+        return _ESCAPED.sub(
+            lambda match: f"\\U{ord(match[0]):08x}", json.dumps(value, ensure_ascii=False)
+        )
     name = getattr(value, "_undefined_name", None)
-    raise TypeError(f'the template asks for "{name}", which it was not given' if name else f"the template cannot write {value!r}")
+    raise TypeError(
+        f'the template asks for "{name}", which it was not given'
+        if name
+        else f"the template cannot write {value!r}"
+    )
 
 
 @cache
@@ -300,13 +363,18 @@ def _compiled() -> jinja2.BytecodeCache | None:
     """Compiled templates in the person's own cache folder: compiling them takes a fifth of `render`. None where nothing can be kept."""
     import jinja2
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidjobs" / "templates"
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidjobs" / "templates"
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ours = folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022  # others' code is never run
+        # others' code is never run
+        ours = folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022
     except (OSError, RuntimeError):
         return None
-    return jinja2.FileSystemBytecodeCache(str(folder)) if ours and os.access(folder, os.W_OK) else None
+    return (
+        jinja2.FileSystemBytecodeCache(str(folder)) if ours and os.access(folder, os.W_OK) else None
+    )
 
 
 def fill(template: str, values: dict[str, Any]) -> Manifest:
@@ -336,15 +404,22 @@ def _inert(value: Any, words: dict[str, str]) -> Any:
 def _difference(expected: Any, actual: Any, words: dict[str, str], where: str) -> str:
     """The first place where the trees differ by more than the texts that the words stand for; "" when there is none."""
     if isinstance(expected, dict) and isinstance(actual, dict) and len(expected) == len(actual):
-        for (key, child), (actual_key, actual_child) in zip(expected.items(), actual.items(), strict=True):
-            wrong = _difference(key, actual_key, words, f"{where}.{key}") or _difference(child, actual_child, words, f"{where}.{key}")
+        for (key, child), (actual_key, actual_child) in zip(
+            expected.items(), actual.items(), strict=True
+        ):
+            wrong = _difference(key, actual_key, words, f"{where}.{key}") or _difference(
+                child, actual_child, words, f"{where}.{key}"
+            )
             if wrong:
                 return wrong
         return ""
     if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         found = (
-            _difference(child, other, words, f"{where}[{index}]") for index, (child, other) in enumerate(zip(expected, actual, strict=True))
+            _difference(child, other, words, f"{where}[{index}]")
+            for index, (child, other) in enumerate(zip(expected, actual, strict=True))
         )
         return next((wrong for wrong in found if wrong), "")
-    same = actual == (words.get(expected, expected) if isinstance(expected, str) else expected) and not isinstance(expected, (dict, list))
+    same = actual == (
+        words.get(expected, expected) if isinstance(expected, str) else expected
+    ) and not isinstance(expected, (dict, list))
     return "" if same and isinstance(actual, type(expected)) else where or "its top"

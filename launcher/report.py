@@ -91,30 +91,55 @@ def render(runs: Sequence[RunData], *, made: str) -> str:
 
 def _together(views: Sequence[RunView]) -> list[Scene | None]:
     """What compares the runs: their losses in one frame, and the score by which checkpoints of their kind are compared."""
-    scenes = [compare_chart([(view.data.record.run, view.data.records) for view in views], title="Loss of all runs")]
+    scenes = [
+        compare_chart(
+            [(view.data.record.run, view.data.records) for view in views], title="Loss of all runs"
+        )
+    ]
     for name in (leading.replace("_", " ") for leading in _LEADING):
-        scored = [(view.data.record.run, dict(view.summary)[name]) for view in views if name in dict(view.summary)]
+        scored = [
+            (view.data.record.run, dict(view.summary)[name])
+            for view in views
+            if name in dict(view.summary)
+        ]
         title = f"{name[0].upper()}{name[1:]} of all runs"
-        scenes.append(bar_chart([(run, float(score), score) for run, score in scored], title=title) if len(scored) > 1 else None)
+        scenes.append(
+            bar_chart([(run, float(score), score) for run, score in scored], title=title)
+            if len(scored) > 1
+            else None
+        )
     return scenes
 
 
 def _compared(views: Sequence[RunView]) -> list[str]:
     """The numbers of the table of runs: those that one of them has."""
     known = {name for view in views for name, _ in view.summary}
-    return [name for name in ("epochs", "best val loss", *(score.replace("_", " ") for score in _SCORES)) if name in known]
+    return [
+        name
+        for name in ("epochs", "best val loss", *(score.replace("_", " ") for score in _SCORES))
+        if name in known
+    ]
 
 
 def _view(data: RunData) -> RunView:
     best = best_val(epoch_losses(data.records))
-    scores, tests = _score_rows(data), [ScoreRow(name=str(row.get("checkpoint", "")), cells=_cells(row)) for row in data.tests]
-    filled = [place for place in range(len(_SCORE_COLUMNS)) if any(row.cells[place] for row in (*scores, *tests))]
+    scores, tests = (
+        _score_rows(data),
+        [ScoreRow(name=str(row.get("checkpoint", "")), cells=_cells(row)) for row in data.tests],
+    )
+    filled = [
+        place
+        for place in range(len(_SCORE_COLUMNS))
+        if any(row.cells[place] for row in (*scores, *tests))
+    ]
     return RunView(
         data=data,
         state=_state(data),
         summary=tuple(_summary(data, best.val if best else None)),
         facts=tuple(_facts(data)),
-        charts=_svg([loss_chart(data.records, title="Loss"), _score_chart(data), _heat_map(data.sweep)]),
+        charts=_svg(
+            [loss_chart(data.records, title="Loss"), _score_chart(data), _heat_map(data.sweep)]
+        ),
         columns=tuple(_SCORE_COLUMNS[place].replace("_", " ") for place in filled),
         scores=tuple(_with(row, filled) for row in scores),
         tests=tuple(_with(row, filled) for row in tests),
@@ -153,9 +178,17 @@ def _trial_columns(sweep: SweepView) -> tuple[str, ...]:
 def _trial_rows(sweep: SweepView) -> Iterator[ScoreRow]:
     """Best first; those without a score at the end."""
     for trial in sweep.best_first(sweep.metrics[0]) if sweep.metrics else sweep.trials:
-        changed = [shown_value(trial.changes[key]) if key in trial.changes else "" for key in sweep.keys]
+        changed = [
+            shown_value(trial.changes[key]) if key in trial.changes else "" for key in sweep.keys
+        ]
         numbers = [trial.score(metric) for metric in sweep.metrics]
-        cells = (*changed, trial.phase, str(trial.epoch or ""), *("" if each is None else f"{each:.4f}" for each in numbers), trial.cause)
+        cells = (
+            *changed,
+            trial.phase,
+            str(trial.epoch or ""),
+            *("" if each is None else f"{each:.4f}" for each in numbers),
+            trial.cause,
+        )
         yield ScoreRow(name=str(trial.number), cells=cells)
 
 
@@ -169,8 +202,16 @@ def _summary(data: RunData, best_loss: float | None) -> list[tuple[str, str]]:
     """The few numbers at the top: (what, value)."""
     trained = [record for record in data.records if record.phase == "train"]
     epochs = max((record.epoch or 0 for record in trained), default=0)
-    scored = [data.scores, *sorted(data.tests, key=_leading, reverse=True), *_manifest_metrics(data), *_last_values(data)]
-    found = [("epochs", str(epochs) if epochs else ""), ("best val loss", "" if best_loss is None else f"{best_loss:.4f}")]
+    scored = [
+        data.scores,
+        *sorted(data.tests, key=_leading, reverse=True),
+        *_manifest_metrics(data),
+        *_last_values(data),
+    ]
+    found = [
+        ("epochs", str(epochs) if epochs else ""),
+        ("best val loss", "" if best_loss is None else f"{best_loss:.4f}"),
+    ]
     for key in _SCORES:
         value = next((row[key] for row in scored if is_number(row.get(key))), None)
         found.append((key.replace("_", " "), "" if value is None else _text(value)))
@@ -204,46 +245,76 @@ def _score_rows(data: RunData) -> list[ScoreRow]:
     if data.scores:
         checkpoint = str(data.scores.get("checkpoint", "")).rsplit("/", 1)[-1]
         streams = _streams(data)
-        what = " + ".join(name for name, _ in streams) or (f"evaluation of {checkpoint}" if checkpoint else "evaluation")
+        what = " + ".join(name for name, _ in streams) or (
+            f"evaluation of {checkpoint}" if checkpoint else "evaluation"
+        )
         rows += [ScoreRow(name=name, cells=_cells(scores)) for name, scores in streams]
         rows.append(ScoreRow(name=what, cells=_cells(data.scores)))
     for name, metrics in zip(("best", "last"), _manifest_metrics(data), strict=False):
         if metrics:
-            rows.append(ScoreRow(name=f"{name} checkpoint, {data.manifest.get(name, '')}", cells=_cells(metrics)))
+            rows.append(
+                ScoreRow(
+                    name=f"{name} checkpoint, {data.manifest.get(name, '')}", cells=_cells(metrics)
+                )
+            )
     vals = [record for record in data.records if record.phase == "val" and record.loss is not None]
     finite = [record for record in vals if math.isfinite(record.loss or 0.0)]
     if finite:
         lowest = min(finite, key=lambda record: record.loss or 0.0)
-        rows.append(ScoreRow(name="lowest val loss", cells=_cells({"loss": lowest.loss, **lowest.values})))
+        rows.append(
+            ScoreRow(name="lowest val loss", cells=_cells({"loss": lowest.loss, **lowest.values}))
+        )
     if vals:
-        rows.append(ScoreRow(name="last validation", cells=_cells({"loss": vals[-1].loss, **vals[-1].values})))
+        rows.append(
+            ScoreRow(
+                name="last validation", cells=_cells({"loss": vals[-1].loss, **vals[-1].values})
+            )
+        )
     return rows
 
 
 def _streams(data: RunData) -> list[tuple[str, Mapping[str, Any]]]:
     """What `fuse` put together: (name, its own scores)."""
     streams = data.scores.get("streams")
-    return [(name, scores) for name, scores in streams.items() if isinstance(scores, Mapping)] if isinstance(streams, Mapping) else []
+    return (
+        [(name, scores) for name, scores in streams.items() if isinstance(scores, Mapping)]
+        if isinstance(streams, Mapping)
+        else []
+    )
 
 
 def _manifest_metrics(data: RunData) -> list[dict[str, Any]]:
     """Metrics of the best and the last checkpoint."""
     files = data.manifest.get("files")
-    entries = [files.get(str(data.manifest.get(name))) for name in ("best", "last")] if isinstance(files, dict) else []
+    entries = (
+        [files.get(str(data.manifest.get(name))) for name in ("best", "last")]
+        if isinstance(files, dict)
+        else []
+    )
     found: list[dict[str, Any]] = []
     for entry in entries:
         metrics = entry.get("metrics") if isinstance(entry, dict) else None
-        found.append({**entry, **metrics} if isinstance(entry, dict) and isinstance(metrics, dict) else {})
+        found.append(
+            {**entry, **metrics} if isinstance(entry, dict) and isinstance(metrics, dict) else {}
+        )
     return found
 
 
 def _score_chart(data: RunData) -> Scene | None:
     """Scores over epochs: of the tested checkpoints, else of the validations."""
-    told = [{key: value for key, value in row.items() if is_number(value) or isinstance(value, str)} for row in data.tests]
+    told = [
+        {key: value for key, value in row.items() if is_number(value) or isinstance(value, str)}
+        for row in data.tests
+    ]
     validated = [record.values for record in data.records if record.phase == "val"]
-    for rows, title in ((told, "Scores of the tested checkpoints"), (validated, "Scores of the validations")):
+    for rows, title in (
+        (told, "Scores of the tested checkpoints"),
+        (validated, "Scores of the validations"),
+    ):
         if len(rows) > 1:
-            return score_chart([LossRecord(phase="test", loss=None, values=values) for values in rows], title=title)
+            return score_chart(
+                [LossRecord(phase="test", loss=None, values=values) for values in rows], title=title
+            )
     return None
 
 
@@ -260,7 +331,9 @@ def _with(row: ScoreRow, places: Sequence[int]) -> ScoreRow:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(_text(row[column]) if is_number(row.get(column)) else "" for column in _SCORE_COLUMNS)
+    return tuple(
+        _text(row[column]) if is_number(row.get(column)) else "" for column in _SCORE_COLUMNS
+    )
 
 
 def _count_of(names: object) -> str:
@@ -284,20 +357,43 @@ def _provenance(data: RunData) -> list[tuple[str, str]]:
     for key, value in data.provenance.items():
         if key in ("packages", "attempts"):
             continue
-        inner = [(f"{key}.{name}", part) for name, part in value.items()] if isinstance(value, Mapping) else [(key, value)]
+        inner = (
+            [(f"{key}.{name}", part) for name, part in value.items()]
+            if isinstance(value, Mapping)
+            else [(key, value)]
+        )
         rows += [
-            (name, " ".join(map(str, part)) if isinstance(part, list) else str(part)) for name, part in inner if part not in (None, "", [])
+            (name, " ".join(map(str, part)) if isinstance(part, list) else str(part))
+            for name, part in inner
+            if part not in (None, "", [])
         ]
     attempts = data.provenance.get("attempts")
-    told = [attempt for attempt in attempts if isinstance(attempt, Mapping)] if isinstance(attempts, list) else []
+    told = (
+        [attempt for attempt in attempts if isinstance(attempt, Mapping)]
+        if isinstance(attempts, list)
+        else []
+    )
     for number, attempt in enumerate(told if len(told) > 1 else [], 1):
-        rows.append((f"attempt {number}", ", ".join(str(attempt[key]) for key in ("started", "node", "pod", "gpu") if attempt.get(key))))
+        rows.append(
+            (
+                f"attempt {number}",
+                ", ".join(
+                    str(attempt[key])
+                    for key in ("started", "node", "pod", "gpu")
+                    if attempt.get(key)
+                ),
+            )
+        )
     return rows
 
 
 def _packages(data: RunData) -> list[tuple[str, str]]:
     packages = data.provenance.get("packages")
-    return [(str(name), str(version)) for name, version in packages.items()] if isinstance(packages, Mapping) else []
+    return (
+        [(str(name), str(version)) for name, version in packages.items()]
+        if isinstance(packages, Mapping)
+        else []
+    )
 
 
 def _svg(scenes: Sequence[Scene | None]) -> tuple[str, ...]:

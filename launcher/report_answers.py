@@ -42,9 +42,15 @@ def read_answers(text: str, notes: list[str]) -> list[Answer]:
         top = _top(row.get("top"))
         if row["kind"] == "window":
             answer.count += 1
-            if len(answer.windows) < MOST_WINDOWS and rows < _MOST_ROWS and len(found) <= MOST_INPUTS:
+            if (
+                len(answer.windows) < MOST_WINDOWS
+                and rows < _MOST_ROWS
+                and len(found) <= MOST_INPUTS
+            ):
                 rows += 1
-                answer.windows.append(Window(since=_number(row.get("from")), until=_number(row.get("to")), top=top))
+                answer.windows.append(
+                    Window(since=_number(row.get("from")), until=_number(row.get("to")), top=top)
+                )
         elif row["kind"] == "video":
             answer.top, answer.seconds = top, _number(row.get("seconds"))
         elif row["kind"] == "error":
@@ -54,7 +60,9 @@ def read_answers(text: str, notes: list[str]) -> list[Answer]:
     if hidden:
         notes.append(f"{hidden:,} windows are not shown: predictions/infer.jsonl has them")
     if len(answers) > MOST_INPUTS:
-        notes.append(f"{len(answers) - MOST_INPUTS:,} inputs are not shown: predictions/infer.jsonl has them")
+        notes.append(
+            f"{len(answers) - MOST_INPUTS:,} inputs are not shown: predictions/infer.jsonl has them"
+        )
     return answers[:MOST_INPUTS]
 
 
@@ -63,7 +71,11 @@ def common_folder(answers: Sequence[Answer]) -> str:
     folders = [answer.name.rpartition("/")[0].split("/") for answer in answers]
     shared = [words[0] for words in zip(*folders, strict=False)]
     for folder in folders:
-        shared = shared[: next((place for place, word in enumerate(shared) if folder[place] != word), len(shared))]
+        shared = shared[
+            : next(
+                (place for place, word in enumerate(shared) if folder[place] != word), len(shared)
+            )
+        ]
     return "/".join(shared) + "/" if any(shared) else ""
 
 
@@ -79,7 +91,11 @@ def _rows(text: str) -> Iterator[Mapping[str, Any]]:
 
 def _top(value: object) -> tuple[tuple[str, float], ...]:
     entries = value if isinstance(value, list) else []
-    return tuple((str(entry.get("label", "")), _number(entry.get("score"))) for entry in entries if isinstance(entry, dict))
+    return tuple(
+        (str(entry.get("label", "")), _number(entry.get("score")))
+        for entry in entries
+        if isinstance(entry, dict)
+    )
 
 
 def _number(value: object) -> float:

@@ -25,7 +25,8 @@ PICTURES_LIMIT = 24 * 2**20  # bytes of all pictures of a run
 _CONFUSION_LIMIT = 1 << 20  # bytes of confusion.npy
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TABLES = {"f1_by_class.png", "class_accuracy.png"}  # the page has them as tables
-_LOSSES = "loss.png"  # the page draws the curves itself, but for an eval, whose losses are of the run that trained
+# the page draws the curves itself, but for an eval, whose losses are of the run that trained
+_LOSSES = "loss.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,13 @@ class RunData:
     status: RunStatus
     records: list[LossRecord] = field(default_factory=list)
     scores: dict[str, Any] = field(default_factory=dict)  # predictions/metrics.json
-    tests: list[dict[str, Any]] = field(default_factory=list)  # predictions/test.json, one a checkpoint
+    # predictions/test.json, one a checkpoint
+    tests: list[dict[str, Any]] = field(default_factory=list)
     best_test: str = ""  # the checkpoint that the test prefers
     classes: list[ClassRow] = field(default_factory=list)
     names: list[str] = field(default_factory=list)  # of the classes, in the order of `confusion`
-    confusion: list[list[int]] = field(default_factory=list)  # of videos with one class each: rows are what they are
+    # of videos with one class each: rows are what they are
+    confusion: list[list[int]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)  # of `infer`
     manifest: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -94,20 +97,26 @@ def gather(record: RunRecord, status: RunStatus, files: Files, *, pictures: bool
     data.tests = _tests(tested)
     data.best_test = str(_mapping(tested).get("best", ""))
     for table in ("f1_by_class.csv", "class_accuracy.csv"):
-        data.classes = data.classes or _classes(reader.text(str(paths.predictions / table)), table, data.notes)
+        data.classes = data.classes or _classes(
+            reader.text(str(paths.predictions / table)), table, data.notes
+        )
     data.names = [str(name) for name in _list(reader.json(str(paths.predictions / "classes.json")))]
     if 0 < len(data.names) <= MOST:
         content = reader.content(str(paths.predictions / "confusion.npy"), _CONFUSION_LIMIT) or b""
         data.confusion = read_counts(content, len(data.names))
     data.answers = read_answers(reader.text(str(paths.predictions / "infer.jsonl")), data.notes)
     data.manifest = _mapping(reader.json(str(paths.manifest)))
-    data.provenance = _mapping(reader.json(reader.first(f"trials/*/{paths.provenance}") or str(paths.provenance)))
+    data.provenance = _mapping(
+        reader.json(reader.first(f"trials/*/{paths.provenance}") or str(paths.provenance))
+    )
     data.done = _mapping(reader.json(str(paths.done)))
     data.conf = reader.text(str(paths.conf)) or record.conf_text
     data.sweep = in_folder(record, status, files) if trials_of(record) else None
     trained = any(record.phase in ("train", "val") for record in data.records)
     if pictures:
-        data.pictures = reader.pictures(paths.figures, without={*_TABLES, _LOSSES} if trained else _TABLES)
+        data.pictures = reader.pictures(
+            paths.figures, without={*_TABLES, _LOSSES} if trained else _TABLES
+        )
     return data
 
 
@@ -124,7 +133,9 @@ class _Reader:
 
     def first(self, pattern: str) -> str:
         """The first file whose path matches; "" when none does."""
-        return min((path for path in self._entries if PurePosixPath(path).match(pattern)), default="")
+        return min(
+            (path for path in self._entries if PurePosixPath(path).match(pattern)), default=""
+        )
 
     def json(self, path: str) -> Any:
         """None when there is no such file, or when it is no JSON."""
@@ -141,7 +152,11 @@ class _Reader:
         room = PICTURES_LIMIT
         for path in sorted(self._entries):
             inside = PurePosixPath(path)
-            if not inside.is_relative_to(folder) or inside.suffix.lower() != ".png" or inside.name in without:
+            if (
+                not inside.is_relative_to(folder)
+                or inside.suffix.lower() != ".png"
+                or inside.name in without
+            ):
                 continue
             if len(inside.relative_to(folder).parts) > 2:
                 continue
@@ -150,7 +165,11 @@ class _Reader:
                 continue
             room -= len(content)
             name = str(inside.relative_to(folder).with_suffix(""))
-            found.append(Picture(name=name, uri="data:image/png;base64," + base64.b64encode(content).decode()))
+            found.append(
+                Picture(
+                    name=name, uri="data:image/png;base64," + base64.b64encode(content).decode()
+                )
+            )
         return found
 
     def content(self, path: str, limit: int) -> bytes | None:
@@ -158,7 +177,9 @@ class _Reader:
         if entry is None:
             return None
         if entry.size > limit:
-            self._notes.append(f"{path} has {entry.size:,} bytes, more than the {limit:,} that are left for it, and is left out")
+            self._notes.append(
+                f"{path} has {entry.size:,} bytes, more than the {limit:,} that are left for it, and is left out"
+            )
             return None
         content = bytearray()
         while len(content) < entry.size:
@@ -174,7 +195,9 @@ class _Reader:
 
 def _parse(text: str) -> Any:
     """JSON, with whole numbers beyond what a float holds exactly as floats (or inf): later arithmetic then cannot overflow."""
-    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 16 else float(digits))
+    return json.loads(
+        text, parse_int=lambda digits: int(digits) if len(digits) < 16 else float(digits)
+    )
 
 
 def _records(text: str) -> list[LossRecord]:
@@ -194,13 +217,19 @@ def _records(text: str) -> list[LossRecord]:
             if key not in ("phase", "loss", "time") and (is_number(value) or isinstance(value, str))
         }
         number_or_gap = float(loss) if is_number(loss) else math.nan
-        found.append(LossRecord(phase=entry["phase"], loss=number_or_gap, values=values, line=number))
+        found.append(
+            LossRecord(phase=entry["phase"], loss=number_or_gap, values=values, line=number)
+        )
     return latest(found)
 
 
 def _tests(value: Any) -> list[dict[str, Any]]:
     """The rows of test.json: a list, or a list inside a mapping."""
-    rows = next((inner for inner in value.values() if isinstance(inner, list)), []) if isinstance(value, dict) else value
+    rows = (
+        next((inner for inner in value.values() if isinstance(inner, list)), [])
+        if isinstance(value, dict)
+        else value
+    )
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 

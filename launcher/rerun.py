@@ -19,14 +19,22 @@ from launcher.spec import CodePin
 
 
 def plan_again(
-    record: RunRecord, *, profile: ClusterProfile, backend: Backend, sets: Sequence[str] = (), name: str | None = None
+    record: RunRecord,
+    *,
+    profile: ClusterProfile,
+    backend: Backend,
+    sets: Sequence[str] = (),
+    name: str | None = None,
 ) -> tuple[Plan, list[str]]:
     """The new run, and what about it cannot be the same. UserError when the record, or its code, is not enough to start from.
 
     Of the profile only what no conf holds is asked (where claims lie on this machine); its other values are in the record.
     """
     if not record.whole_conf:
-        raise UserError(f"the record of {record.run} is of an older vidjobs and holds no whole conf", hint="submit its conf again")
+        raise UserError(
+            f"the record of {record.run} is of an older vidjobs and holds no whole conf",
+            hint="submit its conf again",
+        )
     chosen = _keys(sets)
     own_code = any(key == "job.code" or key.startswith("job.code.") for key in chosen)
     notes: list[str] = []
@@ -49,10 +57,20 @@ def plan_again(
             again=Again(code=code),
         )
     if made.spec.conf_text != record.conf_text and not chosen:
-        notes.append("this vidjobs reads the recorded conf differently: compare with `vidjobs diff`")
-    if made.spec.resources.gpus and not made.spec.node_affinity and made.spec.resources.gpu_resource == "nvidia.com/gpu":
-        notes.append("any type of GPU may be given: job.resources.gpu_type names those that will do")
-    return dataclasses.replace(made, record=dataclasses.replace(made.record, rerun_of=record.run)), notes
+        notes.append(
+            "this vidjobs reads the recorded conf differently: compare with `vidjobs diff`"
+        )
+    if (
+        made.spec.resources.gpus
+        and not made.spec.node_affinity
+        and made.spec.resources.gpu_resource == "nvidia.com/gpu"
+    ):
+        notes.append(
+            "any type of GPU may be given: job.resources.gpu_type names those that will do"
+        )
+    return dataclasses.replace(
+        made, record=dataclasses.replace(made.record, rerun_of=record.run)
+    ), notes
 
 
 def to_avoid(record: RunRecord, sets: Sequence[str]) -> dict[str, int]:
@@ -75,7 +93,11 @@ def _avoids(record: RunRecord) -> list[str]:
 def _image(record: RunRecord, notes: list[str]) -> str:
     image = recorded.image(record)
     if "@sha256:" not in image and record.backend != "local":  # where no image is used
-        why = "its pod told no digest that a registry knows" if record.image_id else "no pod's digest was seen"
+        why = (
+            "its pod told no digest that a registry knows"
+            if record.image_id
+            else "no pod's digest was seen"
+        )
         notes.append(f"the image {image} is a name that may have been moved since: {why}")
     return image
 
@@ -103,7 +125,10 @@ def _source(record: RunRecord, code: CodePin) -> str:
     if code.origin:
         return code.origin
     hint = "run it in a checkout that has the commit, or say --set job.code.kind=repo --set job.code.repo=URL"
-    raise UserError(f"the commit {code.commit[:12]} of {record.run} is neither in {code.checkout} nor here", hint=hint)
+    raise UserError(
+        f"the commit {code.commit[:12]} of {record.run} is neither in {code.checkout} nor here",
+        hint=hint,
+    )
 
 
 def _has(folder: str, commit: str) -> bool:

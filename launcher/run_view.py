@@ -21,7 +21,8 @@ from launcher.profiles import ClusterProfile, load
 from launcher.records import RunPaths, RunRecord, note
 
 _TAILS = (10, 200)  # log lines looked at for the newest loss
-_USAGE_TAIL = 256 << 10  # bytes at the end of metrics.jsonl that hold a line of usage, which comes once a minute
+# bytes at the end of metrics.jsonl that hold a line of usage, which comes once a minute
+_USAGE_TAIL = 256 << 10
 _USAGE_S = 30.0  # how long one is shown by --watch before it is read again
 _NAME = re.compile(r"(?P<name>.+)-(?P<verb>[a-z]+)-[a-z0-9]{6}")
 _PARTS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -36,7 +37,8 @@ class RunView:
     status: RunStatus | None
     cluster: str
     loss: LossRecord | None = None
-    usage: Mapping[str, Any] = field(default_factory=dict)  # the trainer's newest record of what it uses
+    # the trainer's newest record of what it uses
+    usage: Mapping[str, Any] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()  # of the site on that
 
     @property
@@ -94,7 +96,9 @@ class RunView:
             "epoch": self.epoch,
             "step": self.step,
             "eta": self.eta,
-            "usage": {**self.usage, "verdicts": [asdict(each) for each in self.verdicts]} if self.usage else None,
+            "usage": {**self.usage, "verdicts": [asdict(each) for each in self.verdicts]}
+            if self.usage
+            else None,
             "progress": self.loss.as_json() if self.loss else None,
             "pods": [asdict(pod) for pod in status.pods] if status else [],
             "blamed": self.blamed,
@@ -106,7 +110,11 @@ def age(created: str, now: datetime | None = None) -> str:
     """`3d4h`, `2h5m`, `12m`, `40s`; "" for a time that is not known."""
     if not created:
         return ""
-    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(created.replace("Z", "+00:00"))).total_seconds())
+    seconds = int(
+        (
+            (now or datetime.now(UTC)) - datetime.fromisoformat(created.replace("Z", "+00:00"))
+        ).total_seconds()
+    )
     words = []
     for size, unit in _PARTS:
         count, seconds = divmod(max(0, seconds), size)
@@ -122,12 +130,23 @@ def one(record: RunRecord) -> RunView:
     status = backend.status(record)
     record = remember(record, status)
     usage = _usage(backend, record, status)
-    verdicts = tuple(forecast(usage, asked(record.manifests), profile_of(record).bands)) if usage else ()
+    verdicts = (
+        tuple(forecast(usage, asked(record.manifests), profile_of(record).bands)) if usage else ()
+    )
     loss = _newest_loss(backend, record, status)
-    return RunView(run=record.run, record=record, status=status, cluster=record.cluster, loss=loss, usage=usage, verdicts=verdicts)
+    return RunView(
+        run=record.run,
+        record=record,
+        status=status,
+        cluster=record.cluster,
+        loss=loss,
+        usage=usage,
+        verdicts=verdicts,
+    )
 
 
-_seen: dict[str, tuple[float, dict[str, Any]]] = {}  # run -> when its usage was read, and what it was
+# run -> when its usage was read, and what it was
+_seen: dict[str, tuple[float, dict[str, Any]]] = {}
 
 
 def _usage(backend: Backend, record: RunRecord, status: RunStatus) -> dict[str, Any]:
@@ -145,14 +164,18 @@ def _usage(backend: Backend, record: RunRecord, status: RunStatus) -> dict[str, 
     return found
 
 
-def everything(records: Sequence[RunRecord], extra: ClusterProfile | None = None, *, ended: int | None = None) -> list[RunView]:
+def everything(
+    records: Sequence[RunRecord], extra: ClusterProfile | None = None, *, ended: int | None = None
+) -> list[RunView]:
     """All runs, newest first: one question to each place that a record names, and to `extra`. A place that does not answer is warned of.
 
     `ended`: only so many of those that have ended come with their last loss, which is in a file for each; None: all.
     """
     places: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
-        places.setdefault((record.backend, record.cluster, record.context, record.namespace), []).append(record)
+        places.setdefault(
+            (record.backend, record.cluster, record.context, record.namespace), []
+        ).append(record)
     if extra and (where := _where(extra)):
         places.setdefault((extra.backend, extra.name, *where), [])
     found = [pair for place, mine in places.items() for pair in _at(place, mine)]
@@ -171,17 +194,26 @@ def _where(profile: ClusterProfile) -> tuple[str, str] | None:
         return None
 
 
-def _at(place: tuple[str, ...], records: Sequence[RunRecord]) -> Iterator[tuple[RunView, Backend | None]]:
+def _at(
+    place: tuple[str, ...], records: Sequence[RunRecord]
+) -> Iterator[tuple[RunView, Backend | None]]:
     """The runs of one backend, context and namespace, and that backend if it answers."""
     name, cluster, context, namespace = place
     known = {record.run: record for record in records}
     try:
-        profile = profile_of(records[0]) if records else load(cluster).at(context=context, namespace=namespace)
+        profile = (
+            profile_of(records[0])
+            if records
+            else load(cluster).at(context=context, namespace=namespace)
+        )
         backend = ALL_BACKENDS[name](profile)
         found = {status.run: status for status in backend.list_runs()}
     except VidjobsError as error:
         output.warn(f"{cluster}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-        yield from ((RunView(run=run, record=record, status=None, cluster=cluster), None) for run, record in known.items())
+        yield from (
+            (RunView(run=run, record=record, status=None, cluster=cluster), None)
+            for run, record in known.items()
+        )
         return
     for run in sorted(known.keys() | found.keys()):
         record = known.get(run)
@@ -213,8 +245,15 @@ def _newest_loss(backend: Backend, record: RunRecord, status: RunStatus) -> Loss
         for tail in _TAILS:  # most logs end with a loss, or soon after one: the long look is rare
             losses = _losses(backend.logs(record, tail=tail, quick=True))
             if losses:
-                eta = next((each.values["eta"] for each in reversed(losses) if "eta" in each.values), None)  # a val line has none
-                return losses[-1] if eta is None else replace(losses[-1], values={**losses[-1].values, "eta": eta})
+                # a val line has none
+                eta = next(
+                    (each.values["eta"] for each in reversed(losses) if "eta" in each.values), None
+                )
+                return (
+                    losses[-1]
+                    if eta is None
+                    else replace(losses[-1], values={**losses[-1].values, "eta": eta})
+                )
     except VidjobsError:
         pass  # progress is a courtesy; the status itself has come
     return None

@@ -21,12 +21,29 @@ def of_profile(profile: ClusterProfile) -> tuple[Rule, ...]:
     known = {rule.id for rule in sites}
     for rule in own:
         if rule.id in known:
-            raise ConfError([Fault(path="rules", message=f'"{rule.id}" is the id of another rule', hint="give yours another id")])
+            raise ConfError(
+                [
+                    Fault(
+                        path="rules",
+                        message=f'"{rule.id}" is the id of another rule',
+                        hint="give yours another id",
+                    )
+                ]
+            )
         known.add(rule.id)
     for wanted in profile.ignore_rules:
         if wanted not in known:
             hint = did_you_mean(wanted, sorted(known)) or "`vidjobs lint --rules` lists them"
-            raise ConfError([Fault(path="ignore_rules", message=f'there is no rule "{wanted}"', hint=hint, file=profile.file)])
+            raise ConfError(
+                [
+                    Fault(
+                        path="ignore_rules",
+                        message=f'there is no rule "{wanted}"',
+                        hint=hint,
+                        file=profile.file,
+                    )
+                ]
+            )
     return tuple(rule for rule in (*sites, *own) if rule.id not in profile.ignore_rules)
 
 
@@ -39,4 +56,6 @@ def named_by(message: str, rules: Sequence[Rule] = ()) -> Rule | None:
     known = [*rules, *(rule for site in _ALL for rule in shipped(site))]
     words = set(re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)+", message))
     said = (rule for rule in known if any(re.search(pattern, message) for pattern in rule.says))
-    return next(said, None) or max((rule for rule in known if rule.id in words), key=lambda rule: len(rule.id), default=None)
+    return next(said, None) or max(
+        (rule for rule in known if rule.id in words), key=lambda rule: len(rule.id), default=None
+    )

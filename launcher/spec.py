@@ -12,7 +12,8 @@ class Mount:
     claim: str
     mount: str  # absolute path in the container; on the local backend a directory of this machine
     read_only: bool = False
-    stage_to: str = ""  # copy the claim's files here (an emptyDir) before the trainer starts; "" = use in place
+    # copy the claim's files here (an emptyDir) before the trainer starts; "" = use in place
+    stage_to: str = ""
     unpack: bool = False  # with stage_to: also unpack the tar files found at the claim's top
 
 
@@ -81,7 +82,8 @@ class JobSpec:
     fs_group: int = 1000
     retries: int = 5  # of each shard
     shards: int = 1  # pods of one `prepare`, each with an index of its own; all others have one pod
-    trials: str = ""  # a sweep's trials file, mounted beside conf.yaml: each trial is a pod with an index of its own
+    # a sweep's trials file, mounted beside conf.yaml: each trial is a pod with an index of its own
+    trials: str = ""
     parallelism: int = 1  # trials at a time
     max_failed: int | None = None  # more failed trials than this end the sweep
     nodes: int = 1  # pods that train together, each a node of the group

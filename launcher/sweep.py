@@ -40,12 +40,18 @@ class Trials:
 
     def changes(self, number: int) -> Changes:
         """What a trial changes; a key that it leaves alone is not there."""
-        return {key: value for key, value in zip(self.keys, self.rows[number], strict=True) if value is not None}
+        return {
+            key: value
+            for key, value in zip(self.keys, self.rows[number], strict=True)
+            if value is not None
+        }
 
     @property
     def text(self) -> str:
         """The trials file."""
-        return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in (self.keys, *self.rows))
+        return "".join(
+            json.dumps(line, separators=(",", ":")) + "\n" for line in (self.keys, *self.rows)
+        )
 
     @classmethod
     def read(cls, text: str) -> Trials:
@@ -68,7 +74,9 @@ def expand(experiment: Experiment) -> Trials:
     """The trials of a conf. ConfError with every fault, each with the file and line of what is wrong."""
     if experiment.sweep is None:
         hint = "sweep: {grid: {train.lr: [1e-3, 1e-4]}, parallelism: 2}"
-        raise ConfError([Fault(path="sweep", message="the conf has none", hint=hint, file=str(experiment.path))])
+        raise ConfError(
+            [Fault(path="sweep", message="the conf has none", hint=hint, file=str(experiment.path))]
+        )
     reader = _Reader(experiment, experiment.sweep)
     trials = reader.trials()
     if reader.faults:
@@ -87,22 +95,36 @@ class _Reader:
     def trials(self) -> Trials:
         parts = [self._list(), self._grid(), self._random()]
         if self.sweep.parallelism < 1:
-            self._fault(("sweep", "parallelism"), f"is {self.sweep.parallelism}", "at least 1 trial at a time")
+            self._fault(
+                ("sweep", "parallelism"),
+                f"is {self.sweep.parallelism}",
+                "at least 1 trial at a time",
+            )
         combinations = math.prod(len(part) for part in parts)
         if not any(part != [{}] for part in parts) and not self.faults:
             self._fault(("sweep",), "varies nothing", "give it a grid, a list or random samples")
         if combinations > MOST_COMBINATIONS:
-            self._fault(("sweep",), f"has {combinations} combinations; at most {MOST_COMBINATIONS} are looked at", "vary less")
+            self._fault(
+                ("sweep",),
+                f"has {combinations} combinations; at most {MOST_COMBINATIONS} are looked at",
+                "vary less",
+            )
         if self.faults:
             return Trials((), ())
         self._once(parts)
         keys = tuple(dict.fromkeys(key for part in parts for changes in part for key in changes))
         rows = self._chosen(keys, parts)
         if len(rows) > MOST_TRIALS:
-            self._fault(("sweep",), f"has {len(rows)} trials; one Job takes at most {MOST_TRIALS}", "vary less, or split it")
+            self._fault(
+                ("sweep",),
+                f"has {len(rows)} trials; one Job takes at most {MOST_TRIALS}",
+                "vary less, or split it",
+            )
         return Trials(keys, rows)
 
-    def _chosen(self, keys: tuple[str, ...], parts: Sequence[Sequence[Changes]]) -> tuple[tuple[Any, ...], ...]:
+    def _chosen(
+        self, keys: tuple[str, ...], parts: Sequence[Sequence[Changes]]
+    ) -> tuple[tuple[Any, ...], ...]:
         """The rows that `where` is true of, each once."""
         where = self._where(keys)
         own = _flat(self.experiment.trainer)
@@ -110,7 +132,9 @@ class _Reader:
         for combination in itertools.product(*parts):
             changes = {key: value for part in combination for key, value in part.items()}
             try:
-                if where is not None and not where.holds(own | {key: value for key, value in changes.items() if value is not None}):
+                if where is not None and not where.holds(
+                    own | {key: value for key, value in changes.items() if value is not None}
+                ):
                     continue
             except expression.Refused as error:
                 self._fault(("sweep", "where"), f"of {shown(changes)}: {error}", error.hint)
@@ -132,7 +156,10 @@ class _Reader:
         known = [*keys, *_flat(self.experiment.trainer)]
         for key in where.keys:
             if key not in known:
-                hint = did_you_mean(key, known) or f"varied: {', '.join(keys)}; any key that the conf sets may be named too"
+                hint = (
+                    did_you_mean(key, known)
+                    or f"varied: {', '.join(keys)}; any key that the conf sets may be named too"
+                )
                 self._fault(("sweep", "where"), f'"{key}" is no key of the sweep or the conf', hint)
         return None if self.faults else where
 
@@ -148,9 +175,13 @@ class _Reader:
             elif self._varies(key, path):
                 axes[key] = plain(child)
         if math.prod(map(len, axes.values())) > MOST_COMBINATIONS:
-            self._fault(("sweep", "grid"), f"has more than {MOST_COMBINATIONS} combinations", "vary less")
+            self._fault(
+                ("sweep", "grid"), f"has more than {MOST_COMBINATIONS} combinations", "vary less"
+            )
             return [{}]
-        return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        return [
+            dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
+        ]
 
     def _list(self) -> list[Changes]:
         entries = self.sweep.list_
@@ -164,14 +195,28 @@ class _Reader:
         if random is None:
             return [{}]
         path: KeyPath = ("sweep", "random", "space")
-        draws = {key: self._draw(value, (*path, key)) for key, value in random.space.items() if self._varies(key, (*path, key))}
+        draws = {
+            key: self._draw(value, (*path, key))
+            for key, value in random.space.items()
+            if self._varies(key, (*path, key))
+        }
         if not random.space:
-            self._fault(("sweep", "random"), "has no space", "space: {train.lr: {low: 1e-5, high: 1e-2, log: true}}")
+            self._fault(
+                ("sweep", "random"),
+                "has no space",
+                "space: {train.lr: {low: 1e-5, high: 1e-2, log: true}}",
+            )
         if not 1 <= random.samples <= MOST_TRIALS:
-            self._fault(("sweep", "random", "samples"), f"is {random.samples}", f"1 to {MOST_TRIALS}")
+            self._fault(
+                ("sweep", "random", "samples"), f"is {random.samples}", f"1 to {MOST_TRIALS}"
+            )
             return [{}]
         return [
-            {key: draw.value(Random(f"{random.seed} {key} {sample}")) for key, draw in draws.items()} for sample in range(random.samples)
+            {
+                key: draw.value(Random(f"{random.seed} {key} {sample}"))
+                for key, draw in draws.items()
+            }
+            for sample in range(random.samples)
         ]  # each by its own name, so that more samples or keys leave the others as they were
 
     def _draw(self, said: Any, path: KeyPath) -> _Draw:
@@ -179,11 +224,24 @@ class _Reader:
         hint = "a list to choose from, or {low: 1e-5, high: 1e-2, log: true}; whole: true draws whole numbers"
         if isinstance(said, list) and said:
             return _Draw(choices=tuple(said))
-        if not isinstance(said, dict) or not {"low", "high"} <= said.keys() <= {"low", "high", "log", "whole"}:
+        if not isinstance(said, dict) or not {"low", "high"} <= said.keys() <= {
+            "low",
+            "high",
+            "log",
+            "whole",
+        }:
             self._fault(path, f"is {said!r}", hint)
             return _Draw(choices=(None,))
-        low, high, log, whole = said["low"], said["high"], said.get("log", False), said.get("whole", False)
-        numbers = all(isinstance(each, (int, float)) and not isinstance(each, bool) and math.isfinite(each) for each in (low, high))
+        low, high, log, whole = (
+            said["low"],
+            said["high"],
+            said.get("log", False),
+            said.get("whole", False),
+        )
+        numbers = all(
+            isinstance(each, (int, float)) and not isinstance(each, bool) and math.isfinite(each)
+            for each in (low, high)
+        )
         if not numbers or not low < high or not (isinstance(log, bool) and isinstance(whole, bool)):
             self._fault(path, f"is {said!r}: low and high must be numbers that ascend", hint)
         elif log and low <= 0:
@@ -200,13 +258,22 @@ class _Reader:
         if section in TRAINER_SECTIONS and all(rest.split(".")) and key not in _NOT_VARIED:
             return True
         if section in ("job", "name", "sweep"):
-            self._fault(path, "cannot vary: all trials are pods of one Job", f"sections that vary: {', '.join(TRAINER_SECTIONS)}")
+            self._fault(
+                path,
+                "cannot vary: all trials are pods of one Job",
+                f"sections that vary: {', '.join(TRAINER_SECTIONS)}",
+            )
         elif key in _NOT_VARIED:
-            self._fault(path, "cannot vary: an Indexed Job has trials or shards, not both", "leave it out")
+            self._fault(
+                path, "cannot vary: an Indexed Job has trials or shards, not both", "leave it out"
+            )
         elif section in TRAINER_SECTIONS:
             self._fault(path, f'"{key}" is a section, not a key path', f"{section}.key")
         else:
-            hint = did_you_mean(section, TRAINER_SECTIONS) or f"its first word is one of {', '.join(TRAINER_SECTIONS)}"
+            hint = (
+                did_you_mean(section, TRAINER_SECTIONS)
+                or f"its first word is one of {', '.join(TRAINER_SECTIONS)}"
+            )
             self._fault(path, f'"{key}" is no key path of the trainer', hint)
         return False
 
@@ -215,7 +282,11 @@ class _Reader:
         names = [{key for changes in part for key in changes} for part in parts]
         for one, other in itertools.combinations(names, 2):
             for key in sorted(one & other):
-                self._fault(("sweep",), f"varies {key} twice", "list, grid and random are crossed, so each key belongs to one of them")
+                self._fault(
+                    ("sweep",),
+                    f"varies {key} twice",
+                    "list, grid and random are crossed, so each key belongs to one of them",
+                )
 
     def _fault(self, path: KeyPath, message: str, hint: str = "") -> None:
         for length in range(len(path), 0, -1):
@@ -223,7 +294,9 @@ class _Reader:
             if node is not None:
                 self.faults.append(fault_at(node, path, message, hint))
                 return
-        self.faults.append(Fault(path=path_text(path), message=message, hint=hint, file=str(self.experiment.path)))
+        self.faults.append(
+            Fault(path=path_text(path), message=message, hint=hint, file=str(self.experiment.path))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,11 +314,17 @@ class _Draw:
             return random.choice(self.choices)
         share = random.random()
         if self.whole:
-            low, high = (math.log(self.low), math.log(self.high + 1)) if self.log else (self.low, self.high + 1)
+            low, high = (
+                (math.log(self.low), math.log(self.high + 1))
+                if self.log
+                else (self.low, self.high + 1)
+            )
             drawn = math.exp(low + share * (high - low)) if self.log else low + share * (high - low)
             return max(int(self.low), min(int(self.high), math.floor(drawn)))
         if self.log:
-            return float(f"{math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))):.6g}")
+            return float(
+                f"{math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))):.6g}"
+            )
         return float(f"{self.low + share * (self.high - self.low):.6g}")
 
 

@@ -49,8 +49,15 @@ def heat_map(view: SweepView, metric: str, axes: tuple[str, str]) -> Scene:
     cells = _cells(view, metric, axes)
     ranked = view.ranked(metric)
     if not ranked:
-        raise UserError(f"no trial has a value of {metric} yet", hint=f"known: {', '.join(view.metrics) or 'nothing yet'}")
-    shown = [value for trial in cells.shown.values() if trial and (value := trial.score(metric)) is not None]
+        raise UserError(
+            f"no trial has a value of {metric} yet",
+            hint=f"known: {', '.join(view.metrics) or 'nothing yet'}",
+        )
+    shown = [
+        value
+        for trial in cells.shown.values()
+        if trial and (value := trial.score(metric)) is not None
+    ]
     ordered = sorted(shown, reverse=lower_is_better(metric))
     span = ordered[0], ordered[-1]
     title, subtitle = f"{metric} of {view.record.run}", _subtitle(view, metric, axes, ranked[0])
@@ -58,14 +65,27 @@ def heat_map(view: SweepView, metric: str, axes: tuple[str, str]) -> Scene:
         Label(x=_MARGIN, y=30, text=title, size=15, bold=True),
         Label(x=_MARGIN, y=50, text=subtitle, size=12, ink="muted"),
         Label(x=cells.left - 12, y=_TOP - 10, text=axes[1], size=12, anchor="end", bold=True),
-        Label(x=(cells.left + cells.right) / 2, y=cells.bottom + 42, text=axes[0], size=12, anchor="middle", bold=True),
+        Label(
+            x=(cells.left + cells.right) / 2,
+            y=cells.bottom + 42,
+            text=axes[0],
+            size=12,
+            anchor="middle",
+            bold=True,
+        ),
         *_words(cells),
         *(shape for place in _places(cells) for shape in _cell(cells, place, metric, span)),
         *_frame(cells, ranked[0], axes),
         *_legend(cells, span),
     ]
-    width = max(cells.right + _RIGHT, 2 * _MARGIN + 15 * _BOLD * len(title), 2 * _MARGIN + 12 * _CHARACTER * len(subtitle))
-    return Scene(width=round(width), height=round(cells.bottom + _BOTTOM), title=title, shapes=tuple(shapes))
+    width = max(
+        cells.right + _RIGHT,
+        2 * _MARGIN + 15 * _BOLD * len(title),
+        2 * _MARGIN + 12 * _CHARACTER * len(subtitle),
+    )
+    return Scene(
+        width=round(width), height=round(cells.bottom + _BOTTOM), title=title, shapes=tuple(shapes)
+    )
 
 
 def choose_axes(view: SweepView, said: str | None) -> tuple[str, str]:
@@ -73,18 +93,27 @@ def choose_axes(view: SweepView, said: str | None) -> tuple[str, str]:
     if said is not None:
         names = tuple(name.strip() for name in said.split(","))
         if len(names) != 2 or names[0] == names[1]:
-            raise UserError(f'--axes is "{said}"', hint="two keys: --axes model.apply_at,model.read_at")
+            raise UserError(
+                f'--axes is "{said}"', hint="two keys: --axes model.apply_at,model.read_at"
+            )
         for name in names:
             if name not in view.keys:
                 raise UserError(
-                    f'"{name}" does not vary in {view.record.run}', hint=did_you_mean(name, view.keys) or f"known: {', '.join(view.keys)}"
+                    f'"{name}" does not vary in {view.record.run}',
+                    hint=did_you_mean(name, view.keys) or f"known: {', '.join(view.keys)}",
                 )
         return names[0], names[1]
-    varying = [key for key in view.keys if len({json.dumps(trial.changes.get(key)) for trial in view.trials}) > 1]
+    varying = [
+        key
+        for key in view.keys
+        if len({json.dumps(trial.changes.get(key)) for trial in view.trials}) > 1
+    ]
     if len(varying) != 2:
         raise UserError(
             f"a heat map has two axes, and {len(varying)} keys vary: {', '.join(varying)}",
-            hint=f"--axes {','.join((varying or list(view.keys))[:2])}" if len(view.keys) > 1 else "`sweep results` gives them as CSV",
+            hint=f"--axes {','.join((varying or list(view.keys))[:2])}"
+            if len(view.keys) > 1
+            else "`sweep results` gives them as CSV",
         )
     return varying[1], varying[0]
 
@@ -93,11 +122,20 @@ def _cells(view: SweepView, metric: str, axes: tuple[str, str]) -> _Cells:
     across, down = (in_order([trial.changes.get(axis) for trial in view.trials]) for axis in axes)
     for axis, values in zip(axes, (across, down), strict=True):
         if len(values) > MOST:
-            raise UserError(f"{axis} has {len(values)} values; a heat map shows {MOST}", hint="--axes names other keys")
-    shown: dict[tuple[str, str], TrialView | None] = {_place(trial, axes): None for trial in view.trials}
+            raise UserError(
+                f"{axis} has {len(values)} values; a heat map shows {MOST}",
+                hint="--axes names other keys",
+            )
+    shown: dict[tuple[str, str], TrialView | None] = {
+        _place(trial, axes): None for trial in view.trials
+    }
     for trial in reversed(view.ranked(metric)):  # the best last
         shown[_place(trial, axes)] = trial
-    left = max(90.0, 12 * _CHARACTER * max(len(_word(value)) for value in down) + 36, 12 * _BOLD * len(axes[1]) + 36)
+    left = max(
+        90.0,
+        12 * _CHARACTER * max(len(_word(value)) for value in down) + 36,
+        12 * _BOLD * len(axes[1]) + 36,
+    )
     wide = max(_NARROWEST, 12 * _CHARACTER * max(len(_word(value)) for value in across) + 12)
     return _Cells(across=across, down=down, shown=shown, left=left, wide=wide)
 
@@ -117,12 +155,26 @@ def _places(cells: _Cells) -> Iterator[tuple[int, int]]:
 def _words(cells: _Cells) -> Iterator[Label]:
     """The values beside the rows and below the columns."""
     for row, value in enumerate(cells.down):
-        yield Label(x=cells.left - 12, y=cells.corner(0, row)[1] + _LOW / 2 + 4, text=_word(value), anchor="end", ink="muted")
+        yield Label(
+            x=cells.left - 12,
+            y=cells.corner(0, row)[1] + _LOW / 2 + 4,
+            text=_word(value),
+            anchor="end",
+            ink="muted",
+        )
     for column, value in enumerate(cells.across):
-        yield Label(x=cells.corner(column, 0)[0] + cells.wide / 2, y=cells.bottom + 20, text=_word(value), anchor="middle", ink="muted")
+        yield Label(
+            x=cells.corner(column, 0)[0] + cells.wide / 2,
+            y=cells.bottom + 20,
+            text=_word(value),
+            anchor="middle",
+            ink="muted",
+        )
 
 
-def _cell(cells: _Cells, place: tuple[int, int], metric: str, span: tuple[float, float]) -> tuple[Shape, Shape]:
+def _cell(
+    cells: _Cells, place: tuple[int, int], metric: str, span: tuple[float, float]
+) -> tuple[Shape, Shape]:
     """A coloured box with its number; a dash where the trial has none."""
     x, y = cells.corner(*place)
     trial = cells.shown[json.dumps(cells.across[place[0]]), json.dumps(cells.down[place[1]])]
@@ -132,7 +184,9 @@ def _cell(cells: _Cells, place: tuple[int, int], metric: str, span: tuple[float,
     word = "muted" if value is None else "paper" if share > _DARK else "ink"
     box = Box(x=x + 1, y=y + 1, width=cells.wide - 2, height=_LOW - 2, ink=ink, opacity=opacity)
     text = "-" if value is None else _figure(value)
-    return box, Label(x=x + cells.wide / 2, y=y + _LOW / 2 + 4, text=text, size=11, anchor="middle", ink=word)
+    return box, Label(
+        x=x + cells.wide / 2, y=y + _LOW / 2 + 4, text=text, size=11, anchor="middle", ink=word
+    )
 
 
 def _share(value: float, span: tuple[float, float]) -> float:
@@ -141,7 +195,9 @@ def _share(value: float, span: tuple[float, float]) -> float:
 
 
 def _frame(cells: _Cells, best: TrialView, axes: tuple[str, str]) -> Iterator[Stroke]:
-    x, y = cells.corner(cells.across.index(best.changes.get(axes[0])), cells.down.index(best.changes.get(axes[1])))
+    x, y = cells.corner(
+        cells.across.index(best.changes.get(axes[0])), cells.down.index(best.changes.get(axes[1]))
+    )
     corners = ((x, y), (x + cells.wide, y), (x + cells.wide, y + _LOW), (x, y + _LOW), (x, y))
     yield Stroke(points=corners, ink="best", width=2)
 
@@ -151,7 +207,14 @@ def _legend(cells: _Cells, span: tuple[float, float]) -> Iterator[Shape]:
     x, height, steps = cells.right + 24, min(150.0, cells.bottom - _TOP), 40
     for step in range(steps):
         opacity = _FAINT + (1 - _FAINT) * (1 - step / (steps - 1))
-        yield Box(x=x, y=_TOP + height * step / steps, width=14, height=height / steps + 0.5, ink="series0", opacity=opacity)
+        yield Box(
+            x=x,
+            y=_TOP + height * step / steps,
+            width=14,
+            height=height / steps + 0.5,
+            ink="series0",
+            opacity=opacity,
+        )
     if len(cells.down) > 1:
         yield Label(x=x + 22, y=_TOP + height, text=_figure(span[0]), size=11, ink="muted")
     yield Label(x=x + 22, y=_TOP + 9, text=_figure(span[1]), size=11, ink="muted")

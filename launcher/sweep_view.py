@@ -22,7 +22,12 @@ from launcher.render import TRIALS_ANNOTATION
 from launcher.sweep import Trials
 
 _IN = RunPaths(root=PurePosixPath())  # names inside a trial's folder
-_WHOLE = ("trial.json", str(_IN.manifest), str(_IN.predictions / "metrics.json"), str(_IN.predictions / "test.json"))
+_WHOLE = (
+    "trial.json",
+    str(_IN.manifest),
+    str(_IN.predictions / "metrics.json"),
+    str(_IN.predictions / "test.json"),
+)
 _WHOLE_LIMIT = 4 << 20  # bytes; a manifest of 10,000 epochs has less
 _TAIL_LIMIT = 4096  # bytes at the end of metrics.jsonl: the newest records
 _PATH = re.compile(r"trials/(?P<number>[0-9]{4,})/(?P<name>.+)")
@@ -37,7 +42,9 @@ class TrialView:
 
     number: int
     changes: Mapping[str, Any]
-    phase: str  # a Phase's word; "waiting" for its turn; "stopped" and "not started" when nothing runs it any more
+    # a Phase's word; "waiting" for its turn; "stopped" and "not started" when nothing runs it any
+    # more
+    phase: str
     cause: str = ""
     epoch: int | None = None
     step: int | None = None
@@ -74,20 +81,30 @@ class SweepView:
     trials: tuple[TrialView, ...]
     select: str = ""  # what the trainer chose each best checkpoint by
     unread: str = ""  # why the folders could not be read now
-    small: Mapping[int, Mapping[str, bytes]] = field(default_factory=dict, repr=False)  # trial -> what was read of it, by name
+    # trial -> what was read of it, by name
+    small: Mapping[int, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
 
     @property
     def metrics(self) -> list[str]:
         """What trials can be compared by, the usual one first."""
         found = dict.fromkeys(name for trial in self.trials for name in trial.scores)
-        found |= {"train_loss": None} if any(trial.loss is not None for trial in self.trials) else {}
+        found |= (
+            {"train_loss": None} if any(trial.loss is not None for trial in self.trials) else {}
+        )
         first = [name for name in (self.select, *PREFERRED) if name in found]
         return list(dict.fromkeys([*first, *found]))
 
     def ranked(self, metric: str) -> list[TrialView]:
         """Those that have this metric, the best first."""
-        scored = [(value, trial) for trial in self.trials if (value := trial.score(metric)) is not None]
-        return [trial for _, trial in sorted(scored, key=lambda pair: pair[0], reverse=not lower_is_better(metric))]
+        scored = [
+            (value, trial) for trial in self.trials if (value := trial.score(metric)) is not None
+        ]
+        return [
+            trial
+            for _, trial in sorted(
+                scored, key=lambda pair: pair[0], reverse=not lower_is_better(metric)
+            )
+        ]
 
     def best_first(self, metric: str) -> list[TrialView]:
         """All trials, those without the metric at the end."""
@@ -121,7 +138,9 @@ def lower_is_better(metric: str) -> bool:
 def trials_of(record: RunRecord) -> Trials | None:
     """The trials that were submitted; None for a run that is no sweep."""
     for manifest in record.manifests:
-        template = manifest.get("spec", {}).get("template", {}) if manifest.get("kind") == "Job" else {}
+        template = (
+            manifest.get("spec", {}).get("template", {}) if manifest.get("kind") == "Job" else {}
+        )
         text = template.get("metadata", {}).get("annotations", {}).get(TRIALS_ANNOTATION)
         if text:
             return Trials.read(text)
@@ -134,11 +153,16 @@ def find(name: str | None) -> RunRecord:
     if name is not None:
         record = records.find(name, known)
         if trials_of(record) is None:
-            raise UserError(f"{record.run} is one run, not a sweep", hint=f"vidjobs status {record.run}")
+            raise UserError(
+                f"{record.run} is one run, not a sweep", hint=f"vidjobs status {record.run}"
+            )
         return record
     sweeps = [record for record in known if trials_of(record) is not None]
     if not any(record.directory == str(Path.cwd()) for record in sweeps):
-        raise UserError(f"no sweep was submitted from {Path.cwd()}", hint="name one: `vidjobs status` lists the runs")
+        raise UserError(
+            f"no sweep was submitted from {Path.cwd()}",
+            hint="name one: `vidjobs status` lists the runs",
+        )
     return records.find(None, sweeps)
 
 
@@ -146,9 +170,15 @@ def require_trial(record: RunRecord, number: int) -> None:
     """UserError for a number that is no trial of the run."""
     trials = trials_of(record)
     if trials is None:
-        raise UserError(f"{record.run} is one run, not a sweep: it has no trial {number}", hint="leave --trial out")
+        raise UserError(
+            f"{record.run} is one run, not a sweep: it has no trial {number}",
+            hint="leave --trial out",
+        )
     if number >= len(trials):
-        raise UserError(f"{record.run} has no trial {number}", hint=f"0 to {len(trials) - 1}; `vidjobs sweep status` lists them")
+        raise UserError(
+            f"{record.run} has no trial {number}",
+            hint=f"0 to {len(trials) - 1}; `vidjobs sweep status` lists them",
+        )
 
 
 def folder_of(number: int) -> str:
@@ -165,7 +195,11 @@ class TrialFiles:
 
     def list(self) -> list[RemoteFile]:
         start = folder_of(self.number) + "/"
-        return [replace(file, path=file.path.removeprefix(start)) for file in self.files.list() if file.path.startswith(start)]
+        return [
+            replace(file, path=file.path.removeprefix(start))
+            for file in self.files.list()
+            if file.path.startswith(start)
+        ]
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         return self.files.read(self._inside(path), offset, length)
@@ -175,11 +209,17 @@ class TrialFiles:
 
     def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
         found = self.files.gather([self._inside(pattern) for pattern in patterns], limit)
-        return {path.removeprefix(folder_of(self.number) + "/"): content for path, content in found.items()}
+        return {
+            path.removeprefix(folder_of(self.number) + "/"): content
+            for path, content in found.items()
+        }
 
     def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:
         found = self.files.bundle({self._inside(path): digest for path, digest in have.items()})
-        return {path.removeprefix(folder_of(self.number) + "/"): content for path, content in found.items()}
+        return {
+            path.removeprefix(folder_of(self.number) + "/"): content
+            for path, content in found.items()
+        }
 
     def _inside(self, path: str) -> str:
         return f"{folder_of(self.number)}/{path}"
@@ -205,14 +245,24 @@ def in_folder(record: RunRecord, status: RunStatus, files: Files) -> SweepView:
     return _together(record, status, _folders(files))
 
 
-def _together(record: RunRecord, status: RunStatus, found: Mapping[int, Mapping[str, bytes]]) -> SweepView:
+def _together(
+    record: RunRecord, status: RunStatus, found: Mapping[int, Mapping[str, bytes]]
+) -> SweepView:
     trials = trials_of(record)
     assert trials is not None
-    views = tuple(_view(number, trials, status, found.get(number, {})) for number in range(len(trials)))
-    selects = [str(select) for files in found.values() if (select := _mapping(files, str(_IN.manifest)).get("select"))]
+    views = tuple(
+        _view(number, trials, status, found.get(number, {})) for number in range(len(trials))
+    )
+    selects = [
+        str(select)
+        for files in found.values()
+        if (select := _mapping(files, str(_IN.manifest)).get("select"))
+    ]
     select = max(set(selects), key=selects.count) if selects else ""
     select = "val_loss" if select == "loss" else select
-    return SweepView(record=record, status=status, keys=trials.keys, trials=views, select=select, small=found)
+    return SweepView(
+        record=record, status=status, keys=trials.keys, trials=views, select=select, small=found
+    )
 
 
 def _folders(files: Files) -> dict[int, dict[str, bytes]]:
@@ -250,7 +300,11 @@ def _view(number: int, trials: Trials, status: RunStatus, files: Mapping[str, by
 def _phase(number: int, status: RunStatus, told: Mapping[str, Any]) -> tuple[str, str]:
     """The Job's word; where it has none, that of trial.json."""
     ended = told.get("ended")
-    said = "" if not isinstance(ended, dict) or ended.get("cause") == "done" else str(ended.get("message", "")).partition("\n")[0]
+    said = (
+        ""
+        if not isinstance(ended, dict) or ended.get("cause") == "done"
+        else str(ended.get("message", "")).partition("\n")[0]
+    )
     known = status.indexes.get(number)
     if known is not None:
         return str(known.phase), known.cause or (said if known.phase is Phase.FAILED else "")
@@ -271,7 +325,9 @@ def _best(files: Mapping[str, bytes]) -> tuple[str, dict[str, float]]:
         name = str(manifest.get("best") or manifest.get("last") or "")
         entry = entries.get(name)
         scores = _scores(entry.get("metrics") if isinstance(entry, dict) else None)
-        return name, {("val_loss" if key == "loss" else key): value for key, value in scores.items()}
+        return name, {
+            ("val_loss" if key == "loss" else key): value for key, value in scores.items()
+        }
     test = _mapping(files, str(_IN.predictions / "test.json"))
     rows = test.get("checkpoints")
     for row in rows if isinstance(rows, list) else ():
@@ -282,7 +338,11 @@ def _best(files: Mapping[str, bytes]) -> tuple[str, dict[str, float]]:
 
 def _scores(values: Any) -> dict[str, float]:
     named = values.items() if isinstance(values, dict) else ()
-    return {str(key): number for key, value in named if key not in _NO_SCORES and (number := _number(value)) is not None}
+    return {
+        str(key): number
+        for key, value in named
+        if key not in _NO_SCORES and (number := _number(value)) is not None
+    }
 
 
 def _newest(tail: bytes) -> dict[str, dict[str, Any]]:
@@ -309,7 +369,11 @@ def _mapping(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 def _number(value: Any) -> float | None:
     """None for what cannot be compared: NaN is neither better nor worse than anything."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
 
 
 def in_order(values: Sequence[Any]) -> list[Any]:

@@ -29,11 +29,15 @@ def refresh(files: Files, folder: Path) -> int:
 
 def _events(listed: Sequence[RemoteFile]) -> list[RemoteFile]:
     """Those of the run, and of each trial of a sweep."""
-    return [file for file in listed if _FOLDER in file.path.split("/")[:-1] and "tfevents" in file.path]
+    return [
+        file for file in listed if _FOLDER in file.path.split("/")[:-1] and "tfevents" in file.path
+    ]
 
 
 def _here(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*tfevents*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*tfevents*") if path.is_file()
+    }
 
 
 def _grow(files: Files, file: RemoteFile, target: Path) -> int:

@@ -21,7 +21,8 @@ class Verdict:
     """What the trainer said. `note` says why nothing could be asked."""
 
     faults: tuple[Fault, ...] = ()
-    defaults: dict[str, Any] = field(default_factory=dict)  # key path -> the value that the trainer fills in
+    # key path -> the value that the trainer fills in
+    defaults: dict[str, Any] = field(default_factory=dict)
     note: str = ""
 
 
@@ -30,13 +31,19 @@ def all_faults(ours: Sequence[Fault], verdict: Verdict) -> list[Fault]:
     if any(not fault.path for fault in ours):
         return list(ours)  # a file that cannot be read: what it says to the trainer says nothing
     told = {fault.path for fault in ours}
-    return list(dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)]))
+    return list(
+        dict.fromkeys([*ours, *(fault for fault in verdict.faults if fault.path not in told)])
+    )
 
 
 def verb_of(experiment: Experiment) -> str:
     """What a conf is for where nobody says it: what trains names a model, and a conf without one prepares, fuses or infers."""
     sections = experiment.trainer
-    return "train" if "model" in sections else next((verb for verb in ("fuse", "infer", "prepare") if verb in sections), "train")
+    return (
+        "train"
+        if "model" in sections
+        else next((verb for verb in ("fuse", "infer", "prepare") if verb in sections), "train")
+    )
 
 
 def check(experiment: Experiment, verb: str = "train", trials: Trials | None = None) -> Verdict:
@@ -91,7 +98,13 @@ def _placed(experiment: Experiment, said: dict[str, Any], trials: Trials | None 
     if trials and 0 < len(numbers) < len(trials):
         others = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
         message = f"{message}, in trial {numbers[0]} ({shown(trials.changes(numbers[0]))}){others}"
-    return Fault(path=path, message=message, hint=str(said.get("hint", "")), file=origin.file, line=origin.line)
+    return Fault(
+        path=path,
+        message=message,
+        hint=str(said.get("hint", "")),
+        file=origin.file,
+        line=origin.line,
+    )
 
 
 def _varied_at(experiment: Experiment, key: str) -> Origin:

@@ -66,7 +66,8 @@ class Checking:
             Path(self._trials_file).write_text(trials, encoding="utf-8")
         pipe, self._process.stdin = self._process.stdin, None  # communicate() would flush it
         assert pipe is not None
-        with contextlib.suppress(BrokenPipeError), pipe:  # one that could not start says why on stderr
+        # one that could not start says why on stderr
+        with contextlib.suppress(BrokenPipeError), pipe:
             pipe.write(conf)
 
     def answer(self) -> tuple[str, str]:
@@ -79,5 +80,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1])) if part)
+    path = os.pathsep.join(
+        part for part in (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[1])) if part
+    )
     return {**os.environ, "PYTHONPATH": path}

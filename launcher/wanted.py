@@ -45,7 +45,9 @@ class Wanted:
     def join(self, block: bytes, *, start: int) -> tuple[int, str]:
         """(how many, all of them without their fronts as one text)."""
         if self._word is not None:
-            found = [block[first + start : end] for first, end in _lines_with(self._word, block, start)]
+            found = [
+                block[first + start : end] for first, end in _lines_with(self._word, block, start)
+            ]
             return len(found), _text(b"".join(found)[:-1])
         lines = [line[start:] for line in _text(block[:-1]).split("\n")]
         if self.patterns:
@@ -65,8 +67,16 @@ class Wanted:
         if len(self.patterns) != 1:
             return None
         (pattern,) = self.patterns
-        plain = pattern.flags == re.UNICODE and pattern.pattern.isascii() and not _SPECIAL.search(pattern.pattern)
-        return re.compile(re.escape(pattern.pattern.encode()) + rb".*+\n") if plain and pattern.pattern else None
+        plain = (
+            pattern.flags == re.UNICODE
+            and pattern.pattern.isascii()
+            and not _SPECIAL.search(pattern.pattern)
+        )
+        return (
+            re.compile(re.escape(pattern.pattern.encode()) + rb".*+\n")
+            if plain and pattern.pattern
+            else None
+        )
 
 
 def _lines_with(word: re.Pattern[bytes], block: bytes, start: int) -> Iterator[tuple[int, int]]:

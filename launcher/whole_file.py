@@ -19,4 +19,6 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise UserError(f"{path} cannot be written: {error.strerror}", hint="choose another place") from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another place"
+        ) from error

@@ -28,7 +28,9 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _private_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _private_state(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No test reads or writes the state or settings of the person who runs it."""
     home = tmp_path_factory.mktemp("xdg")
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
@@ -78,7 +80,9 @@ class Layouts:
             "ucf101_videos": self._ucf101_frames,
             "ucf101_c3d": self._ucf101_c3d,
             "hmdb51": self._hmdb51_videos,
-            "hmdb51_flow": lambda: self._folders("hmdb51_flow", self._hmdb_names(), self.HMDB, "{:05d}.jpg", flow=True),
+            "hmdb51_flow": lambda: self._folders(
+                "hmdb51_flow", self._hmdb_names(), self.HMDB, "{:05d}.jpg", flow=True
+            ),
             "hmdb51_c3d": self._hmdb51_c3d,
             "kinetics": self._kinetics_frames,
             "kinetics400": self._kinetics_videos,
@@ -97,18 +101,28 @@ class Layouts:
     def _ucf_names(self) -> list[tuple[int, str, str]]:
         """(class, name, split); files of HandstandPushups are spelt otherwise than their folder."""
         spelt = [name.replace("Handstand", "HandStand") for name in self.UCF]
-        return [(label, f"v_{spelt[label]}_g{group:02d}_c01", split) for label, group, split in self._numbered()]
+        return [
+            (label, f"v_{spelt[label]}_g{group:02d}_c01", split)
+            for label, group, split in self._numbered()
+        ]
 
     def _hmdb_names(self) -> list[tuple[int, str, str]]:
-        return [(label, f"Film{group}_{self.HMDB[label]}_u_cm_np1_fr_med_{group}", split) for label, group, split in self._numbered()]
+        return [
+            (label, f"Film{group}_{self.HMDB[label]}_u_cm_np1_fr_med_{group}", split)
+            for label, group, split in self._numbered()
+        ]
 
     def _ucf101_videos(self) -> None:
         for label, name, _ in self._ucf_names():
-            self._encode(self.root / "UCF-101" / self.UCF[label] / f"{name}.avi", label, name, fps=25)
+            self._encode(
+                self.root / "UCF-101" / self.UCF[label] / f"{name}.avi", label, name, fps=25
+            )
         self._ucf_lists(self.root / "UCF-101" / "ucfTrainTestlist")
 
     def _ucf101_frames(self) -> None:
-        self._folders("ucf101_videos/jpg", self._ucf_names(), self.UCF, "image_{:05d}.jpg", counted=True)
+        self._folders(
+            "ucf101_videos/jpg", self._ucf_names(), self.UCF, "image_{:05d}.jpg", counted=True
+        )
         self._ucf_lists(self.root / "ucf101_videos" / "ucfTrainTestlist")
 
     def _ucf101_c3d(self) -> None:
@@ -121,25 +135,44 @@ class Layouts:
 
     def _ucf_lists(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        _lines(folder / "classInd.txt", [f"{number} {name}" for number, name in enumerate(self.UCF, 1)])
+        _lines(
+            folder / "classInd.txt", [f"{number} {name}" for number, name in enumerate(self.UCF, 1)]
+        )
         for fold in (1, 2, 3):
-            rows = [(f"{self.UCF[label]}/{name}.avi", label, split) for label, name, split in self._ucf_names()]
-            _lines(folder / f"trainlist{fold:02d}.txt", [f"{path} {label + 1}" for path, label, split in rows if split == "train"])
-            _lines(folder / f"testlist{fold:02d}.txt", [path for path, _, split in rows if split == "test"])
+            rows = [
+                (f"{self.UCF[label]}/{name}.avi", label, split)
+                for label, name, split in self._ucf_names()
+            ]
+            _lines(
+                folder / f"trainlist{fold:02d}.txt",
+                [f"{path} {label + 1}" for path, label, split in rows if split == "train"],
+            )
+            _lines(
+                folder / f"testlist{fold:02d}.txt",
+                [path for path, _, split in rows if split == "test"],
+            )
 
     def _hmdb51_videos(self) -> None:
         for label, name, _ in self._hmdb_names():
-            self._encode(self.root / "hmdb51" / self.HMDB[label] / f"{name}.avi", label, name, fps=30)
+            self._encode(
+                self.root / "hmdb51" / self.HMDB[label] / f"{name}.avi", label, name, fps=30
+            )
         self._hmdb_lists(self.root / "hmdb51" / "testTrainMulti_7030_splits")
 
     def _hmdb_lists(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         for number, own in enumerate(self.HMDB):
-            rows = [f"{name}.avi {1 if split == 'train' else 2} " for label, name, split in self._hmdb_names() if label == number]
+            rows = [
+                f"{name}.avi {1 if split == 'train' else 2} "
+                for label, name, split in self._hmdb_names()
+                if label == number
+            ]
             _lines(folder / f"{own}_test_split1.txt", rows)
 
     def _kinetics_frames(self) -> None:
-        names = [(label, f"id{label}_{group:08d}", split) for label, group, split in self._numbered()]
+        names = [
+            (label, f"id{label}_{group:08d}", split) for label, group, split in self._numbered()
+        ]
         self._folders("kinetics/rgb-images", names, (), "{:05d}.jpg")
         self._folders("kinetics/farneback-images", names, (), "{:05d}.jpg", flow=True)
         database = {
@@ -153,7 +186,10 @@ class Layouts:
             for label, name, split in names
         }
         (self.root / "kinetics" / "hfiles").mkdir()
-        annotation = {"database": database, "classes": {name: number for number, name in enumerate(self.KINETICS, 1)}}
+        annotation = {
+            "database": database,
+            "classes": {name: number for number, name in enumerate(self.KINETICS, 1)},
+        }
         (self.root / "kinetics" / "hfiles" / "finalannots.json").write_text(json.dumps(annotation))
 
     def _kinetics_videos(self) -> None:
@@ -163,23 +199,35 @@ class Layouts:
         }
         for label, group, split in self._numbered():
             name, folder = f"id{label}_{group:08d}", split.replace("test", "val")
-            path = self.root / "kinetics400" / folder / self.KINETICS[label] / f"{name}_000003_000013.mp4"
+            path = (
+                self.root
+                / "kinetics400"
+                / folder
+                / self.KINETICS[label]
+                / f"{name}_000003_000013.mp4"
+            )
             self._encode(path, label, name, fps=30)
             rows[folder].append(f"{self.KINETICS[label]},{name},3,13,{folder}")
         for split, lines in rows.items():
             _lines(self.root / "kinetics400" / f"kinetics_{split}.csv", lines)
 
     def _jester(self) -> None:
-        names = [(label, str(100 * label + group), split) for label, group, split in self._numbered()]
+        names = [
+            (label, str(100 * label + group), split) for label, group, split in self._numbered()
+        ]
         self._folders("jester", names, (), "{:05d}.jpg")
         _lines(self.root / "jester" / "jester-v1-labels.csv", list(self.JESTER))
         for file, wanted in (("train", "train"), ("validation", "test")):
-            rows = [f"{name};{self.JESTER[label]}" for label, name, split in names if split == wanted]
+            rows = [
+                f"{name};{self.JESTER[label]}" for label, name, split in names if split == wanted
+            ]
             _lines(self.root / "jester" / f"jester-v1-{file}.csv", rows)
 
     def _class_folders(self) -> None:
         for label, name, _ in self._ucf_names():
-            self._encode(self.root / "my_videos" / self.UCF[label] / f"{name}.mp4", label, name, fps=25)
+            self._encode(
+                self.root / "my_videos" / self.UCF[label] / f"{name}.mp4", label, name, fps=25
+            )
 
     def _video_list(self) -> None:
         rows: dict[str, list[str]] = {"train": ["org_video,label"], "test": ["org_video,label"]}
@@ -193,7 +241,9 @@ class Layouts:
     def _tinyvirat(self) -> None:
         from trainer.synthetic import make_tinyvirat  # numpy and cv2, which few tests need
 
-        make_tinyvirat(self.root / "TinyVIRAT", train=14, test=4, seed=5, frames=(16, 24), sizes=(16, 24))
+        make_tinyvirat(
+            self.root / "TinyVIRAT", train=14, test=4, seed=5, frames=(16, 24), sizes=(16, 24)
+        )
 
     def _folders(
         self,
@@ -214,7 +264,10 @@ class Layouts:
             folder.mkdir(parents=True)
             images = _flow(label, name) if flow else _frames(label, name)
             for number, image in enumerate(images, 1):
-                cv2.imwrite(str(folder / pattern.format(number)), cv2.cvtColor(cv2.resize(image, size), cv2.COLOR_RGB2BGR))
+                cv2.imwrite(
+                    str(folder / pattern.format(number)),
+                    cv2.cvtColor(cv2.resize(image, size), cv2.COLOR_RGB2BGR),
+                )
             if counted:
                 (folder / "n_frames").write_text(str(len(images)))
 
@@ -234,7 +287,9 @@ def _frames(label: int, name: str) -> Any:
     import numpy as np
 
     rng = np.random.default_rng(list(name.encode()))
-    video = np.broadcast_to(rng.integers(0, 90, (48, 64, 3), dtype=np.uint8) // 2, (_length(name), 48, 64, 3)).copy()
+    video = np.broadcast_to(
+        rng.integers(0, 90, (48, 64, 3), dtype=np.uint8) // 2, (_length(name), 48, 64, 3)
+    ).copy()
     for number, frame in enumerate(video):
         x, y = (4 + 2 * number if label == 0 else 24, 2 + int(1.2 * number) if label == 1 else 16)
         frame[y : y + 12, x : x + 12] = (220, 160 + 10 * label, 60)

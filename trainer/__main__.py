@@ -45,8 +45,10 @@ def main(argv: Sequence[str]) -> int:
         arguments = _parser().parse_args(argv)
     except ConfFault as error:
         return _end(error, None)
-    # Torch's threads spin while they wait. Beside one other busy program that cost five sixths of the speed (39 clips/s fell to 6;
-    # with passive waiting to 19), and on a quota it burns the quota. Before torch is imported, since libgomp reads it once.
+    # Torch's threads spin while they wait. Beside one other busy program that cost five sixths of
+    # the speed (39 clips/s fell to 6;
+    # with passive waiting to 19), and on a quota it burns the quota. Before torch is imported,
+    # since libgomp reads it once.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     folder = RunFolder(arguments.run) if "run" in arguments else None
     changes: Mapping[str, Any] = {}
@@ -54,15 +56,25 @@ def main(argv: Sequence[str]) -> int:
         if arguments.verb == "models":
             return models_list.run(arguments.name, as_json=arguments.json)
         if folder is None:
-            return check.run(arguments.conf, arguments.overrides, verb=arguments.for_verb, as_json=arguments.json, trials=arguments.trials)
+            return check.run(
+                arguments.conf,
+                arguments.overrides,
+                verb=arguments.for_verb,
+                as_json=arguments.json,
+                trials=arguments.trials,
+            )
         if arguments.trials is not None:
             trial = trials.choose(arguments.trials, arguments.index, os.environ)
             folder, changes = folder.of_trial(trial.number), trial.changes
             trials.begin(trial, folder)
-        os.environ.setdefault("TORCH_HOME", str(folder.weights_cache))  # torch.hub's, which models/download.py keeps, too
-        # from here on a SIGTERM is heard: torch takes seconds to import, and PID 1 of a container would not even notice it
+        # torch.hub's, which models/download.py keeps, too
+        os.environ.setdefault("TORCH_HOME", str(folder.weights_cache))
+        # from here on a SIGTERM is heard: torch takes seconds to import, and PID 1 of a container
+        # would not even notice it
         with Stop().listening():
-            config = check.load(arguments.conf, arguments.overrides, verb=arguments.verb, changes=changes)
+            config = check.load(
+                arguments.conf, arguments.overrides, verb=arguments.verb, changes=changes
+            )
             importlib.import_module(f"trainer.{arguments.verb}").run(config, folder)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the top: every ending gets its exit code and its message
         return _end(error, folder, arguments.verb)
@@ -86,7 +98,9 @@ def _end(error: BaseException, folder: RunFolder | None, verb: str = "") -> int:
     return code
 
 
-def _tell_ending(message: dict[str, Any], folder: RunFolder, verb: str, *, ours: bool = True) -> None:
+def _tell_ending(
+    message: dict[str, Any], folder: RunFolder, verb: str, *, ours: bool = True
+) -> None:
     """To Kubernetes, of a trial to the folder that outlives its pod, and to the user's webhook."""
     whole = message if folder.trial is None else message | {"trial": folder.trial}
     ending.write(whole)
@@ -106,23 +120,58 @@ def _log(folder: RunFolder, report: str) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m trainer", description="Train, test and evaluate video action-recognition models.")
+    parser = Parser(
+        prog="python -m trainer",
+        description="Train, test and evaluate video action-recognition models.",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     for name, summary in VERBS.items():
         verb = verbs.add_parser(name, help=summary, description=summary)
-        verb.add_argument("--conf", type=Path, required=True, metavar="FILE", help="flat conf (`vidjobs conf` prints one)")
+        verb.add_argument(
+            "--conf",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="flat conf (`vidjobs conf` prints one)",
+        )
         verb.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
-        verb.add_argument("--trials", type=Path, metavar="FILE", help="a sweep's trials: run the one that --index names, in DIR/trials/N")
-        verb.add_argument("--index", type=int, metavar="N", help="which trial; JOB_COMPLETION_INDEX if left out")
-        verb.add_argument("overrides", nargs="*", metavar="a.b=v", help="settings that win over the conf")
+        verb.add_argument(
+            "--trials",
+            type=Path,
+            metavar="FILE",
+            help="a sweep's trials: run the one that --index names, in DIR/trials/N",
+        )
+        verb.add_argument(
+            "--index", type=int, metavar="N", help="which trial; JOB_COMPLETION_INDEX if left out"
+        )
+        verb.add_argument(
+            "overrides", nargs="*", metavar="a.b=v", help="settings that win over the conf"
+        )
     verb = verbs.add_parser("check", help="every fault of a conf, without torch")
     verb.add_argument("--conf", type=Path, required=True, metavar="FILE")
-    verb.add_argument("--verb", choices=list(VERBS), default="train", dest="for_verb", help="what the conf is for; train if left out")
-    verb.add_argument("--trials", type=Path, metavar="FILE", help="check what each of a sweep's trials makes of the conf")
+    verb.add_argument(
+        "--verb",
+        choices=list(VERBS),
+        default="train",
+        dest="for_verb",
+        help="what the conf is for; train if left out",
+    )
+    verb.add_argument(
+        "--trials",
+        type=Path,
+        metavar="FILE",
+        help="check what each of a sweep's trials makes of the conf",
+    )
     verb.add_argument("--json", action="store_true", help="faults and defaults for programs")
     verb.add_argument("overrides", nargs="*", metavar="a.b=v")
     verb = verbs.add_parser("models", help="the networks, their options and published weights")
-    verb.add_argument("name", nargs="?", default="", metavar="NAME", help="one of them, with where its published weights are")
+    verb.add_argument(
+        "name",
+        nargs="?",
+        default="",
+        metavar="NAME",
+        help="one of them, with where its published weights are",
+    )
     verb.add_argument("--json", action="store_true")
     return parser
 
@@ -130,5 +179,7 @@ def _parser() -> Parser:
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     if "torch" not in sys.modules:
-        gc.freeze()  # a check ends at once: to look for garbage before its memory is given back takes a tenth of its time
+        # a check ends at once: to look for garbage before its memory is given back takes a tenth of
+        # its time
+        gc.freeze()
     sys.exit(code)

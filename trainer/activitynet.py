@@ -28,19 +28,31 @@ DUMMY = 1e-7  # score of a video that could not be read
 def truth_of(raw: Any, subset: str = "") -> Truth:
     """The videos of one subset, or all of them. Raises DataError for another form."""
     try:
-        database = {str(video): entry for video, entry in raw["database"].items() if subset in ("", entry["subset"])}
+        database = {
+            str(video): entry
+            for video, entry in raw["database"].items()
+            if subset in ("", entry["subset"])
+        }
         return {video: tuple(_labels(entry)) for video, entry in database.items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"this is no ground truth in ActivityNet's form: {error!r}", hint='it has {"database": {video: {...}}}') from error
+        raise DataError(
+            f"this is no ground truth in ActivityNet's form: {error!r}",
+            hint='it has {"database": {video: {...}}}',
+        ) from error
 
 
 def answers_of(raw: Any) -> Answers:
     """Video -> labels and scores as listed. Raises DataError for another form."""
     try:
-        rows = {str(video): [(str(row["label"]), float(row["score"])) for row in listed] for video, listed in raw["results"].items()}
+        rows = {
+            str(video): [(str(row["label"]), float(row["score"])) for row in listed]
+            for video, listed in raw["results"].items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"these are no answers in ActivityNet's form: {error!r}"
-        raise DataError(message, hint='they have {"results": {video: [{"label": ..., "score": ...}]}}') from error
+        raise DataError(
+            message, hint='they have {"results": {video: [{"label": ..., "score": ...}]}}'
+        ) from error
     return rows
 
 
@@ -70,7 +82,9 @@ def mean_average_precision(truth: Truth, answers: Answers) -> float:
         for label, score in rows:
             if label in said:
                 said[label].append((score, video))
-    return math.fsum(_average_precision(said[label], videos) for label, videos in positives.items()) / max(len(positives), 1)
+    return math.fsum(
+        _average_precision(said[label], videos) for label, videos in positives.items()
+    ) / max(len(positives), 1)
 
 
 def interpolated(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> float:
@@ -82,22 +96,39 @@ def interpolated(precision: NDArray[np.float64], recall: NDArray[np.float64]) ->
 
 def scores(truth: Truth, answers: Answers) -> dict[str, float]:
     """anet_map, hit1 and hit5."""
-    return {"anet_map": mean_average_precision(truth, answers), "hit1": hit_at(truth, answers, 1), "hit5": hit_at(truth, answers, 5)}
+    return {
+        "anet_map": mean_average_precision(truth, answers),
+        "hit1": hit_at(truth, answers, 1),
+        "hit5": hit_at(truth, answers, 5),
+    }
 
 
 def answers_json(
-    classes: Sequence[str], best: Mapping[str, Sequence[tuple[int, float]]], missing: Mapping[str, int], *, version: str = "VERSION 1.3"
+    classes: Sequence[str],
+    best: Mapping[str, Sequence[tuple[int, float]]],
+    missing: Mapping[str, int],
+    *,
+    version: str = "VERSION 1.3",
 ) -> dict[str, Any]:
     """`best`: video -> (class, score), best first. `missing`: unread video -> its class; each gets one wrong answer."""
-    results = {video: [{"label": classes[place], "score": score} for place, score in rows] for video, rows in best.items()}
+    results = {
+        video: [{"label": classes[place], "score": score} for place, score in rows]
+        for video, rows in best.items()
+    }
     results |= {video: _dummy(classes, label) for video, label in missing.items()}
     return {"version": version, "results": results, "external_data": {"used": False, "details": ""}}
 
 
-def truth_json(classes: Sequence[str], labels: Mapping[str, int], subset: str = SUBSET) -> dict[str, Any]:
+def truth_json(
+    classes: Sequence[str], labels: Mapping[str, int], subset: str = SUBSET
+) -> dict[str, Any]:
     """`labels`: video -> its class."""
-    names = {video: classes[label] for video, label in labels.items()}  # twice: the two-stream system reads it beside `annotations`
-    database = {video: {"subset": subset, "label": name, "annotations": {"label": name}} for video, name in names.items()}
+    # twice: the two-stream system reads it beside `annotations`
+    names = {video: classes[label] for video, label in labels.items()}
+    database = {
+        video: {"subset": subset, "label": name, "annotations": {"label": name}}
+        for video, name in names.items()
+    }
     return {"labels": list(classes), "database": database}
 
 

@@ -30,22 +30,33 @@ class Answers:
     videos: tuple[str, ...]
     scores: NDArray[np.float32]  # (V, C)
     labels: NDArray[np.int64]  # (V,)
-    missing: Mapping[str, int] = field(default_factory=dict)  # video that could not be read -> its class
+    # video that could not be read -> its class
+    missing: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, place: Path) -> Answers:
         """What an eval run left in `place`. Raises DataError when it is not all there, or does not fit together."""
         try:
             table = np.load(place / SCORES, allow_pickle=False)
-            videos, classes, truth = (json.loads((place / name).read_text(encoding="utf-8")) for name in (VIDEOS, CLASSES, TRUTH))
+            videos, classes, truth = (
+                json.loads((place / name).read_text(encoding="utf-8"))
+                for name in (VIDEOS, CLASSES, TRUTH)
+            )
         except (OSError, ValueError) as error:
             hint = f"it has {SCORES}, {VIDEOS}, {CLASSES} and {TRUTH} when `eval` has scored videos with one label each"
             raise DataError(f"{place} has no predictions to read: {error}", hint=hint) from error
-        labels = {video: classes.index(names[0]) for video, names in activitynet.truth_of(truth).items() if names[0] in classes}
+        labels = {
+            video: classes.index(names[0])
+            for video, names in activitynet.truth_of(truth).items()
+            if names[0] in classes
+        }
         lacking = [video for video in videos if video not in labels]
         if table.shape != (len(videos), len(classes)) or lacking:
             message = f"{place / SCORES} is {table.shape}, beside {len(videos)} videos and {len(classes)} classes"
-            raise DataError(f"{message}; {len(lacking)} videos have no label" if lacking else message, hint="run `eval` again")
+            raise DataError(
+                f"{message}; {len(lacking)} videos have no label" if lacking else message,
+                hint="run `eval` again",
+            )
         read = np.array([labels.pop(video) for video in videos], dtype=np.int64)
         return cls(tuple(classes), tuple(videos), table.astype(np.float32), read, labels)
 
@@ -61,7 +72,9 @@ class Answers:
 
     def hits(self, labels: int) -> dict[str, float]:
         """hit1, hit5 and anet_map of the best `labels` classes of each video; the missing videos are wrong."""
-        return activitynet.scores(self.truth, activitynet.answers_of(self.answers_json(self.scores, labels)))
+        return activitynet.scores(
+            self.truth, activitynet.answers_of(self.answers_json(self.scores, labels))
+        )
 
     def write(self, folder: RunFolder, labels: int) -> None:
         """The files; `labels`: classes a video in val.json. Raises CannotWrite."""
@@ -69,12 +82,20 @@ class Answers:
         save_array(place / SCORES, self.scores)
         for name, names in ((VIDEOS, self.videos), (CLASSES, self.classes)):
             folder.write_text(place / name, json.dumps(names, indent=0) + "\n")
-        for name, content in ((ANSWERS, self.answers_json(self.scores, labels)), (TRUTH, self._truth_json())):
+        for name, content in (
+            (ANSWERS, self.answers_json(self.scores, labels)),
+            (TRUTH, self._truth_json()),
+        ):
             folder.write_text(place / name, json.dumps(content) + "\n")
         hits = self.hits(labels)
-        folder.write_text(place / "accuracy.txt", f"Top-1 Accuracy: {hits['hit1']}\nTop-5 Accuracy: {hits['hit5']}\n")
+        folder.write_text(
+            place / "accuracy.txt",
+            f"Top-1 Accuracy: {hits['hit1']}\nTop-5 Accuracy: {hits['hit5']}\n",
+        )
 
-    def answers_json(self, table_VC: NDArray[np.float32], labels: int, **options: Any) -> dict[str, Any]:
+    def answers_json(
+        self, table_VC: NDArray[np.float32], labels: int, **options: Any
+    ) -> dict[str, Any]:
         """The best `labels` classes of each video, in ActivityNet's form."""
         places = ranking.order(table_VC, labels)
         best = np.nan_to_num(np.take_along_axis(table_VC, places, axis=1))  # JSON has no NaN

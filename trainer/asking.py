@@ -72,12 +72,17 @@ def open_checkpoint(config: Config) -> Asked:
     init = config.model.init
     file = _opened(init) if isinstance(init, str) else None
     fields = _own_fields(file, str(init))
-    model, classes, report = _of_own(file, str(init)) if file and fields else _of_published(config, file)
+    model, classes, report = (
+        _of_own(file, str(init)) if file and fields else _of_published(config, file)
+    )
     if not report.head_trained and not config.infer.allow_random_head:
         message = "leaves the last layer with random weights: its answers would be noise"
         hint = "fine-tune first and take that run's checkpoint; infer.allow_random_head: true answers all the same"
         raise ConfFault([Fault(path="model.init_head", message=message, hint=hint)])
-    data = replace(config.data, **{key: value for key, value in dict(fields.get("data", {})).items() if key in INFERENCE})
+    data = replace(
+        config.data,
+        **{key: value for key, value in dict(fields.get("data", {})).items() if key in INFERENCE},
+    )
     data = replace(data, fps=config.infer.fps or data.fps)
     learnt = {key: value for key, value in dict(fields.get("flow", {})).items() if key in KIND}
     signature = signatures.read()[fields["model"]["name"] if fields else config.model.name]
@@ -104,8 +109,15 @@ def _opened(init: str) -> CheckpointFile | None:
     if isinstance(source, Fault) or source.kind != "path":
         return None  # `load_init` knows it, or complains about it
     if not Path(init).exists():
-        near = did_you_mean(Path(init).name, [each.name for each in Path(init).parent.glob("*")]) if Path(init).parent.is_dir() else ""
-        raise DataError(f"there is no checkpoint {init}", hint=near or "`vidjobs submit infer CONF --from RUN@best` finds that of a run")
+        near = (
+            did_you_mean(Path(init).name, [each.name for each in Path(init).parent.glob("*")])
+            if Path(init).parent.is_dir()
+            else ""
+        )
+        raise DataError(
+            f"there is no checkpoint {init}",
+            hint=near or "`vidjobs submit infer CONF --from RUN@best` finds that of a run",
+        )
     return read_as_written(init)
 
 
@@ -125,10 +137,20 @@ def _of_own(file: CheckpointFile, init: str) -> tuple[nn.Module, tuple[str, ...]
     return model, tuple(file.fields["classes"]), load_init(model, init, head="keep", file=file)
 
 
-def _of_published(config: Config, file: CheckpointFile | None) -> tuple[nn.Module, tuple[str, ...], LoadReport]:
+def _of_published(
+    config: Config, file: CheckpointFile | None
+) -> tuple[nn.Module, tuple[str, ...], LoadReport]:
     if not config.model.name:
         hint = "the conf that it fits, as in `vidjobs models`"
-        raise ConfFault([Fault(path="model.name", message="is missing, and the checkpoint does not say which network it is", hint=hint)])
+        raise ConfFault(
+            [
+                Fault(
+                    path="model.name",
+                    message="is missing, and the checkpoint does not say which network it is",
+                    hint=hint,
+                )
+            ]
+        )
     if not config.data.classes:
         hint = "to ask a run of yours: --from RUN@best; else a file of class names in index order (text, JSON list, {index: name})"
         message = f"is missing, and the published weights in model.init, {config.model.init}, do not name their classes"
@@ -139,16 +161,32 @@ def _of_published(config: Config, file: CheckpointFile | None) -> tuple[nn.Modul
     if faults:
         raise ConfFault(faults)
     model = create_for(config, classes)
-    return model, classes, load_init(model, config.model.init, head=config.model.init_head, file=file, say=partial(print, flush=True))
+    return (
+        model,
+        classes,
+        load_init(
+            model,
+            config.model.init,
+            head=config.model.init_head,
+            file=file,
+            say=partial(print, flush=True),
+        ),
+    )
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Class names in index order: lines as a dataset's, a JSON list, {index: name} or {name: index}. Raises DataError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        names = _from_json(json.loads(text)) if path.suffix == ".json" else class_names(text, str(path))
+        names = (
+            _from_json(json.loads(text)) if path.suffix == ".json" else class_names(text, str(path))
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        hint = (
+            did_you_mean(path.name, [each.name for each in path.parent.glob("*")])
+            if path.parent.is_dir()
+            else ""
+        )
         raise DataError(f"cannot read the class names in {path}: {error}", hint=hint) from error
     if not names:
         raise DataError(f"{path} names no class")
@@ -160,7 +198,11 @@ def _from_json(content: Any) -> tuple[str, ...]:
         return tuple(map(str, content))
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not a list or a mapping")
-    by_index = {int(key): str(name) for key, name in content.items()} if _whole(content) else {int(i): str(n) for n, i in content.items()}
+    by_index = (
+        {int(key): str(name) for key, name in content.items()}
+        if _whole(content)
+        else {int(i): str(n) for n, i in content.items()}
+    )
     first = min(by_index, default=0)
     if first not in (0, 1) or set(by_index) != set(range(first, first + len(by_index))):
         raise ValueError("its indices are not 0, 1, 2, ... without a gap")

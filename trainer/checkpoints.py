@@ -25,7 +25,16 @@ FORMAT = 1
 STATES_KEPT = 2
 NO_STATE = "move the folder away to start anew, or submit a new run `--from` its weights"
 # how torch.load tells that a file is no checkpoint
-MALFORMED = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, struct.error)
+MALFORMED = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    struct.error,
+)
 WEIGHTS_NAME = re.compile(r"epoch-(\d{6,})\.pt")
 CHECKPOINT_NAME = re.compile(r"(?P<kind>epoch|state)-\d{6,}(-step-\d{8,})?\.pt")
 
@@ -37,10 +46,13 @@ class WeightsFile(TypedDict):
     model: dict[str, Any]  # name and every option
     classes: list[str]
     multi_label: bool  # a video may show several of the classes, or none
-    data: dict[str, Any]  # how frames become clips: DataConf's keys of `INFERENCE` (trainer/config.py)
+    # how frames become clips: DataConf's keys of `INFERENCE` (trainer/config.py)
+    data: dict[str, Any]
     frames: int
     size: int
-    flow: dict[str, Any]  # method, bound and gap of the flow that it learnt from (trainer/data/flow.py); {} where nobody said
+    # method, bound and gap of the flow that it learnt from (trainer/data/flow.py); {} where nobody
+    # said
+    flow: dict[str, Any]
     normalisation: dict[str, Any]  # mean, std and order of the channels (trainer/data/normalise.py)
     fps: float
     epoch: int
@@ -92,15 +104,24 @@ class Manifest:
         Raises DataError when there are some and none can be read: nothing starts anew over them.
         """
         files: dict[str, Entry] = {}
-        paths = sorted(path for path in folder.checkpoints.glob("*.pt") if CHECKPOINT_NAME.fullmatch(path.name))
+        paths = sorted(
+            path for path in folder.checkpoints.glob("*.pt") if CHECKPOINT_NAME.fullmatch(path.name)
+        )
         for path in paths:
             try:
                 files[path.name] = _entry(path, _read(path))
             except DataError as error:
                 say(f"warning: {error}; it is left out")
         if paths and not files:
-            raise DataError(f"{folder.checkpoints} holds no checkpoint that can be read", hint=NO_STATE)
-        return cls(last=max((name for name, entry in files.items() if entry.kind == "weights"), default=""), files=files)
+            raise DataError(
+                f"{folder.checkpoints} holds no checkpoint that can be read", hint=NO_STATE
+            )
+        return cls(
+            last=max(
+                (name for name, entry in files.items() if entry.kind == "weights"), default=""
+            ),
+            files=files,
+        )
 
     @classmethod
     def of(cls, folder: RunFolder, say: Callable[[str], None]) -> Manifest:
@@ -122,11 +143,21 @@ class Manifest:
         for entry in entries.values():
             if entry["kind"] == "state":
                 del entry["metrics"]
-        raw = {"format": FORMAT, "last": self.last, "best": self.best, "select": self.select, "files": entries}
+        raw = {
+            "format": FORMAT,
+            "last": self.last,
+            "best": self.best,
+            "select": self.select,
+            "files": entries,
+        }
         folder.write_text(folder.manifest, json.dumps(raw, indent=1) + "\n")
         for path in folder.checkpoints.glob("*.pt"):
             hit = CHECKPOINT_NAME.fullmatch(path.name)
-            if hit and path.name not in self.files and (path.name in before.files or hit["kind"] == "state"):
+            if (
+                hit
+                and path.name not in self.files
+                and (path.name in before.files or hit["kind"] == "state")
+            ):
                 path.unlink()
 
     def of_kind(self, kind: str) -> list[tuple[str, Entry]]:
@@ -140,17 +171,30 @@ class Manifest:
         weights = [name for name, _ in every.of_kind("weights")]
         states = [name for name, _ in every.of_kind("state")]
         kept = {*kept_weights(weights, best, keep), *states[-STATES_KEPT:]}
-        return replace(every, last=weights[-1] if weights else "", files={name: every.files[name] for name in every.files if name in kept})
+        return replace(
+            every,
+            last=weights[-1] if weights else "",
+            files={name: every.files[name] for name in every.files if name in kept},
+        )
 
     def cut_back(self, step: int, epoch: int, best: str) -> Manifest:
         """Without what came after the state at `step` from which training goes on in `epoch`; `best` as it was then."""
 
         def stays(entry: Entry) -> bool:
-            return entry.step <= step if entry.kind == "state" else entry.epoch < epoch or entry.step < step
+            return (
+                entry.step <= step
+                if entry.kind == "state"
+                else entry.epoch < epoch or entry.step < step
+            )
 
         files = {name: entry for name, entry in self.files.items() if stays(entry)}
         weights = [name for name, entry in sorted(files.items()) if entry.kind == "weights"]
-        return replace(self, files=files, last=weights[-1] if weights else "", best=best if best in files else "")
+        return replace(
+            self,
+            files=files,
+            last=weights[-1] if weights else "",
+            best=best if best in files else "",
+        )
 
 
 def kept_weights(names: list[str], best: str, keep: str) -> set[str]:
@@ -180,7 +224,9 @@ def save(
         sink.close()
         require()
     numbers = {"epoch": int(content["epoch"]), "step": int(content["step"])}
-    return Entry(kind=kind, **numbers, size=sink.size, sha256=sink.sha256, metrics=dict(metrics or {}))
+    return Entry(
+        kind=kind, **numbers, size=sink.size, sha256=sink.sha256, metrics=dict(metrics or {})
+    )
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -191,11 +237,17 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def list_weights(folder: Path) -> dict[int, Path]:
     """epoch -> file, of every `epoch-*.pt` in a checkpoints folder, in order."""
-    found = {int(hit[1]): path for path in folder.glob("epoch-*.pt") if (hit := WEIGHTS_NAME.fullmatch(path.name))}
+    found = {
+        int(hit[1]): path
+        for path in folder.glob("epoch-*.pt")
+        if (hit := WEIGHTS_NAME.fullmatch(path.name))
+    }
     return dict(sorted(found.items()))
 
 
-def newest_state(folder: RunFolder, say: Callable[[str], None]) -> tuple[Manifest, dict[str, Any]] | None:
+def newest_state(
+    folder: RunFolder, say: Callable[[str], None]
+) -> tuple[Manifest, dict[str, Any]] | None:
     """The newest whole state and the manifest up to it; None when there is no checkpoint at all.
 
     A damaged state is named and left out. Raises DataError when there are checkpoints and no whole state: nothing starts anew over them.
@@ -208,11 +260,16 @@ def newest_state(folder: RunFolder, say: Callable[[str], None]) -> tuple[Manifes
             state = _read(folder.checkpoints / name)
         except DataError as error:
             say(f"warning: {error}; going back to the state before it")
-            manifest = replace(manifest, files={other: kept for other, kept in manifest.files.items() if other != name})
+            manifest = replace(
+                manifest,
+                files={other: kept for other, kept in manifest.files.items() if other != name},
+            )
             continue
         position = state["position"]
         goes_on_in = int(position["epoch"]) + bool(position["closed"])
-        return manifest.cut_back(int(position["step"]), goes_on_in, str(state["best"]["file"])), state
+        return manifest.cut_back(
+            int(position["step"]), goes_on_in, str(state["best"]["file"])
+        ), state
     if manifest.files or states:
         raise DataError(f"{folder.checkpoints} holds no whole state to go on from", hint=NO_STATE)
     return None
@@ -235,7 +292,11 @@ def _entry(path: Path, content: Mapping[str, Any]) -> Entry:
 def require_as_written(path: Path) -> None:
     """Raise DataError when the manifest beside the file names it and says otherwise; a file without one may be anything."""
     run = RunFolder(path.absolute().parent.parent)
-    entry = Manifest.load(run).files.get(path.name) if path.absolute().parent == run.checkpoints else None
+    entry = (
+        Manifest.load(run).files.get(path.name)
+        if path.absolute().parent == run.checkpoints
+        else None
+    )
     if entry is not None:
         require_whole(path, entry)
 
@@ -251,7 +312,9 @@ def require_whole(path: Path, entry: Entry) -> None:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     if found != entry.sha256:
-        raise DataError(f"{path} is damaged: its sha256 is {found[:12]}..., its manifest says {entry.sha256[:12]}...")
+        raise DataError(
+            f"{path} is damaged: its sha256 is {found[:12]}..., its manifest says {entry.sha256[:12]}..."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

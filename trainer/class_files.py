@@ -17,7 +17,12 @@ from trainer.run_folder import RunFolder
 COUNTS = ("support", "tp", "fp", "fn", "tn")
 
 
-def write(folder: RunFolder, classes: Sequence[str], confusion: NDArray[np.int64], train_counts: Sequence[int] | None) -> None:
+def write(
+    folder: RunFolder,
+    classes: Sequence[str],
+    confusion: NDArray[np.int64],
+    train_counts: Sequence[int] | None,
+) -> None:
     """f1_by_class.csv where videos have several labels (confusion (C, 2, 2)), class_accuracy.csv where they have one (confusion (C, C)).
 
     Raises CannotWrite.
@@ -28,17 +33,26 @@ def write(folder: RunFolder, classes: Sequence[str], confusion: NDArray[np.int64
     if confusion.ndim == 3:
         folder.write_text(place / "f1_by_class.csv", f1_table(classes, confusion, train_counts))
     else:
-        folder.write_text(place / "class_accuracy.csv", accuracy_table(classes, confusion, train_counts))
+        folder.write_text(
+            place / "class_accuracy.csv", accuracy_table(classes, confusion, train_counts)
+        )
 
 
-def f1_table(classes: Sequence[str], confusion_C22: NDArray[np.int64], train_counts: Sequence[int] | None) -> str:
+def f1_table(
+    classes: Sequence[str], confusion_C22: NDArray[np.int64], train_counts: Sequence[int] | None
+) -> str:
     """CSV, a row for each class in index order; `support` counts the clips that show it, `train_count` those in training."""
     f1 = metrics.f1_by_class(confusion_C22)
-    rows = [[name, _count(train_counts, index), *_counts(confusion_C22[index]), f"{f1[index]:.6f}"] for index, name in enumerate(classes)]
+    rows = [
+        [name, _count(train_counts, index), *_counts(confusion_C22[index]), f"{f1[index]:.6f}"]
+        for index, name in enumerate(classes)
+    ]
     return _csv(["class", "train_count", *COUNTS, "precision", "recall", "f1"], rows)
 
 
-def accuracy_table(classes: Sequence[str], confusion_CC: NDArray[np.int64], train_counts: Sequence[int] | None) -> str:
+def accuracy_table(
+    classes: Sequence[str], confusion_CC: NDArray[np.int64], train_counts: Sequence[int] | None
+) -> str:
     """The same of videos with one class: `accuracy` is the share of its videos that were answered rightly, `confused_with` the
     class that most of the others were answered with, `confused` how many."""
     each_C22 = one_against_all(confusion_CC)
@@ -49,8 +63,31 @@ def accuracy_table(classes: Sequence[str], confusion_CC: NDArray[np.int64], trai
         counts, other = _counts(each_C22[index]), int(wrong[index].argmax())
         most = int(wrong[index, other])
         f1 = metrics.f1_by_class(each_C22[index : index + 1])[0]
-        rows.append([name, _count(train_counts, index), *counts, f"{f1:.6f}", counts[-1], classes[other] if most else "", most])
-    return _csv(["class", "train_count", *COUNTS, "precision", "recall", "f1", "accuracy", "confused_with", "confused"], rows)
+        rows.append(
+            [
+                name,
+                _count(train_counts, index),
+                *counts,
+                f"{f1:.6f}",
+                counts[-1],
+                classes[other] if most else "",
+                most,
+            ]
+        )
+    return _csv(
+        [
+            "class",
+            "train_count",
+            *COUNTS,
+            "precision",
+            "recall",
+            "f1",
+            "accuracy",
+            "confused_with",
+            "confused",
+        ],
+        rows,
+    )
 
 
 def one_against_all(confusion_CC: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from trainer.config import ComputeConf
 from trainer.errors import ConfFault, Fault, TryAgain
 
-# cuDNN 9.8 to 9.14: conv3d in bf16 is slow, hungry and at times wrong (pytorch issues 163539, 166122, 166643)
+# cuDNN 9.8 to 9.14: conv3d in bf16 is slow, hungry and at times wrong (pytorch issues 163539,
+# 166122, 166643)
 BROKEN_CUDNN = range(90800, 91500)
 MOST_WORKERS = 8
 
@@ -38,11 +39,15 @@ class Compute:
     deterministic: bool = False
     workers: int = 0
     threads: int = 1
-    clips: int = 0  # usual clips in a micro-batch of this process; compiled code serves only these, others run eagerly. 0 = any
+    # usual clips in a micro-batch of this process; compiled code serves only these, others run
+    # eagerly. 0 = any
+    clips: int = 0
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_conf(cls, conf: ComputeConf, local_rank: int = 0, *, processes: int = 1, clips: int = 0) -> Compute:
+    def from_conf(
+        cls, conf: ComputeConf, local_rank: int = 0, *, processes: int = 1, clips: int = 0
+    ) -> Compute:
         """Decide every `auto` and set torch's switches of this process. Raises ConfFault for what this machine cannot do."""
         device = _device(conf, local_rank)
         precision, notes = _precision(conf, device)
@@ -84,7 +89,11 @@ class Compute:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 where that was decided, else nothing."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        return (
+            torch.autocast(self.device.type, dtype=torch.bfloat16)
+            if self.precision == "bf16"
+            else nullcontext()
+        )
 
     def run(self, network: nn.Module, video_BCTHW: Tensor) -> Tensor:
         """The network's answer, in float32. A micro-batch of an unusual size runs eagerly instead of compiling once more."""
@@ -119,7 +128,8 @@ class Compute:
         torch.cuda.set_device(self.device)
         torch.backends.cudnn.benchmark = not self.deterministic  # shapes are static
         torch.backends.cudnn.deterministic = self.deterministic
-        fast = self.precision == "bf16"  # then what autocast leaves in fp32 may use TF32; a conf that says fp32 gets fp32
+        # then what autocast leaves in fp32 may use TF32; a conf that says fp32 gets fp32
+        fast = self.precision == "bf16"
         torch.backends.cuda.matmul.allow_tf32 = fast
         torch.backends.cudnn.allow_tf32 = fast
 
@@ -133,12 +143,20 @@ def enough_memory(device: torch.device, clips: int, *, fitted: int = 0) -> Itera
     try:
         yield
     except torch.OutOfMemoryError as error:
-        hint = "halve train.batch and double train.accumulate: the same steps in about half the memory"
-        gpu = f"{torch.cuda.get_device_name(device)} ({_gib(device)})" if device.type == "cuda" else "this device"
+        hint = (
+            "halve train.batch and double train.accumulate: the same steps in about half the memory"
+        )
+        gpu = (
+            f"{torch.cuda.get_device_name(device)} ({_gib(device)})"
+            if device.type == "cuda"
+            else "this device"
+        )
         if fitted:
             message = f"the memory of {gpu} ran out after {fitted} steps that fitted into it"
             raise TryAgain(message, hint=f"if that comes again: {hint}") from error
-        message = f"makes {clips} clips at once for each process, more than fit into the memory of {gpu}"
+        message = (
+            f"makes {clips} clips at once for each process, more than fit into the memory of {gpu}"
+        )
         raise ConfFault([Fault(path="train.batch", message=message, hint=hint)]) from error
 
 
@@ -146,7 +164,9 @@ def _gib(device: torch.device) -> str:
     free, total = torch.cuda.mem_get_info(device)
     ours = torch.cuda.memory_reserved(device)
     others = total - free - ours
-    return f"{total / 2**30:.0f} GiB" + (f", of which others hold {others / 2**30:.0f}" if others > 2**31 else "")
+    return f"{total / 2**30:.0f} GiB" + (
+        f", of which others hold {others / 2**30:.0f}" if others > 2**31 else ""
+    )
 
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -156,7 +176,11 @@ def process_count(conf: ComputeConf) -> int:
     """Processes on this node: what the conf says, else one for each GPU that will be used, at least 1."""
     if conf.processes != "auto":
         return conf.processes
-    return max(torch.cuda.device_count(), 1) if conf.device != "cpu" and torch.cuda.is_available() else 1
+    return (
+        max(torch.cuda.device_count(), 1)
+        if conf.device != "cpu" and torch.cuda.is_available()
+        else 1
+    )
 
 
 def default_workers(processes: int) -> int:
@@ -166,7 +190,9 @@ def default_workers(processes: int) -> int:
 
 def cores() -> int:
     """Cores that this process may use: its CPU set, and the container's quota (cgroup v2), whichever is less."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(usable, _quota(Path("/sys/fs/cgroup/cpu.max")) or usable)
 
 
@@ -190,14 +216,20 @@ def _device(conf: ComputeConf, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         hint = "ask for one with job.resources.gpus, or set compute.device: auto"
-        raise ConfFault([Fault(path="compute.device", message="is cuda, but torch sees no GPU", hint=hint)])
+        raise ConfFault(
+            [Fault(path="compute.device", message="is cuda, but torch sees no GPU", hint=hint)]
+        )
     if local_rank >= torch.cuda.device_count():
         message = f"asks for more processes than there are GPUs ({torch.cuda.device_count()})"
-        raise ConfFault([Fault(path="compute.processes", message=message, hint="auto starts one for each GPU")])
+        raise ConfFault(
+            [Fault(path="compute.processes", message=message, hint="auto starts one for each GPU")]
+        )
     return torch.device("cuda", local_rank)
 
 
-def _precision(conf: ComputeConf, device: torch.device) -> tuple[Literal["fp32", "bf16"], list[str]]:
+def _precision(
+    conf: ComputeConf, device: torch.device
+) -> tuple[Literal["fp32", "bf16"], list[str]]:
     if device.type == "cpu":
         return ("bf16" if conf.precision == "bf16" else "fp32"), []
     if conf.precision == "fp32":
@@ -206,7 +238,9 @@ def _precision(conf: ComputeConf, device: torch.device) -> tuple[Literal["fp32",
     return decide_bf16(conf.precision, able=able, cudnn=cudnn_version() or 0)
 
 
-def decide_bf16(wanted: str, *, able: bool, cudnn: int) -> tuple[Literal["fp32", "bf16"], list[str]]:
+def decide_bf16(
+    wanted: str, *, able: bool, cudnn: int
+) -> tuple[Literal["fp32", "bf16"], list[str]]:
     """On CUDA: the precision for "auto" or "bf16". Raises ConfFault where bf16 was demanded and would be wrong."""
     reason = "" if able else "this GPU has no bf16"
     if able and cudnn in BROKEN_CUDNN:
@@ -214,8 +248,14 @@ def decide_bf16(wanted: str, *, able: bool, cudnn: int) -> tuple[Literal["fp32",
     if not reason:
         return "bf16", []
     if wanted == "bf16":
-        hint = "use an image with cuDNN 9.15 or newer, or precision: fp32" if able else "set precision: auto or fp32"
-        raise ConfFault([Fault(path="compute.precision", message=f"is bf16, but {reason}", hint=hint)])
+        hint = (
+            "use an image with cuDNN 9.15 or newer, or precision: fp32"
+            if able
+            else "set precision: auto or fp32"
+        )
+        raise ConfFault(
+            [Fault(path="compute.precision", message=f"is bf16, but {reason}", hint=hint)]
+        )
     return "fp32", [f"warning: fp32, since {reason}"]
 
 
@@ -225,7 +265,9 @@ def _compile(conf: ComputeConf, device: torch.device) -> tuple[bool, list[str]]:
     if device.type != "cuda":
         return False, []
     missing = missing_for_compile()
-    return not missing, [f"warning: torch.compile is off, since there is no {missing}; eager is slower"] if missing else []
+    return not missing, [
+        f"warning: torch.compile is off, since there is no {missing}; eager is slower"
+    ] if missing else []
 
 
 def missing_for_compile() -> str:

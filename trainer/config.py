@@ -24,7 +24,19 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it is ten t
 
 Auto = Literal["auto"]
 # of `data`: what a checkpoint must know to be asked about a new video
-INFERENCE = ("stream", "flow_channels", "resize", "fps", "frames", "stride", "size", "short", "test_short", "test_crop", "antialias")
+INFERENCE = (
+    "stream",
+    "flow_channels",
+    "resize",
+    "fps",
+    "frames",
+    "stride",
+    "size",
+    "short",
+    "test_short",
+    "test_crop",
+    "antialias",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,46 +46,67 @@ class DataConf:
     name: str = "tinyvirat"  # dataset: a module of trainer/data/datasets
     root: str = ""  # the dataset's folder; required
     classes: str = ""  # file of class names in index order; "" = the dataset's usual one
-    annotation: str = ""  # annotation file, or folder of split lists; "" = the dataset's usual place under root
-    layout: Literal["videos", "frames"] = "videos"  # which of the dataset's layouts lies under root: video files, or folders of jpg
-    fold: int = 1  # number of the official split, where a dataset has several (UCF101, HMDB51: 1 to 3)
+    # annotation file, or folder of split lists; "" = the dataset's usual place under root
+    annotation: str = ""
+    # which of the dataset's layouts lies under root: video files, or folders of jpg
+    layout: Literal["videos", "frames"] = "videos"
+    # number of the official split, where a dataset has several (UCF101, HMDB51: 1 to 3)
+    fold: int = 1
     stream: Literal["rgb", "flow"] = "rgb"  # flow: the images that prepare.flow_to wrote
-    flow_root: str = ""  # folder of flow images, laid out as `layout: frames`; stream: flow reads it
+    # folder of flow images, laid out as `layout: frames`; stream: flow reads it
+    flow_root: str = ""
     flow_channels: Literal[2, 3] = 3  # u, v; or u, v and magnitude
-    source: Literal["cache", "files"] = "cache"  # training reads clips from the packed uint8 cache, or decodes the files each time
-    resize: str = ""  # how frames are kept: "" = size x size; "128x171" (height x width); "short:240"; "original"
-    antialias: bool = False  # frames that are made smaller are smoothed, as PIL does; false: as cv2.INTER_LINEAR does
-    fps: float = 0.0  # frames a second after resampling by time stamps; 0 = every frame of the file as it comes
+    # training reads clips from the packed uint8 cache, or decodes the files each time
+    source: Literal["cache", "files"] = "cache"
+    # how frames are kept: "" = size x size; "128x171" (height x width); "short:240"; "original"
+    resize: str = ""
+    # frames that are made smaller are smoothed, as PIL does; false: as cv2.INTER_LINEAR does
+    antialias: bool = False
+    # frames a second after resampling by time stamps; 0 = every frame of the file as it comes
+    fps: float = 0.0
     frames: int = 32  # frames in a clip
     stride: int = 1  # from one frame of a clip to the next
     size: int = 28  # px, side of the square frames that the model is fed
-    start: Literal["first", "random", "center", "every"] = "first"  # where training clips start; every: one at each `step` frames
-    step: int = 0  # frames between the starts of start: every; 0 = a clip's length, so that clips do not overlap
-    test_start: Literal["first", "center", "random", "uniform", "every"] = (
-        "first"  # the same for test, eval and validation; uniform: test_clips
-    )
+    # where training clips start; every: one at each `step` frames
+    start: Literal["first", "random", "center", "every"] = "first"
+    # frames between the starts of start: every; 0 = a clip's length, so that clips do not overlap
+    step: int = 0
+    # the same for test, eval and validation; uniform: test_clips
+    test_start: Literal["first", "center", "random", "uniform", "every"] = "first"
     test_clips: int = 1  # clips a video, evenly spread, of test_start: uniform
     test_step: int = 0  # as step, of test_start: every
     val_clips: int = 0  # test_clips of the validations during training; 0 = test_clips
     val_step: int = 0  # test_step of the validations during training; 0 = test_step
-    short: Literal["repeat", "loop", "drop"] = "repeat"  # a video shorter than a clip: repeat its last frame, start over, or leave it out
-    crop: Literal["none", "center", "random", "corners", "multi_scale", "rectangle"] = (
-        "none"  # of training frames; none: squeezed into size
+    # a video shorter than a clip: repeat its last frame, start over, or leave it out
+    short: Literal["repeat", "loop", "drop"] = "repeat"
+    # of training frames; none: squeezed into size
+    crop: Literal["none", "center", "random", "corners", "multi_scale", "rectangle"] = "none"
+    # of the short side, which corners and multi_scale draw from
+    scales: tuple[float, ...] = (1.0, 0.8409, 0.7071, 0.5946, 0.5)
+    # [least, most] px that the short side of a training clip is resized to before the crop
+    jitter: tuple[int, ...] = ()
+    # without training
+    test_crop: Literal["none", "center", "top_left", "top_right", "bottom_left", "bottom_right"] = (
+        "none"
     )
-    scales: tuple[float, ...] = (1.0, 0.8409, 0.7071, 0.5946, 0.5)  # of the short side, which corners and multi_scale draw from
-    jitter: tuple[int, ...] = ()  # [least, most] px that the short side of a training clip is resized to before the crop
-    test_crop: Literal["none", "center", "top_left", "top_right", "bottom_left", "bottom_right"] = "none"  # without training
     test_short: int = 0  # px that the short side is resized to before test_crop; 0 = as kept
-    flip: float = 0.5  # probability that a training clip is mirrored, all its frames together; flow's u changes its sign
-    normalise: str = "minus_one_one"  # preset of trainer/data/normalise.py; `mean` and `std` win over it
+    # probability that a training clip is mirrored, all its frames together; flow's u changes its
+    # sign
+    flip: float = 0.5
+    # preset of trainer/data/normalise.py; `mean` and `std` win over it
+    normalise: str = "minus_one_one"
     mean: tuple[float, ...] = ()  # of each channel, on 0..255
     std: tuple[float, ...] = ()  # of each channel, on 0..255
-    channels: Literal["auto", "rgb", "bgr"] = "auto"  # order in which the model is fed colours; auto: the preset's
-    broken: Literal["fail", "exclude"] = "fail"  # files of which nothing can be read: stop, or train without them (prepare names them)
-    val_from: Literal["train", "test"] = "train"  # where validation comes from in a dataset without a split of its own for it
+    # order in which the model is fed colours; auto: the preset's
+    channels: Literal["auto", "rgb", "bgr"] = "auto"
+    # files of which nothing can be read: stop, or train without them (prepare names them)
+    broken: Literal["fail", "exclude"] = "fail"
+    # where validation comes from in a dataset without a split of its own for it
+    val_from: Literal["train", "test"] = "train"
     val_fraction: float = 0.1  # of each class's training clips, held out for validation
     split_seed: int = 22  # of the validation split
-    cache: str = ""  # folder of decoded uint8 frames; "" = <runs>/.cache/<hash of the data settings>
+    # folder of decoded uint8 frames; "" = <runs>/.cache/<hash of the data settings>
+    cache: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +115,14 @@ class ModelConf:
 
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # in the file: the other keys of `model:`
-    init: str | dict[str, str] = ""  # weights to start from: path, https://..., imagenet, published:NAME, torchvision:NAME; or one a part
-    init_head: Literal["keep", "replace"] = "keep"  # a checkpoint with other classes needs "replace": a fresh last layer
-    freeze: tuple[str, ...] = ()  # parts whose weights and BatchNorm statistics stay; a network by its name is all but its last layer
+    # weights to start from: path, https://..., imagenet, published:NAME, torchvision:NAME; or one a
+    # part
+    init: str | dict[str, str] = ""
+    # a checkpoint with other classes needs "replace": a fresh last layer
+    init_head: Literal["keep", "replace"] = "keep"
+    # parts whose weights and BatchNorm statistics stay; a network by its name is all but its last
+    # layer
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +131,16 @@ class TrainConf:
 
     epochs: int = 30
     max_steps: int = 0  # optimizer steps; 0 = as many as `epochs` has
-    epoch_size: int = 0  # clips in an epoch, drawn from the training clips as often as needed; 0 = each clip once
+    # clips in an epoch, drawn from the training clips as often as needed; 0 = each clip once
+    epoch_size: int = 0
     batch: int = 32  # clips in a micro-batch, over all processes
-    accumulate: int = 1  # micro-batches in one optimizer step; an incomplete last window still counts
+    # micro-batches in one optimizer step; an incomplete last window still counts
+    accumulate: int = 1
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 1e-3
     lr_scaling: Literal["none", "linear"] = "none"  # linear: lr times the number of processes
-    lr_of: dict[str, float] = field(default_factory=dict)  # lr multiplier by a start of parameters' names: {fc8: 10}; longest wins, 0 stays
+    # lr multiplier by a start of parameters' names: {fc8: 10}; longest wins, 0 stays
+    lr_of: dict[str, float] = field(default_factory=dict)
     bias_lr: float = 1.0  # lr multiplier of biases
     bias_decay: bool = True  # weight decay of biases, too
     weight_decay: float = 0.0
@@ -117,11 +158,12 @@ class TrainConf:
     freeze_norm: bool = False  # BatchNorm statistics stay as they were loaded
     seed: int = 1
     validate_every: int = 1  # epochs
-    select: str = (
-        "auto"  # validation metric that names the best checkpoint; "loss" = lowest; auto: f1_macro, or top1 with one label a video
-    )
+    # validation metric that names the best checkpoint; "loss" = lowest; auto: f1_macro, or top1 with
+    # one label a video
+    select: str = "auto"
     checkpoint_steps: int = 0  # optimizer steps between states inside an epoch; 0 = only at its end
-    keep_weights: str = "all"  # which epochs' weights stay: "all", "last:N" or "best"; best and last always stay
+    # which epochs' weights stay: "all", "last:N" or "best"; best and last always stay
+    keep_weights: str = "all"
     log_every: int = 1  # optimizer steps in one `train Loss:` line (their mean)
 
 
@@ -143,9 +185,12 @@ class EvalConf:
 
     split: Literal["test", "val", "train"] = "test"
     threshold: float = 0.5
-    samples: tuple[int, ...] = (0, 1, 2, 3)  # clips whose resizer frames are written as PNG beside their inputs
+    # clips whose resizer frames are written as PNG beside their inputs
+    samples: tuple[int, ...] = (0, 1, 2, 3)
     combine: Literal["mean", "max"] = "mean"  # the softmax of a video's clips into its scores
-    best_frames: tuple[int, ...] = ()  # K: each class's mean over its K highest-scoring frames; [10, 20, 30, 50] in the two-stream system
+    # K: each class's mean over its K highest-scoring frames; [10, 20, 30, 50] in the two-stream
+    # system
+    best_frames: tuple[int, ...] = ()
     labels: int = 10  # classes a video in val.json
     formats: tuple[
         Literal["two_stream"], ...
@@ -159,8 +204,10 @@ class FuseConf:
     streams: dict[str, str] = field(
         default_factory=dict
     )  # name -> eval run beside this one, or a folder of predictions: {rgb: ..., flow: ...}
-    weights: dict[str, float] = field(default_factory=dict)  # share of each stream; empty: equal, or the best of search_on
-    search_on: dict[str, str] = field(default_factory=dict)  # name -> eval run of the validation split, on which weights are searched
+    # share of each stream; empty: equal, or the best of search_on
+    weights: dict[str, float] = field(default_factory=dict)
+    # name -> eval run of the validation split, on which weights are searched
+    search_on: dict[str, str] = field(default_factory=dict)
     search_steps: int = 20  # weights tried: 0, 1/20, ... 1
 
 
@@ -168,11 +215,16 @@ class FuseConf:
 class InferConf:
     """`infer`: what a checkpoint (`model.init`) says about videos."""
 
-    input: tuple[str, ...] = ()  # files, folders, globs, a webcam's number, or "-" for raw RGB24 frames on stdin
+    # files, folders, globs, a webcam's number, or "-" for raw RGB24 frames on stdin
+    input: tuple[str, ...] = ()
     stdin_size: str = ""  # "340x256" (width x height) of the frames on stdin
     stdin_fps: float = 30.0
-    fps: float = 0.0  # frames a second that are looked at; 0 = data.fps of the checkpoint's training. For frames extracted at a rate: that
-    short_side: int = 0  # px that frames are resized to before flow is computed, as those of prepare were; 0 = as they are
+    # frames a second that are looked at; 0 = data.fps of the checkpoint's training. For frames
+    # extracted at a rate: that
+    fps: float = 0.0
+    # px that frames are resized to before flow is computed, as those of prepare were; 0 = as they
+    # are
+    short_side: int = 0
     step: int = 0  # frames from one window to the next; 0 = a window's length
     top: int = 5  # classes in an answer
     overlay: bool = True  # also write <name>-labelled.mp4
@@ -185,15 +237,19 @@ class InferConf:
 class PrepareConf:
     """`prepare`: what to make of the download before the dataset is read and reported on. A step is left out unless asked for."""
 
-    organise: str = ""  # flat folder of v_<Class>_gXX_cYY.avi to sort into class folders under data.root
+    # flat folder of v_<Class>_gXX_cYY.avi to sort into class folders under data.root
+    organise: str = ""
     annotate: bool = False  # build the dataset's annotation file from the official lists
-    videos_to: str = ""  # folder for videos with a short distance between key frames, laid out as data.root
+    # folder for videos with a short distance between key frames, laid out as data.root
+    videos_to: str = ""
     gop: int = 16  # frames from key frame to key frame in videos_to
     short_side: int = 0  # px, of videos_to and frames_to; 0 = as they are
     frames_to: str = ""  # folder for frames as jpg, laid out as `layout: frames`
-    frames_rule: Literal["kinetics", "ucf101", "c3d"] = "ucf101"  # ffmpeg's settings of the two-stream, the compressed and the C3D system
+    # ffmpeg's settings of the two-stream, the compressed and the C3D system
+    frames_rule: Literal["kinetics", "ucf101", "c3d"] = "ucf101"
     flow_to: str = ""  # folder for optical flow, laid out as `layout: frames`
-    flow_method: Literal["farneback", "dis-fast", "dis-medium"] = "farneback"  # never two in one dataset
+    # never two in one dataset
+    flow_method: Literal["farneback", "dis-fast", "dis-medium"] = "farneback"
     flow_bound: int = 8  # px of displacement at which a flow image is full
     flow_gap: int = 1  # frames from one frame to the one that its flow leads to
     stats: bool = False  # mean and standard deviation of the training frames, into the report
@@ -206,7 +262,8 @@ class ComputeConf:
     """How to compute it. "auto" is fast where that costs no exactness: on the CPU a resumed run stays bit for bit the same."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast on GPUs that have it, else fp32
+    # auto: bf16 autocast on GPUs that have it, else fp32
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool | Auto = "auto"  # auto: on for CUDA
     compile: bool | Auto = "auto"  # auto: on for CUDA where a C compiler is found, off in infer
     fused: bool | Auto = "auto"  # fused optimizer; auto: on for CUDA
@@ -231,7 +288,9 @@ class Config:
     compute: ComputeConf = field(default_factory=ComputeConf)
 
 
-def read(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[Fault]]:
+def read(
+    path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[Fault]]:
     """The conf file's mapping with `changes` (key path -> value) and then `a.b=v` applied, and what of these could not be.
 
     Raises ConfFault for an unreadable file.
@@ -239,11 +298,20 @@ def read(path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] |
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfFault([Fault(path="", message=f"cannot read the conf {path}: {error}")]) from error
+        raise ConfFault(
+            [Fault(path="", message=f"cannot read the conf {path}: {error}")]
+        ) from error
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
-        raise ConfFault([Fault(path="", message=f"the conf {path} is a {type(raw).__name__}, not a mapping of sections")])
+        raise ConfFault(
+            [
+                Fault(
+                    path="",
+                    message=f"the conf {path} is a {type(raw).__name__}, not a mapping of sections",
+                )
+            ]
+        )
     faults = [fault for key, value in (changes or {}).items() for fault in put(raw, key, value)]
     return raw, faults + [fault for override in overrides for fault in _apply(raw, override)]
 
@@ -273,7 +341,9 @@ def parse(raw: Mapping[str, Any]) -> tuple[Config, list[Fault]]:
             faults.append(Fault(path=name, message=f"is {section!r}, not a mapping"))
         else:
             kind = _hints(Config)[name]
-            values[name], more = _section(kind, _fold_options(section) if kind is ModelConf else section, name)
+            values[name], more = _section(
+                kind, _fold_options(section) if kind is ModelConf else section, name
+            )
             faults += more
     return Config(**values), faults
 
@@ -326,7 +396,8 @@ def _apply(raw: dict[str, Any], override: str) -> list[Fault]:
     if not separator or not all(path.split(".")):
         return [Fault(path=path, message=f"{override!r} is not of the form section.key=value")]
     try:
-        value = yaml.safe_load(text) if text not in ("", "-") else text  # a dash is stdin; to YAML it is a list of nothing
+        # a dash is stdin; to YAML it is a list of nothing
+        value = yaml.safe_load(text) if text not in ("", "-") else text
     except yaml.YAMLError as error:
         return [Fault(path=path, message=f"cannot read the value {text!r}: {error}")]
     return put(raw, path, value)
@@ -347,7 +418,11 @@ def _unresolved(node: Any, path: str = "") -> list[Fault]:
         children = [(f"{path}.{key}" if path else str(key), child) for key, child in node.items()]
         return [fault for where, child in children for fault in _unresolved(child, where)]
     if isinstance(node, (list, tuple)):
-        return [fault for index, child in enumerate(node) for fault in _unresolved(child, f"{path}[{index}]")]
+        return [
+            fault
+            for index, child in enumerate(node)
+            for fault in _unresolved(child, f"{path}[{index}]")
+        ]
     if isinstance(node, str) and "${" in node:
         return [Fault(path=path, message=f"{node!r} is not resolved", hint=hint)]
     return []

@@ -20,11 +20,15 @@ def convert(value: Any, kind: Any) -> Any:
         if value in choices and not isinstance(value, bool):
             return value
         hint = did_you_mean(str(value), [str(choice) for choice in choices])
-        raise ValueError(f"is {value!r}, not one of {', '.join(map(str, choices))}" + (f"; {hint}" if hint else ""))
+        raise ValueError(
+            f"is {value!r}, not one of {', '.join(map(str, choices))}"
+            + (f"; {hint}" if hint else "")
+        )
     if origin is tuple:
         if value is None or isinstance(value, dict):
             raise ValueError(f"is {value!r}, not a list")
-        items = value if isinstance(value, (list, tuple)) else [value]  # one thing is a list of one: --set infer.input=talk.mp4
+        # one thing is a list of one: --set infer.input=talk.mp4
+        items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(convert(item, typing.get_args(kind)[0]) for item in items)
     if origin is dict or kind is dict:
         if not isinstance(value, dict):

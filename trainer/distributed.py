@@ -25,7 +25,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch._C._distributed_c10d import FileStore, GradBucket, PrefixStore, Store, TCPStore
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, RunProcsResult, start_processes
+from torch.distributed.elastic.multiprocessing import (
+    DefaultLogsSpecs,
+    PContext,
+    RunProcsResult,
+    start_processes,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer import failures
@@ -37,7 +42,8 @@ from trainer.stopping import grace
 P = ParamSpec("P")
 PATIENCE = timedelta(minutes=60)  # for a peer that writes a checkpoint to a slow volume
 SPARE = 5  # seconds of the grace kept for ending ourselves
-STUBBORN = 25.0  # seconds after which torch kills processes that do not heed its SIGTERM (30, with some to spare)
+# seconds after which torch kills processes that do not heed its SIGTERM (30, with some to spare)
+STUBBORN = 25.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,9 @@ class World:
         if self.size == 1:
             return model
         cuda = device.type == "cuda"
-        network = DistributedDataParallel(model, device_ids=[device] if cuda else None, gradient_as_bucket_view=True)
+        network = DistributedDataParallel(
+            model, device_ids=[device] if cuda else None, gradient_as_bucket_view=True
+        )
         if not cuda:
             network.register_comm_hook(None, lambda _, bucket: _mean_by_rank(bucket))
         return network
@@ -109,7 +117,13 @@ def _mean_by_rank(bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
     return mean
 
 
-def launch(nodes: Group, processes: int, fn: Callable[Concatenate[World, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+def launch(
+    nodes: Group,
+    processes: int,
+    fn: Callable[Concatenate[World, P], None],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> None:
     """Call `fn(world, ...)` in `processes` processes of this node, beside those of the other nodes; with one in all, here.
 
     `fn` is a function of a module and its arguments can be pickled. SIGTERM is passed on; after `grace` what is left is killed.
@@ -119,15 +133,23 @@ def launch(nodes: Group, processes: int, fn: Callable[Concatenate[World, P], Non
     if size == 1:
         fn(World(), *args, **kwargs)
         return
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failure is told once, by our error
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGUSR2"  # none that we use: SIGTERM is ours to pass on
+    # the failure is told once, by our error
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # none that we use: SIGTERM is ours to pass on
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGUSR2"
     worlds = {local: World(first + local, size, local, processes) for local in range(processes)}
-    with tempfile.TemporaryDirectory(prefix="vidjobs-ranks-") as name, _passing_on_sigterm() as sigterm:
+    with (
+        tempfile.TemporaryDirectory(prefix="vidjobs-ranks-") as name,
+        _passing_on_sigterm() as sigterm,
+    ):
         reports = Path(name)
         context = start_processes(
             name="trainer",
             entrypoint=_rank,
-            args={local: (world, os.getpid(), (str(reports), nodes.place), (fn, args, kwargs)) for local, world in worlds.items()},
+            args={
+                local: (world, os.getpid(), (str(reports), nodes.place), (fn, args, kwargs))
+                for local, world in worlds.items()
+            },
             envs={local: _environment(world) for local, world in worlds.items()},
             logs_specs=DefaultLogsSpecs(log_dir=str(reports / "logs")),
             start_method="spawn",
@@ -139,11 +161,17 @@ def launch(nodes: Group, processes: int, fn: Callable[Concatenate[World, P], Non
             context.close(signal.SIGTERM, timeout=SPARE)
             raise
         if killed is not None:
-            raise failures.first_failure(_read_reports(reports), {first + local: number for local, number in killed.items()})
+            raise failures.first_failure(
+                _read_reports(reports), {first + local: number for local, number in killed.items()}
+            )
 
 
 def _environment(world: World) -> dict[str, str]:
-    return {"RANK": str(world.rank), "LOCAL_RANK": str(world.local_rank), "WORLD_SIZE": str(world.size)}
+    return {
+        "RANK": str(world.rank),
+        "LOCAL_RANK": str(world.local_rank),
+        "WORLD_SIZE": str(world.size),
+    }
 
 
 class _Sigterm:
@@ -188,10 +216,17 @@ def _supervise(context: PContext, sigterm: _Sigterm) -> dict[int, int] | None:
         began = time.monotonic()
         result = context.wait(timeout=0.5, period=0.05)
         if result is not None:
-            return _killed(result, context, took=time.monotonic() - began) if result.is_failed() else None
+            return (
+                _killed(result, context, took=time.monotonic() - began)
+                if result.is_failed()
+                else None
+            )
         if sigterm.at is not None and time.monotonic() > sigterm.at + max(grace() - SPARE, 1):
             context.close(signal.SIGKILL, timeout=1)
-            raise TryAgain(f"the processes did not end within the grace of {grace():.0f} s after SIGTERM", hint="raise job.grace")
+            raise TryAgain(
+                f"the processes did not end within the grace of {grace():.0f} s after SIGTERM",
+                hint="raise job.grace",
+            )
 
 
 def _signal(pid: int, number: int) -> None:
@@ -206,14 +241,22 @@ def _killed(result: RunProcsResult, context: PContext, *, took: float) -> dict[i
 
     Since then the rest got SIGTERM from torch, and those that did not heed it for long SIGKILL.
     """
-    codes = {rank: process.exitcode or 0 for rank, process in enumerate(getattr(getattr(context, "_pc", None), "processes", ()))}
+    codes = {
+        rank: process.exitcode or 0
+        for rank, process in enumerate(getattr(getattr(context, "_pc", None), "processes", ()))
+    }
     ours = (-signal.SIGTERM, -signal.SIGKILL) if took > STUBBORN else (-signal.SIGTERM,)
     codes = {rank: code for rank, code in codes.items() if code not in ours}
     codes |= {rank: failure.exitcode for rank, failure in result.failures.items()}
     return {rank: -code for rank, code in codes.items() if code < 0}
 
 
-def _rank(world: World, parent: int, where: tuple[str, Place], call: tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]) -> None:
+def _rank(
+    world: World,
+    parent: int,
+    where: tuple[str, Place],
+    call: tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]],
+) -> None:
     """One process: join the others, run, and end with the exit code of what went wrong."""
     code, (folder, place) = 0, where
     threading.Thread(target=_end_without, args=(parent,), name="parent-watch", daemon=True).start()
@@ -242,16 +285,21 @@ def _join(world: World, meeting: Path, place: Place) -> None:
     if cuda:
         torch.cuda.set_device(world.local_rank)
     if place.alone:
-        interface = "lo" if Path("/sys/class/net/lo").exists() else ""  # a pod's own name need not resolve
+        # a pod's own name need not resolve
+        interface = "lo" if Path("/sys/class/net/lo").exists() else ""
         store: Store = FileStore(str(meeting), world.size)
     else:
         interface = interface_towards(place.host, place.port)
-        server = TCPStore(place.host, place.port, is_master=False, wait_for_workers=False, timeout=CALL)
+        server = TCPStore(
+            place.host, place.port, is_master=False, wait_for_workers=False, timeout=CALL
+        )
         store = PrefixStore("ranks", server)
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=PATIENCE)
+    dist.init_process_group(
+        backend, store=store, rank=world.rank, world_size=world.size, timeout=PATIENCE
+    )
 
 
 def _report(error: BaseException, rank: int, folder: Path) -> int:

@@ -34,7 +34,10 @@ def write(config: Config, folder: RunFolder, *, usage: Mapping[str, Any]) -> Non
         "usage": dict(usage),
     }
     folder.write_text(folder.done, json.dumps(done, indent=1) + "\n")
-    print(f"finished: last {manifest.last}, best {manifest.best or 'unknown (no validation)'} in {folder.checkpoints}", flush=True)
+    print(
+        f"finished: last {manifest.last}, best {manifest.best or 'unknown (no validation)'} in {folder.checkpoints}",
+        flush=True,
+    )
 
 
 def _asked(config: Config) -> dict[str, int]:

@@ -30,7 +30,9 @@ def message(cause: str, code: int, text: str, manifest: Path) -> dict[str, Any]:
     ending = {"cause": cause, "exit_code": code, "message": text}
     try:
         files = json.loads(manifest.read_text())["files"]
-        name, entry = max(files.items(), key=lambda item: (item[1]["step"], item[1]["kind"] == "state"))
+        name, entry = max(
+            files.items(), key=lambda item: (item[1]["step"], item[1]["kind"] == "state")
+        )
         return ending | {"checkpoint": name, "step": entry["step"], "epoch": entry["epoch"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ending  # no checkpoint yet, or a manifest that must not hide why the run ended

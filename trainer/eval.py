@@ -64,7 +64,14 @@ def _evaluate(world: World, config: Config, folder: RunFolder) -> None:
         world.wait()
 
 
-def _write_predictions(folder: RunFolder, scorer: Scorer, predictions: Predictions, fields: dict[str, Any], *, recorder: Recorder) -> None:
+def _write_predictions(
+    folder: RunFolder,
+    scorer: Scorer,
+    predictions: Predictions,
+    fields: dict[str, Any],
+    *,
+    recorder: Recorder,
+) -> None:
     config, clips, place = scorer.config, scorer.clips, folder.predictions
     threshold = config.eval.threshold
     outcome, scores = scorer.outcome(predictions, threshold), scorer.scores(predictions, threshold)
@@ -83,18 +90,31 @@ def _write_predictions(folder: RunFolder, scorer: Scorer, predictions: Predictio
         if "two_stream" in config.eval.formats:
             _write_two_stream(folder, scorer, predictions, answers, step=position.get("step", 0))
     folder.write_text(place / "metrics.json", json.dumps(report, indent=1) + "\n")
-    recorder.record("test", predictions.loss, epoch=position.get("epoch", 0), step=position.get("step"), **scores)
+    recorder.record(
+        "test",
+        predictions.loss,
+        epoch=position.get("epoch", 0),
+        step=position.get("step"),
+        **scores,
+    )
     for line in _remarks(scorer, report):
         recorder.say(line)
     _draw(folder, outcome)
     source = source_run(config.model.init)
     if source:
-        folder.write_bytes(folder.figures / "loss.png", figures.loss_curves(read_metrics(source.metrics)))
+        folder.write_bytes(
+            folder.figures / "loss.png", figures.loss_curves(read_metrics(source.metrics))
+        )
 
 
-def _write_arrays(folder: RunFolder, scorer: Scorer, predictions: Predictions, outcome: Outcome) -> None:
+def _write_arrays(
+    folder: RunFolder, scorer: Scorer, predictions: Predictions, outcome: Outcome
+) -> None:
     """Rows of logits and probabilities are the samples of clips.json, those of the others the videos of videos.json."""
-    place, probabilities = folder.predictions, predictions.probabilities(multi_label=scorer.clips.multi_label)
+    place, probabilities = (
+        folder.predictions,
+        predictions.probabilities(multi_label=scorer.clips.multi_label),
+    )
     arrays: dict[str, NDArray[Any]] = {
         "logits": predictions.logits, "probabilities": probabilities,
         "predictions": outcome.decided, "actuals": outcome.actual, "video_scores": outcome.scores,
@@ -107,16 +127,27 @@ def _write_arrays(folder: RunFolder, scorer: Scorer, predictions: Predictions, o
 
 
 def _answers(outcome: Outcome, missing: dict[str, int]) -> Answers:
-    return Answers(outcome.classes, tuple(outcome.videos), outcome.scores, outcome.actual.argmax(axis=1), missing)
+    return Answers(
+        outcome.classes,
+        tuple(outcome.videos),
+        outcome.scores,
+        outcome.actual.argmax(axis=1),
+        missing,
+    )
 
 
-def _write_two_stream(folder: RunFolder, scorer: Scorer, predictions: Predictions, answers: Answers, *, step: int) -> None:
+def _write_two_stream(
+    folder: RunFolder, scorer: Scorer, predictions: Predictions, answers: Answers, *, step: int
+) -> None:
     data = scorer.config.data
-    middle = (data.frames - 1) * data.stride // 2  # a frame is named by the middle of the stack that is about it
+    # a frame is named by the middle of the stack that is about it
+    middle = (data.frames - 1) * data.stride // 2
     fids = scorer.clips.starts[predictions.indices] + middle + 1
     _, video_of = np.unique(predictions.video_of, return_inverse=True)
     probabilities = predictions.probabilities(multi_label=False)
-    two_stream_files.write_frames(folder, step, answers.videos, probabilities, video_of=video_of, fids=fids)
+    two_stream_files.write_frames(
+        folder, step, answers.videos, probabilities, video_of=video_of, fids=fids
+    )
     best = predictions.best_frames(scorer.config.eval.best_frames or two_stream_files.KEPT)
     two_stream_files.write_best(folder, step, answers, best)
 
@@ -127,10 +158,16 @@ def _remarks(scorer: Scorer, report: dict[str, Any]) -> list[str]:
     if not scorer.clips.multi_label:
         lines.append(accuracy_line(report))
     if report["missing"]:
-        counted = "" if scorer.clips.multi_label else "; hit1, hit5 and anet_map count them as wrong"
-        lines.append(f"note: {len(report['missing'])} videos of the split could not be scored, see predictions/metrics.json{counted}")
+        counted = (
+            "" if scorer.clips.multi_label else "; hit1, hit5 and anet_map count them as wrong"
+        )
+        lines.append(
+            f"note: {len(report['missing'])} videos of the split could not be scored, see predictions/metrics.json{counted}"
+        )
     if scorer.clips.multi_label and (config.best_frames or config.formats):
-        lines.append("note: eval.best_frames and eval.formats are for videos with one label each; left out")
+        lines.append(
+            "note: eval.best_frames and eval.formats are for videos with one label each; left out"
+        )
     return lines
 
 
@@ -138,11 +175,18 @@ def _draw(folder: RunFolder, outcome: Outcome) -> None:
     support = outcome.actual.sum(axis=0)
     if outcome.confusion.ndim == 3:
         f1 = metrics.f1_by_class(outcome.confusion)
-        folder.write_bytes(folder.figures / "f1_by_class.png", figures.class_scores(outcome.classes, f1, support))
+        folder.write_bytes(
+            folder.figures / "f1_by_class.png", figures.class_scores(outcome.classes, f1, support)
+        )
         return
     accuracy = np.diag(outcome.confusion) / np.maximum(support, 1)
-    folder.write_bytes(folder.figures / "class_accuracy.png", figures.class_scores(outcome.classes, accuracy, support, what="accuracy"))
-    folder.write_bytes(folder.figures / "confusion.png", figures.confusion(outcome.classes, outcome.confusion))
+    folder.write_bytes(
+        folder.figures / "class_accuracy.png",
+        figures.class_scores(outcome.classes, accuracy, support, what="accuracy"),
+    )
+    folder.write_bytes(
+        folder.figures / "confusion.png", figures.confusion(outcome.classes, outcome.confusion)
+    )
 
 
 def _write_frames(folder: RunFolder, scorer: Scorer, model: ResizedI3D, recorder: Recorder) -> None:
@@ -150,18 +194,26 @@ def _write_frames(folder: RunFolder, scorer: Scorer, model: ResizedI3D, recorder
     clips, wanted = scorer.clips, scorer.config.eval.samples
     for index in wanted:
         if not 0 <= index < len(clips):
-            recorder.say(f"note: eval.samples has {index}, but there are clips 0 to {len(clips) - 1} only; left out")
+            recorder.say(
+                f"note: eval.samples has {index}, but there are clips 0 to {len(clips) - 1} only; left out"
+            )
             continue
         name = sample_name(index, _labels(clips, index))
         inputs_THWC, _, _ = clips[0, index]
         with torch.no_grad():
-            resized = model.resize(scorer.compute.lay_out(ModelInput.of(scorer.config)(scorer.compute.place(inputs_THWC[None]))))
+            resized = model.resize(
+                scorer.compute.lay_out(
+                    ModelInput.of(scorer.config)(scorer.compute.place(inputs_THWC[None]))
+                )
+            )
         outputs = to_pixels(resized[0])
         place = folder.figures / "resizer" / name
         for kind, frames in (("input", inputs_THWC.numpy()), ("output", outputs)):
             for number, frame in enumerate(frames):
                 folder.write_bytes(place / f"{kind}-{number:03d}.png", figures.frame_png(frame))
-        folder.write_bytes(place.with_name(f"{name}.png"), figures.contact_sheet(inputs_THWC.numpy(), outputs))
+        folder.write_bytes(
+            place.with_name(f"{name}.png"), figures.contact_sheet(inputs_THWC.numpy(), outputs)
+        )
 
 
 def _labels(clips: ClipSet, index: int) -> list[str]:

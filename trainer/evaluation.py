@@ -20,7 +20,16 @@ from trainer.errors import TryAgain
 # what `train.select` may name besides auto and loss, for several labels a video and for one
 METRICS_OF = {
     True: ("f1_macro", "f1_micro", "f1_samples", "accuracy", "map"),
-    False: ("top1", "top3", "top5", "clip_top1", "clip_top3", "clip_top5", "mean_class_accuracy", "map"),
+    False: (
+        "top1",
+        "top3",
+        "top5",
+        "clip_top1",
+        "clip_top3",
+        "clip_top5",
+        "mean_class_accuracy",
+        "map",
+    ),
 }
 
 
@@ -73,12 +82,19 @@ class Predictions:
         logits = torch.from_numpy(self.logits)
         return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).numpy()
 
-    def video_scores(self, combine: ranking.Combine = "mean", *, multi_label: bool = False) -> NDArray[np.float32]:
+    def video_scores(
+        self, combine: ranking.Combine = "mean", *, multi_label: bool = False
+    ) -> NDArray[np.float32]:
         """(V, C): mean or maximum of the probabilities of each video's clips."""
         return ranking.combine(self.probabilities(multi_label=multi_label), self.video_of, combine)
 
     def scores(
-        self, threshold: float, *, multi_label: bool = True, combine: ranking.Combine = "mean", best_frames: Sequence[int] = ()
+        self,
+        threshold: float,
+        *,
+        multi_label: bool = True,
+        combine: ranking.Combine = "mean",
+        best_frames: Sequence[int] = (),
     ) -> dict[str, float]:
         """With several labels f1_macro, f1_micro, f1_samples, accuracy (exact match), map; with one clip_top1, 3, 5 and ranking.one_label.
 
@@ -89,7 +105,9 @@ class Predictions:
             scores = metrics.multi_label(videos, self.video_targets, threshold)
             return scores | {"map": ranking.mean_average_precision(videos, self.video_targets)}
         clips = ranking.ranks(self.logits, self.targets.argmax(axis=1))
-        found = {f"clip_top{k}": ranking.top(clips, k) for k in ranking.TOPS} | ranking.one_label(videos, self.video_targets)
+        found = {f"clip_top{k}": ranking.top(clips, k) for k in ranking.TOPS} | ranking.one_label(
+            videos, self.video_targets
+        )
         for k, best in self.best_frames(best_frames).items():
             of_best = ranking.one_label(best, self.video_targets)
             found |= {f"best{k}_{key}": of_best[key] for key in ("top1", "top5", "map")}
@@ -97,7 +115,11 @@ class Predictions:
 
     def best_frames(self, kept: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """K -> (V, C): each class's mean over its min(K, clips of the video) highest softmax scores."""
-        return ranking.best_frames(self.probabilities(multi_label=False), self.video_of, kept) if kept else {}
+        return (
+            ranking.best_frames(self.probabilities(multi_label=False), self.video_of, kept)
+            if kept
+            else {}
+        )
 
 
 def predict(
@@ -133,25 +155,42 @@ def predict(
     return _collect(peers, rows, videos)
 
 
-def _answer(model: nn.Module, batch: Batch, compute: Compute, *, inputs: ModelInput, loss: losses.Loss) -> tuple[NDArray[Any], ...]:
+def _answer(
+    model: nn.Module, batch: Batch, compute: Compute, *, inputs: ModelInput, loss: losses.Loss
+) -> tuple[NDArray[Any], ...]:
     targets = compute.place(batch.targets_BC)
     with enough_memory(compute.device, len(batch.indices_B)):
         logits = compute.run(model, inputs(compute.place(batch.clips_BTHWC)))
     losses.require_match(logits, targets)
     each = loss(logits, targets)
-    return logits.cpu().numpy(), batch.targets_BC.numpy(), batch.indices_B.numpy(), each.cpu().numpy()
+    return (
+        logits.cpu().numpy(),
+        batch.targets_BC.numpy(),
+        batch.indices_B.numpy(),
+        each.cpu().numpy(),
+    )
 
 
-def _collect(peers: World, rows: list[tuple[NDArray[Any], ...]], videos: Sequence[int] | NDArray[np.int64] | None) -> Predictions:
+def _collect(
+    peers: World,
+    rows: list[tuple[NDArray[Any], ...]],
+    videos: Sequence[int] | NDArray[np.int64] | None,
+) -> Predictions:
     everybody = [row for share in peers.gather(rows) for row in share]
     if not everybody:
         raise ValueError("there is no clip to evaluate")
-    logits, targets, indices, each = (np.concatenate([row[place] for row in everybody]) for place in range(4))
+    logits, targets, indices, each = (
+        np.concatenate([row[place] for row in everybody]) for place in range(4)
+    )
     everybody.clear()
-    rows.clear()  # a split of millions of frames and hundreds of classes has gigabytes of answers: they are here once from now on
+    # a split of millions of frames and hundreds of classes has gigabytes of answers: they are here
+    # once from now on
+    rows.clear()
     if (np.diff(indices) < 0).any():
         order = np.argsort(indices, kind="stable")
-        logits, targets, indices, each = (column[order] for column in (logits, targets, indices, each))
+        logits, targets, indices, each = (
+            column[order] for column in (logits, targets, indices, each)
+        )
     assert len(np.unique(indices)) == len(indices), "a clip was evaluated twice"
     return Predictions(
         logits=logits.astype(np.float32, copy=False),

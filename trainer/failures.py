@@ -11,13 +11,24 @@ from dataclasses import asdict
 from typing import Any
 
 from trainer import ending
-from trainer.errors import CannotWrite, ConfFault, DataError, Diverged, Fault, NotOurs, TrainerError, TryAgain
+from trainer.errors import (
+    CannotWrite,
+    ConfFault,
+    DataError,
+    Diverged,
+    Fault,
+    NotOurs,
+    TrainerError,
+    TryAgain,
+)
 
 LOST_PEER = re.compile(
     r"gloo|NCCL|Connection (reset|closed|refused)|Broken pipe|Socket Timeout|socket has timed out|store->|TCPStore|failed to recv",
     re.IGNORECASE,
 )
-ERRORS: dict[str, type[TrainerError]] = {kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, NotOurs, Diverged)}
+ERRORS: dict[str, type[TrainerError]] = {
+    kind.cause: kind for kind in (DataError, CannotWrite, TryAgain, NotOurs, Diverged)
+}
 
 Report = Mapping[str, Any]
 
@@ -30,7 +41,9 @@ def describe(error: BaseException, who: str) -> dict[str, Any]:
     """What the others need to end with the same error. `who` had it: "process 3", "node 1"."""
     cause, code = ending.classify(error)
     known = cause != "bug"
-    lost = isinstance(error, LostPeers) or (isinstance(error, RuntimeError) and not known and bool(LOST_PEER.search(str(error))))
+    lost = isinstance(error, LostPeers) or (
+        isinstance(error, RuntimeError) and not known and bool(LOST_PEER.search(str(error)))
+    )
     return {
         "at": time.time(),
         "who": who,
@@ -60,12 +73,17 @@ def first_failure(reports: Sequence[Report], killed: Mapping[int, int]) -> Excep
 
     `killed`: rank -> signal of the processes that a signal ended.
     """
-    causes = sorted((report for report in reports if not report["lost_peer"]), key=lambda report: float(report["at"]))
+    causes = sorted(
+        (report for report in reports if not report["lost_peer"]),
+        key=lambda report: float(report["at"]),
+    )
     if causes:
         return revive(causes[0])
     for rank, number in killed.items():
         hint = "out of memory, most likely: lower train.batch or compute.workers, or raise job.resources.memory"
         name = signal.Signals(number).name
-        return TryAgain(f"process {rank} was killed by {name}", hint=hint if number == signal.SIGKILL else "")
+        return TryAgain(
+            f"process {rank} was killed by {name}", hint=hint if number == signal.SIGKILL else ""
+        )
     told = f": {reports[0]['message']}" if reports else ""
     return LostPeers(f"the processes lost each other{told}")

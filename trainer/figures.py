@@ -24,18 +24,44 @@ MOST_NAMES = 120  # classes that a confusion matrix names at its side
 PAIRS = 25  # confusions that are told beside the matrix
 
 
-def class_scores(names: Sequence[str], scores: NDArray[np.float64], support: NDArray[np.int64], *, what: str = "F1") -> bytes:
+def class_scores(
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    support: NDArray[np.int64],
+    *,
+    what: str = "F1",
+) -> bytes:
     """Bars of a score by class, best on top, with the number of clips (or videos) that show the class."""
     order = np.argsort(scores, kind="stable")
-    shown = order if len(order) <= MOST_BARS else np.concatenate([order[: MOST_BARS // 2], order[-(MOST_BARS // 2) :]])
+    shown = (
+        order
+        if len(order) <= MOST_BARS
+        else np.concatenate([order[: MOST_BARS // 2], order[-(MOST_BARS // 2) :]])
+    )
     figure = _figure(7.5, 1.2 + 0.26 * len(shown))
     axes = figure.subplots()
     places = np.arange(len(shown))
     axes.barh(places, scores[shown], color=BLUE)
-    axes.set_yticks(places, [f"{_short(names[index])} ({support[index]})" for index in shown], fontsize=8, parse_math=False)
-    axes.set(xlim=(0, 1), ylim=(-0.7, len(shown) - 0.3), xlabel=f"{what} (how many there are of the class in brackets)")
-    left_out = f"\n{len(order) - len(shown)} between the best and the worst not shown" if len(shown) < len(order) else ""
-    axes.set_title(f"{what} by class, mean {scores[support > 0].mean() if what != 'F1' else scores.mean():.3f}{left_out}", fontsize=11)
+    axes.set_yticks(
+        places,
+        [f"{_short(names[index])} ({support[index]})" for index in shown],
+        fontsize=8,
+        parse_math=False,
+    )
+    axes.set(
+        xlim=(0, 1),
+        ylim=(-0.7, len(shown) - 0.3),
+        xlabel=f"{what} (how many there are of the class in brackets)",
+    )
+    left_out = (
+        f"\n{len(order) - len(shown)} between the best and the worst not shown"
+        if len(shown) < len(order)
+        else ""
+    )
+    axes.set_title(
+        f"{what} by class, mean {scores[support > 0].mean() if what != 'F1' else scores.mean():.3f}{left_out}",
+        fontsize=11,
+    )
     axes.grid(axis="x", alpha=0.3)
     return _png(figure)
 
@@ -51,14 +77,26 @@ def confusion(names: Sequence[str], counts_CC: NDArray[np.int64]) -> bytes:
     axes, words = figure.subplots(1, 2, width_ratios=[side, 4.5])
     totals = counts_CC.sum(axis=1, keepdims=True)
     shares = np.divide(counts_CC, totals, out=np.zeros(counts_CC.shape), where=totals > 0)
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")  # the root, so that rare confusions are seen
+    # the root, so that rare confusions are seen
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if classes <= MOST_NAMES:
         size = min(8.0, max(4.5, 0.6 * 72 * side / classes))
-        axes.set_xticks(np.arange(classes), [_short(name) for name in names], rotation=90, fontsize=size, parse_math=False)
-        axes.set_yticks(np.arange(classes), [_short(name) for name in names], fontsize=size, parse_math=False)
+        axes.set_xticks(
+            np.arange(classes),
+            [_short(name) for name in names],
+            rotation=90,
+            fontsize=size,
+            parse_math=False,
+        )
+        axes.set_yticks(
+            np.arange(classes), [_short(name) for name in names], fontsize=size, parse_math=False
+        )
     unit = "" if classes <= MOST_NAMES else ", by its place in classes.json"
     axes.set(xlabel=f"answered{unit}", ylabel=f"true class{unit}")
-    axes.set_title(f"{np.trace(counts_CC)} of {counts_CC.sum()} right\nshade: root of the share of a true class", fontsize=10)
+    axes.set_title(
+        f"{np.trace(counts_CC)} of {counts_CC.sum()} right\nshade: root of the share of a true class",
+        fontsize=10,
+    )
     words.axis("off")
     words.set_title("most frequent confusions", fontsize=10, loc="left")
     words.text(
@@ -74,7 +112,14 @@ def confusion(names: Sequence[str], counts_CC: NDArray[np.int64]) -> bytes:
     return _png(figure)
 
 
-def weight_curve(name: str, weights: Sequence[float], scores: Mapping[str, Sequence[float]], chosen: float, *, where: str) -> bytes:
+def weight_curve(
+    name: str,
+    weights: Sequence[float],
+    scores: Mapping[str, Sequence[float]],
+    chosen: float,
+    *,
+    where: str,
+) -> bytes:
     """Scores of two streams together over the weight of the first, `name`; `where`: the videos on which they were scored."""
     figure = _figure(7.5, 4)
     axes = figure.subplots()
@@ -96,13 +141,29 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     if train:
         steps, losses, epochs = (np.array(column) for column in zip(*train, strict=True))
         axes.plot(steps, losses, color=GREEN, alpha=0.35, linewidth=0.8, label="train, by step")
-        means = [(steps[epochs == epoch].max(), losses[epochs == epoch].mean()) for epoch in np.unique(epochs)]
-        axes.plot(*zip(*means, strict=True), color=GREEN, marker="o", markersize=3, label="train, mean of the epoch")
+        means = [
+            (steps[epochs == epoch].max(), losses[epochs == epoch].mean())
+            for epoch in np.unique(epochs)
+        ]
+        axes.plot(
+            *zip(*means, strict=True),
+            color=GREEN,
+            marker="o",
+            markersize=3,
+            label="train, mean of the epoch",
+        )
     if val:
         steps, losses, _ = (np.array(column) for column in zip(*val, strict=True))
         axes.plot(steps, losses, color=BLUE, marker="o", markersize=3, label="val")
         low = int(losses.argmin())
-        axes.annotate(f"{losses[low]:.4f}", (steps[low], losses[low]), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
+        axes.annotate(
+            f"{losses[low]:.4f}",
+            (steps[low], losses[low]),
+            textcoords="offset points",
+            xytext=(0, 6),
+            ha="center",
+            fontsize=8,
+        )
     axes.set(xlabel="optimizer step", ylabel="loss", title="Loss")
     axes.grid(alpha=0.3)
     if train or val:
@@ -142,8 +203,13 @@ def _confusions(names: Sequence[str], counts_CC: NDArray[np.int64]) -> list[str]
     wrong = counts_CC.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
-    pairs = [(int(place) // len(names), int(place) % len(names)) for place in order if wrong.flat[place]]
-    return [f"{wrong[row, column]} of {counts_CC[row].sum()} {_short(names[row])} → {_short(names[column])}" for row, column in pairs]
+    pairs = [
+        (int(place) // len(names), int(place) % len(names)) for place in order if wrong.flat[place]
+    ]
+    return [
+        f"{wrong[row, column]} of {counts_CC[row].sum()} {_short(names[row])} → {_short(names[column])}"
+        for row, column in pairs
+    ]
 
 
 def _enlarged(frame: Frame, side: int) -> Frame:
@@ -155,7 +221,11 @@ def _enlarged(frame: Frame, side: int) -> Frame:
 
 def _points(records: Sequence[Mapping[str, Any]], phase: str) -> list[tuple[int, float, int]]:
     """(step, loss, epoch) of a phase, the last record of each step, in order; losses that were not finite are left out."""
-    latest = {int(record.get("step") or record["epoch"]): record for record in records if record["phase"] == phase}
+    latest = {
+        int(record.get("step") or record["epoch"]): record
+        for record in records
+        if record["phase"] == phase
+    }
     rows = [(step, record["loss"], int(record["epoch"])) for step, record in sorted(latest.items())]
     return [(step, float(loss), epoch) for step, loss, epoch in rows if loss is not None]
 
@@ -172,6 +242,9 @@ def _png(figure: Figure) -> bytes:
 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    # tight: constrained layout forgets what a square matrix has outside its axes when the figure is taller or wider than it
-    figure.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.1)
+    # tight: constrained layout forgets what a square matrix has outside its axes when the figure is
+    # taller or wider than it
+    figure.savefig(
+        buffer, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.1
+    )
     return buffer.getvalue()

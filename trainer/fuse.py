@@ -29,7 +29,15 @@ from trainer.records import Recorder
 from trainer.run_folder import RunFolder
 
 Weights = dict[str, float]  # stream -> share; all together 1
-COLUMNS = ("method", "frame top-1", "top-3", "video top-1", "top-5", "mean (v-top1+v-top5)/2", "mAP")
+COLUMNS = (
+    "method",
+    "frame top-1",
+    "top-3",
+    "video top-1",
+    "top-5",
+    "mean (v-top1+v-top5)/2",
+    "mAP",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +63,15 @@ def find_predictions(named: str, runs: Path) -> Path:
     if len(alike) == 1:
         return runs / alike[0] / "predictions"
     if alike:
-        raise DataError(f'"{named}" is the start of several evaluations: {", ".join(alike[:10])}', hint="name one of them")
-    told = f"evaluations in {runs}: {', '.join(beside[:10])}" if beside else f"{runs} has none; run `eval` first"
+        raise DataError(
+            f'"{named}" is the start of several evaluations: {", ".join(alike[:10])}',
+            hint="name one of them",
+        )
+    told = (
+        f"evaluations in {runs}: {', '.join(beside[:10])}"
+        if beside
+        else f"{runs} has none; run `eval` first"
+    )
     raise DataError(f'no evaluation is called "{named}": there is no {SCORES} of it', hint=told)
 
 
@@ -65,13 +80,18 @@ def open_streams(named: Mapping[str, str], runs: Path) -> dict[str, Stream]:
     found = {name: _open(find_predictions(each, runs)) for name, each in named.items()}
     first, *others = found
     for name in others:
-        found[name] = replace(found[name], answers=_aligned(found[first].answers, found[name].answers, pair=(first, name)))
+        found[name] = replace(
+            found[name],
+            answers=_aligned(found[first].answers, found[name].answers, pair=(first, name)),
+        )
     return found
 
 
 def fused(streams: Mapping[str, Stream], weights: Weights) -> Answers:
     """The weighted sum of the streams' scores."""
-    total = sum(weights[name] * stream.answers.scores.astype(np.float64) for name, stream in streams.items())
+    total = sum(
+        weights[name] * stream.answers.scores.astype(np.float64) for name, stream in streams.items()
+    )
     first = next(iter(streams.values())).answers
     return replace(first, scores=np.asarray(total, dtype=np.float32))
 
@@ -90,7 +110,14 @@ def search(streams: Mapping[str, Stream], steps: int) -> list[tuple[Weights, dic
         answers = fused(streams, weights)
         places = ranking.ranks(answers.scores, answers.labels)
         tried.append((weights, {"top1": ranking.top(places, 1), "top5": ranking.top(places, 5)}))
-    return sorted(tried, key=lambda row: (-row[1]["top1"], -row[1]["top5"], sum(share**2 for share in row[0].values())))
+    return sorted(
+        tried,
+        key=lambda row: (
+            -row[1]["top1"],
+            -row[1]["top5"],
+            sum(share**2 for share in row[0].values()),
+        ),
+    )
 
 
 def run(config: Config, folder: RunFolder) -> None:
@@ -104,18 +131,27 @@ def run(config: Config, folder: RunFolder) -> None:
         weights, how = _weights(config, folder, streams, recorder)
         answers = fused(streams, weights)
         report = _write(config, folder, answers, streams=streams, weights=weights, how=how)
-        recorder.say(f"weights: {', '.join(f'{name} {share:.4g}' for name, share in weights.items())} ({how})")
+        recorder.say(
+            f"weights: {', '.join(f'{name} {share:.4g}' for name, share in weights.items())} ({how})"
+        )
         recorder.say(markdown(rows := table(streams, report)))
         folder.write_text(folder.predictions / "fusion.md", markdown(rows) + "\n")
         folder.write_text(folder.predictions / "fusion.csv", _csv(rows))
         recorder.close()
-        done = {"verb": "fuse", "finished": datetime.now(UTC).isoformat(timespec="seconds"), "exit_code": 0, "weights": weights}
+        done = {
+            "verb": "fuse",
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "exit_code": 0,
+            "weights": weights,
+        }
         folder.write_text(folder.done, json.dumps(done, indent=1) + "\n")
 
 
 def table(streams: Mapping[str, Stream], report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The two-stream system's table in per cent, the fusion last; `report`: metrics.json of the fusion. Empty where nothing is known."""
-    rows = [(name, {**stream.report, **report["streams"][name]}) for name, stream in streams.items()]
+    rows = [
+        (name, {**stream.report, **report["streams"][name]}) for name, stream in streams.items()
+    ]
     return [_row(name, scores) for name, scores in [*rows, (" + ".join(streams), dict(report))]]
 
 
@@ -123,25 +159,40 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table that reads in a terminal, too."""
     widths = [max(len(row[place]) for row in [COLUMNS, *rows]) for place in range(len(COLUMNS))]
     lines = [COLUMNS, tuple("-" * width for width in widths), *rows]
-    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
+    return "\n".join(
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    )
 
 
 def _open(place: Path) -> Stream:
     try:
         report = json.loads((place / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {place / METRICS}: {error}", hint="run `eval` again") from error
+        raise DataError(
+            f"cannot read {place / METRICS}: {error}", hint="run `eval` again"
+        ) from error
     return Stream(place, Answers.read(place), report if isinstance(report, dict) else {})
 
 
 def _aligned(first: Answers, other: Answers, *, pair: tuple[str, str]) -> Answers:
     """`other` with its videos and classes in the order of `first`. Raises DataError where they differ."""
-    for what, left, right in (("classes", first.classes, other.classes), ("videos", first.videos, other.videos)):
+    for what, left, right in (
+        ("classes", first.classes, other.classes),
+        ("videos", first.videos, other.videos),
+    ):
         alone = [sorted(set(one) - set(two)) for one, two in ((left, right), (right, left))]
         if any(alone):
-            told = "; ".join(f'{len(names)} only in "{name}", as {names[0]}' for name, names in zip(pair, alone, strict=True) if names)
+            told = "; ".join(
+                f'{len(names)} only in "{name}", as {names[0]}'
+                for name, names in zip(pair, alone, strict=True)
+                if names
+            )
             raise DataError(
-                f"the streams are not about the same {what}: {told}", hint="evaluate all streams on the same videos and classes"
+                f"the streams are not about the same {what}: {told}",
+                hint="evaluate all streams on the same videos and classes",
             )
     rows, columns = _places(other.videos, first.videos), _places(other.classes, first.classes)
     labels = np.argsort(columns)[other.labels][rows]
@@ -158,14 +209,18 @@ def _places(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
     return np.array([known[name] for name in wanted], dtype=np.int64)
 
 
-def _weights(config: Config, folder: RunFolder, streams: Mapping[str, Stream], recorder: Recorder) -> tuple[Weights, str]:
+def _weights(
+    config: Config, folder: RunFolder, streams: Mapping[str, Stream], recorder: Recorder
+) -> tuple[Weights, str]:
     """The weights, and where they come from."""
     fuse = config.fuse
     if fuse.weights:
         total = sum(fuse.weights.values())
         return {name: fuse.weights[name] / total for name in streams}, "given"
     if not fuse.search_on:
-        recorder.say("note: equal weights, since neither fuse.weights nor fuse.search_on says others")
+        recorder.say(
+            "note: equal weights, since neither fuse.weights nor fuse.search_on says others"
+        )
         return dict.fromkeys(streams, 1 / len(streams)), "equal"
     on = open_streams({name: fuse.search_on[name] for name in streams}, folder.runs)
     _require_other_videos(streams, on)
@@ -177,10 +232,17 @@ def _weights(config: Config, folder: RunFolder, streams: Mapping[str, Stream], r
         curve = sorted(tried, key=lambda row: row[0][name])
         scores = {key: [row[1][key] for row in curve] for key in ("top1", "top5")}
         picture = figures.weight_curve(
-            name, [row[0][name] for row in curve], scores, best[name], where=f"{videos} videos of fuse.search_on"
+            name,
+            [row[0][name] for row in curve],
+            scores,
+            best[name],
+            where=f"{videos} videos of fuse.search_on",
         )
         folder.write_bytes(folder.figures / "weights.png", picture)
-    return best, f"best of {len(tried)} on {videos} videos of fuse.search_on, top-1 {tried[0][1]['top1']:.4f} there"
+    return (
+        best,
+        f"best of {len(tried)} on {videos} videos of fuse.search_on, top-1 {tried[0][1]['top1']:.4f} there",
+    )
 
 
 def _require_other_videos(streams: Mapping[str, Stream], on: Mapping[str, Stream]) -> None:
@@ -188,11 +250,19 @@ def _require_other_videos(streams: Mapping[str, Stream], on: Mapping[str, Stream
     shared = sorted(set(scored.videos) & set(searched.videos))
     if shared:
         message = f"fuse.search_on has {len(shared)} of the videos that are fused, as {shared[0]}: the result would be too good"
-        raise DataError(message, hint="search on evaluations of the validation split (eval.split: val)")
+        raise DataError(
+            message, hint="search on evaluations of the validation split (eval.split: val)"
+        )
 
 
 def _write(
-    config: Config, folder: RunFolder, answers: Answers, *, streams: Mapping[str, Stream], weights: Weights, how: str
+    config: Config,
+    folder: RunFolder,
+    answers: Answers,
+    *,
+    streams: Mapping[str, Stream],
+    weights: Weights,
+    how: str,
 ) -> dict[str, Any]:
     """predictions/ as of an evaluation; returns what metrics.json has."""
     answers.write(folder, config.eval.labels)
@@ -200,7 +270,10 @@ def _write(
     counts = ranking.confusion(decided, answers.labels, len(answers.classes))
     class_files.write(folder, answers.classes, counts, None)
     folder.write_bytes(folder.figures / "confusion.png", figures.confusion(answers.classes, counts))
-    each = {name: ranking.one_label(stream.answers.scores, stream.answers.targets) for name, stream in streams.items()}
+    each = {
+        name: ranking.one_label(stream.answers.scores, stream.answers.targets)
+        for name, stream in streams.items()
+    }
     report: dict[str, Any] = {
         "videos": len(answers.videos), "missing": list(answers.missing), "weights": weights, "weights_from": how,
         **ranking.one_label(answers.scores, answers.targets), **answers.hits(config.eval.labels),
@@ -212,7 +285,14 @@ def _write(
 
 def _row(name: str, scores: Mapping[str, Any]) -> tuple[str, ...]:
     mean = (scores["top1"] + scores["top5"]) / 2
-    cells = [scores.get("clip_top1"), scores.get("clip_top3"), scores["top1"], scores["top5"], mean, scores["map"]]
+    cells = [
+        scores.get("clip_top1"),
+        scores.get("clip_top3"),
+        scores["top1"],
+        scores["top5"],
+        mean,
+        scores["map"],
+    ]
     return name, *("" if cell is None else f"{100 * cell:.2f}" for cell in cells)
 
 

@@ -54,12 +54,25 @@ def run(config: Config, folder: RunFolder) -> None:
         with writing(lines):
             folder.predictions.mkdir(parents=True, exist_ok=True)
             with lines.open("w", encoding="utf-8") as sink:
-                films = [folder.predictions / name if config.infer.overlay else None for name in film_names(inputs)]
-                watched = [_Watch(asked, config, source, film, sink, stop) for source, film in zip(inputs, films, strict=True)]
+                films = [
+                    folder.predictions / name if config.infer.overlay else None
+                    for name in film_names(inputs)
+                ]
+                watched = [
+                    _Watch(asked, config, source, film, sink, stop)
+                    for source, film in zip(inputs, films, strict=True)
+                ]
                 failed = [watch.source.name for watch in watched if not watch.tell()]
-        finish(folder, "infer", {"checkpoint": config.model.init, "inputs": len(inputs), "unreadable": failed})
+        finish(
+            folder,
+            "infer",
+            {"checkpoint": config.model.init, "inputs": len(inputs), "unreadable": failed},
+        )
     if failed:
-        raise DataError(f"{len(failed)} of {len(inputs)} inputs could not be read to their end: {', '.join(failed)}", hint=f"see {lines}")
+        raise DataError(
+            f"{len(failed)} of {len(inputs)} inputs could not be read to their end: {', '.join(failed)}",
+            hint=f"see {lines}",
+        )
 
 
 def _flow_note(config: Config, asked: Asked) -> str:
@@ -67,7 +80,11 @@ def _flow_note(config: Config, asked: Asked) -> str:
     made, rate, side = asked.flow, asked.data.fps, config.infer.short_side
     how = f"{made.flow_method}, gap {made.flow_gap}, full at {made.flow_bound} px"
     frames = f"{f'{rate:g} frames a second' if rate else 'every frame'}{f' of {side} px' if side else ''}"
-    keys = "infer.fps and infer.short_side" if asked.flow_known else "prepare.flow_*, infer.fps and infer.short_side"
+    keys = (
+        "infer.fps and infer.short_side"
+        if asked.flow_known
+        else "prepare.flow_*, infer.fps and infer.short_side"
+    )
     return f"note: flow is computed from {frames} ({how}): {keys} must be those of the training's"
 
 
@@ -100,10 +117,16 @@ class _Watch:
                 fault = str(error)
         if self.scores:
             mean = np.mean(self.scores, axis=0)
-            facts = {"windows": len(self.scores), "seconds": round(self.seconds, 3), "labelled": self.film.name if self.film else None}
+            facts = {
+                "windows": len(self.scores),
+                "seconds": round(self.seconds, 3),
+                "labelled": self.film.name if self.film else None,
+            }
             self._write("video", facts, self._top(mean))
         if fault:
-            self.sink.write(json.dumps({"input": self.source.name, "kind": "error", "message": fault}) + "\n")
+            self.sink.write(
+                json.dumps({"input": self.source.name, "kind": "error", "message": fault}) + "\n"
+            )
             print(f"{self.source.name}: {fault}", flush=True)
         return not fault
 
@@ -124,9 +147,18 @@ class _Watch:
         data, most = self.asked.data, self.config.infer.max_windows
         shown = open_frames(self.source, self.config.infer, fps=data.fps)
         side = self.config.infer.short_side
-        frames = flows(shown, data, self.asked.flow, short_side=side) if data.stream == "flow" else colours(shown)
+        frames = (
+            flows(shown, data, self.asked.flow, short_side=side)
+            if data.stream == "flow"
+            else colours(shown)
+        )
         drawn = self.config.infer.overlay or self.config.infer.window
-        every = windows(frames, data, step=self.config.infer.step or self.asked.span, shrink=overlay.shrink if drawn else None)
+        every = windows(
+            frames,
+            data,
+            step=self.config.infer.step or self.asked.span,
+            shrink=overlay.shrink if drawn else None,
+        )
         for number, window in enumerate(every):
             if most and number == most:
                 return
@@ -138,7 +170,12 @@ class _Watch:
             self.scores.append(own)
             self.seconds = max(self.seconds, window.until)
             top = self._top(own)
-            facts = {"start": window.start, "frames": window.frames, "from": round(window.since, 3), "to": round(window.until, 3)}
+            facts = {
+                "start": window.start,
+                "frames": window.frames,
+                "from": round(window.since, 3),
+                "to": round(window.until, 3),
+            }
             self._write("window", facts, top)
             yield window, top
 
@@ -157,10 +194,15 @@ class _Watch:
         self.sink.write(json.dumps(row) + "\n")
         self.sink.flush()
         when = f"{facts['from']:.2f}-{facts['to']:.2f} s" if kind == "window" else "as a whole"
-        print(f"{self.source.name} {when}: {', '.join(f'{label} {score:.2f}' for label, score in top)}", flush=True)
+        print(
+            f"{self.source.name} {when}: {', '.join(f'{label} {score:.2f}' for label, score in top)}",
+            flush=True,
+        )
 
 
-def _draw(window: Window, top: Top, film: overlay.Film | None, screen: overlay.Window | None) -> bool:
+def _draw(
+    window: Window, top: Top, film: overlay.Film | None, screen: overlay.Window | None
+) -> bool:
     """Put the answer on the frames that no window before it had; False when the user closed the live window."""
     rate = overlay.rate_of([seconds for _, seconds in window.fresh])
     for image, seconds in window.fresh:
@@ -176,6 +218,9 @@ def film_names(inputs: Sequence[Input]) -> list[str]:
     """The labelled video of each input: <name>-labelled.mp4, numbered where several inputs have one name."""
     names: list[str] = []
     for source in inputs:
-        tried = (f"{source.stem}{again}-labelled.mp4" for again in itertools.chain([""], (f"-{number}" for number in itertools.count(2))))
+        tried = (
+            f"{source.stem}{again}-labelled.mp4"
+            for again in itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        )
         names.append(next(name for name in tried if name not in names))
     return names

@@ -47,9 +47,15 @@ def expand(patterns: Sequence[str]) -> list[Input]:
         inputs = _expand_one(pattern)
         if not inputs:
             what = "is a folder without a video in it" if Path(pattern).is_dir() else "is not there"
-            where = "" if Path(pattern).is_absolute() or Path(pattern).is_dir() else f"looked for in {Path.cwd()}; "
+            where = (
+                ""
+                if Path(pattern).is_absolute() or Path(pattern).is_dir()
+                else f"looked for in {Path.cwd()}; "
+            )
             hint = f"{where}a video, a folder of videos ({', '.join(VIDEO_SUFFIXES)}), a glob, a webcam's number, or -"
-            faults.append(Fault(path=f"infer.input[{place}]", message=f"{pattern!r} {what}", hint=hint))
+            faults.append(
+                Fault(path=f"infer.input[{place}]", message=f"{pattern!r} {what}", hint=hint)
+            )
         found += inputs
     if faults:
         raise ConfFault(faults)
@@ -71,7 +77,9 @@ def _expand_one(pattern: str) -> list[Input]:
 
 def _is_video(path: Path) -> bool:
     """As a dataset's folders are read: no hidden files, such as a Mac leaves beside each video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return (
+        path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -81,7 +89,9 @@ def _matches(pattern: str) -> list[Path]:
     return sorted(each for each in anchor.glob(str(parts)) if each.is_file()) if parts.parts else []
 
 
-def open_frames(source: Input, conf: InferConf, *, fps: float, stdin: BinaryIO | None = None) -> Iterator[Shown]:
+def open_frames(
+    source: Input, conf: InferConf, *, fps: float, stdin: BinaryIO | None = None
+) -> Iterator[Shown]:
     """The stream of an input. `fps` > 0: resampled to so many frames a second by time stamps, else every frame as it comes.
 
     Raises DataError when nothing can be read; damage further on ends the stream with the frames before it, and a DataError.
@@ -100,7 +110,8 @@ def resampled(frames: Iterator[Shown], fps: float) -> Iterator[Shown]:
     """The frames that `prepare` chooses of the whole file (sampling.resample), each as soon as it is known, from 0 s on."""
     held: Shown | None = None
     count, fault = 0, None
-    steps = array("d")  # seconds from frame to frame: the last one is shown for as long as the median one
+    # seconds from frame to frame: the last one is shown for as long as the median one
+    steps = array("d")
     try:
         for frame in frames:
             if held is not None:
@@ -130,8 +141,12 @@ def _file(path: str) -> Iterator[Shown]:
         raise DataError(f"cannot be read{after}: {error}") from error
     if not count:
         raise DataError("holds no frame")
-    if count < (promised := decode.promised(Path(path))):  # cut off where no decoder stumbles, as an AVI; or trimmed by an edit list
-        print(f"note: {path} gave {count} of the {promised} frames that its header promises", flush=True)
+    # cut off where no decoder stumbles, as an AVI; or trimmed by an edit list
+    if count < (promised := decode.promised(Path(path))):
+        print(
+            f"note: {path} gave {count} of the {promised} frames that its header promises",
+            flush=True,
+        )
 
 
 def _webcam(number: int) -> Iterator[Shown]:
@@ -142,13 +157,19 @@ def _webcam(number: int) -> Iterator[Shown]:
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
-            raise DataError("cannot be opened", hint="`ls /dev/video*` shows which there are; in a container it must be passed in")
+            raise DataError(
+                "cannot be opened",
+                hint="`ls /dev/video*` shows which there are; in a container it must be passed in",
+            )
         began = time.monotonic()
         while True:
             there, image = camera.read()
             if not there:
                 return
-            yield Shown(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), time.monotonic() - began)
+            yield Shown(
+                np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8),
+                time.monotonic() - began,
+            )
     finally:
         camera.release()
 
@@ -162,8 +183,13 @@ def _raw(source: BinaryIO, *, width: int, height: int, fps: float) -> Iterator[S
             break
         if len(data) < size:
             why = f"stdin ended {len(data)} bytes into frame {count}, which has {size} bytes at {width}x{height}"
-            raise DataError(why, hint="infer.stdin_size must be the size of the frames, and they must be rgb24")
+            raise DataError(
+                why, hint="infer.stdin_size must be the size of the frames, and they must be rgb24"
+            )
         yield Shown(np.frombuffer(data, np.uint8).reshape(height, width, 3), count / fps)
         count += 1
     if not count:
-        raise DataError("it held no frame", hint="a submitted job has no stdin: pipe into `python -m trainer infer --conf F --run DIR`")
+        raise DataError(
+            "it held no frame",
+            hint="a submitted job has no stdin: pipe into `python -m trainer infer --conf F --run DIR`",
+        )

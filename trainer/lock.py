@@ -25,7 +25,8 @@ from trainer.run_folder import RunFolder, writing
 
 BEAT = 5.0  # seconds between heartbeats
 STALE = 30.0  # seconds without one, after which a lock is taken over
-LONG_DEAD = 3600.0  # seconds since the last one, after which nobody watches: no two nodes' clocks are that far apart
+# seconds since the last one, after which nobody watches: no two nodes' clocks are that far apart
+LONG_DEAD = 3600.0
 NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -37,7 +38,8 @@ class Holder:
     pod_uid: str
     host: str
     pid: int
-    boot: str = ""  # of the kernel: the pods of one index have one host name after another, on whichever node
+    # of the kernel: the pods of one index have one host name after another, on whichever node
+    boot: str = ""
 
     @classmethod
     def me(cls) -> Holder:
@@ -78,14 +80,16 @@ class Lock:
         self._beat = beat
         self._thread = threading.Thread(target=self._keep_alive, name="run-lock", daemon=True)
         self._thread.start()
-        os.register_at_fork(after_in_child=self._forget)  # data workers that outlive us must not keep the flock
+        # data workers that outlive us must not keep the flock
+        os.register_at_fork(after_in_child=self._forget)
 
     def release(self) -> None:
         """Empty the file and let it go."""
         self._ended.set()
         self._thread.join()
         with suppress(OSError):  # a full or vanished volume: the flock ends with the process anyway
-            if _named_in(os.pread(self._descriptor, 4096, 0)) == self.holder:  # else somebody took it over, and goes on
+            # else somebody took it over, and goes on
+            if _named_in(os.pread(self._descriptor, 4096, 0)) == self.holder:
                 os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor = -1
@@ -102,7 +106,13 @@ class Lock:
 
 
 @contextmanager
-def hold(folder: RunFolder, *, say: Callable[[str], None] = print, stale: float = STALE, beat: float = BEAT) -> Iterator[Lock]:
+def hold(
+    folder: RunFolder,
+    *,
+    say: Callable[[str], None] = print,
+    stale: float = STALE,
+    beat: float = BEAT,
+) -> Iterator[Lock]:
     """Hold the run's folder inside the block. Raises NotOurs that names a living holder; takes a stale lock over."""
     folder.require_writable()
     with hold_file(folder.lock, say=say, stale=stale, beat=beat) as lock:
@@ -110,7 +120,9 @@ def hold(folder: RunFolder, *, say: Callable[[str], None] = print, stale: float 
 
 
 @contextmanager
-def hold_file(path: Path, *, say: Callable[[str], None], stale: float = STALE, beat: float = BEAT) -> Iterator[Lock]:
+def hold_file(
+    path: Path, *, say: Callable[[str], None], stale: float = STALE, beat: float = BEAT
+) -> Iterator[Lock]:
     """The same of a lock file anywhere."""
     lock = Lock(_acquire(path, say, stale), beat)
     try:
@@ -120,7 +132,9 @@ def hold_file(path: Path, *, say: Callable[[str], None], stale: float = STALE, b
 
 
 @contextmanager
-def hold_for(place: Place, folder: RunFolder, *, say: Callable[[str], None] = print) -> Iterator[Holder]:
+def hold_for(
+    place: Place, folder: RunFolder, *, say: Callable[[str], None] = print
+) -> Iterator[Holder]:
     """The run's folder is held inside the block, by node 0 for all nodes. Gives whose name is in the lock, on node 0 that is."""
     if not place.leads:
         yield Holder.me()
@@ -158,7 +172,9 @@ def require_held(path: Path, holder: Holder) -> None:
     """
     found = read_holder(path)
     if found != holder:
-        raise NotOurs(f"the lock {path} was taken over by {found or 'somebody who is gone again'} while this process stood still")
+        raise NotOurs(
+            f"the lock {path} was taken over by {found or 'somebody who is gone again'} while this process stood still"
+        )
 
 
 def _acquire(path: Path, say: Callable[[str], None], stale: float) -> int:
@@ -197,7 +213,9 @@ def _try_flock(descriptor: int) -> bool | None:
     return True
 
 
-def _await_silence(path: Path, holder: Holder, stale: float, say: Callable[[str], None], *, taken: bool) -> None:
+def _await_silence(
+    path: Path, holder: Holder, stale: float, say: Callable[[str], None], *, taken: bool
+) -> None:
     """Return when the heartbeat stood still for `stale` seconds; NotOurs when it beats. `taken`: somebody has the flock."""
     last = path.stat().st_mtime
     if not taken and time.time() - last > LONG_DEAD:
@@ -228,7 +246,10 @@ def _beats(path: Path, last: float) -> bool:
     if holder is not None and path.stat().st_mtime != last:
         run = path.parent.name
         hint = f"`vidjobs cancel {run}` stops it; a new submit makes a run of its own"
-        raise NotOurs(f"the run folder {path.parent} is in use by {holder}, and its heartbeat goes on", hint=hint)
+        raise NotOurs(
+            f"the run folder {path.parent} is in use by {holder}, and its heartbeat goes on",
+            hint=hint,
+        )
     return holder is not None
 
 

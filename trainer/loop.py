@@ -35,7 +35,8 @@ class Position:
     """How far a run is. A closed one was ended by max_steps inside its epoch, validation included."""
 
     epoch: int = 1  # the epoch in which training goes on
-    consumed: int = 0  # of its clips, over all processes; with epoch_size each time that a clip is drawn
+    # of its clips, over all processes; with epoch_size each time that a clip is drawn
+    consumed: int = 0
     step: int = 0  # optimizer steps done
     closed: bool = False
 
@@ -122,7 +123,14 @@ class Meter:
         return mean, speeds
 
 
-def steps(session: Session, batches: Iterable[Batch], position: Position, meter: Meter, *, stop: Any = None) -> Iterator[Step]:
+def steps(
+    session: Session,
+    batches: Iterable[Batch],
+    position: Position,
+    meter: Meter,
+    *,
+    stop: Any = None,
+) -> Iterator[Step]:
     """Train on the rest of an epoch. `batches` start at `position.consumed`; yields after every optimizer step.
 
     Raises Diverged before an update that would not be finite.
@@ -130,16 +138,29 @@ def steps(session: Session, batches: Iterable[Batch], position: Position, meter:
     session.train_mode()
     span = session.conf.batch * session.conf.accumulate
     per_epoch = optim.steps_per_epoch(session.clips, session.conf)
-    window, before = _Window(session, clips=min(span, session.epoch_clips - position.consumed)), position.step
+    window, before = (
+        _Window(session, clips=min(span, session.epoch_clips - position.consumed)),
+        position.step,
+    )
     for batch in meter.timed(batches):
-        with enough_memory(session.compute.device, len(batch.indices_B), fitted=position.step - before):
+        with enough_memory(
+            session.compute.device, len(batch.indices_B), fitted=position.step - before
+        ):
             window.add(batch)
             if not window.full:
                 continue
-            lr = optim.lr_at(position.step, session.conf, per_epoch=per_epoch, total=session.total_steps, world=session.world.size)
+            lr = optim.lr_at(
+                position.step,
+                session.conf,
+                per_epoch=per_epoch,
+                total=session.total_steps,
+                world=session.world.size,
+            )
             loss, stopping = window.update(lr, position, asked=stop is not None and stop.requested)
         meter.add(loss, window.clips)
-        position = replace(position, consumed=position.consumed + window.clips, step=position.step + 1)
+        position = replace(
+            position, consumed=position.consumed + window.clips, step=position.step + 1
+        )
         yield Step(position=position, lr=lr, stop=stopping)
         if position.step >= session.total_steps:
             return
@@ -173,16 +194,23 @@ class _Window:
     def update(self, lr: float, position: Position, *, asked: bool) -> tuple[float, bool]:
         """Step the optimizer; returns (sum of the clips' losses, whether any process was asked to stop)."""
         session = self._session
-        gradients = [weight.grad for weight in session.model.parameters() if weight.grad is not None]
+        gradients = [
+            weight.grad for weight in session.model.parameters() if weight.grad is not None
+        ]
         norm = torch.nn.utils.get_total_norm(gradients)
         each = torch.cat(self._each) if self._each else norm.new_zeros(0)
-        mine, size = torch.stack([each.double().sum(), norm.double()]).tolist()  # the step's one wait for the device
+        # the step's one wait for the device
+        mine, size = torch.stack([each.double().sum(), norm.double()]).tolist()
         finite = math.isfinite(mine) and math.isfinite(size)
-        loss, broken, stops = session.world.sum([mine if finite else 0.0, float(not finite), float(asked)])
+        loss, broken, stops = session.world.sum(
+            [mine if finite else 0.0, float(not finite), float(asked)]
+        )
         if broken:
             self._diverged(each, position)
         if session.conf.clip_grad:
-            torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), session.conf.clip_grad, norm)
+            torch.nn.utils.clip_grads_with_norm_(
+                session.model.parameters(), session.conf.clip_grad, norm
+            )
         optim.set_lr(session.optimizer, lr)
         session.optimizer.step()
         session.optimizer.zero_grad(set_to_none=True)
@@ -194,14 +222,17 @@ class _Window:
         logits = self._logits(batch)
         require_match(logits, targets)
         each = session.loss(logits, targets)
-        torch.autograd.backward(each.sum() * (session.world.size / self.clips))  # DDP divides by the size
+        # DDP divides by the size
+        torch.autograd.backward(each.sum() * (session.world.size / self.clips))
         return each.detach()
 
     def _logits(self, batch: Batch) -> Tensor:
         """ConfFault where BatchNorm has a single value of each channel, which has no variance: one clip, of which one place is left."""
         session = self._session
         try:
-            return session.compute.run(session.network, session.inputs(session.compute.place(batch.clips_BTHWC)))
+            return session.compute.run(
+                session.network, session.inputs(session.compute.place(batch.clips_BTHWC))
+            )
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -212,20 +243,32 @@ class _Window:
     def _idle(self, batch: Batch) -> None:
         """No clip for this process: take part in the exchange with a gradient of zero, and leave BatchNorm and dropout alone."""
         session = self._session
-        blank = session.compute.place(batch.clips_BTHWC.new_zeros((1, *batch.clips_BTHWC.shape[1:])))
+        blank = session.compute.place(
+            batch.clips_BTHWC.new_zeros((1, *batch.clips_BTHWC.shape[1:]))
+        )
         session.model.eval()
-        torch.autograd.backward(session.compute.run(session.network, session.inputs(blank)).sum() * 0.0)
+        torch.autograd.backward(
+            session.compute.run(session.network, session.inputs(blank)).sum() * 0.0
+        )
         session.train_mode()
 
     def _exchange(self) -> AbstractContextManager[Any]:
         network = self._session.network
-        return nullcontext() if self.full or not isinstance(network, DistributedDataParallel) else network.no_sync()
+        return (
+            nullcontext()
+            if self.full or not isinstance(network, DistributedDataParallel)
+            else network.no_sync()
+        )
 
     def _diverged(self, each: Tensor, position: Position) -> None:
         """Name the step and the clips; collective. A finite loss with a gradient that is not names the whole window."""
         session = self._session
         indices = torch.cat(self._indices).tolist() if self._indices else []
-        bad = [index for index, finite in zip(indices, each.isfinite().tolist(), strict=True) if not finite]
+        bad = [
+            index
+            for index, finite in zip(indices, each.isfinite().tolist(), strict=True)
+            if not finite
+        ]
         found = session.world.gather((bad, indices))
         guilty = [index for mine, _ in found for index in mine]
         what = "loss" if guilty else "gradient"

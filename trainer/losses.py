@@ -29,4 +29,10 @@ def require_match(logits: Tensor, targets: Tensor) -> None:
     """Raise ConfFault unless the network answers with one logit for each class of the dataset."""
     if logits.shape != targets.shape:
         message = f"answers with shape {tuple(logits.shape)}; clips and classes of the dataset are {tuple(targets.shape)}"
-        raise ConfFault([Fault(path="model", message=message, hint='a classifier with head: "pooled" is needed')])
+        raise ConfFault(
+            [
+                Fault(
+                    path="model", message=message, hint='a classifier with head: "pooled" is needed'
+                )
+            ]
+        )

@@ -56,18 +56,36 @@ class Place:
         nodes = environ.get(NODES, "") or "1"
         if nodes == "1":
             return cls()
-        node, meeting, patience = environ.get(INDEX, ""), environ.get(MEETING, ""), environ.get(TIMEOUT, "") or "900"
+        node, meeting, patience = (
+            environ.get(INDEX, ""),
+            environ.get(MEETING, ""),
+            environ.get(TIMEOUT, "") or "900",
+        )
         host, _, port = meeting.rpartition(":")
         wrong = {
-            NODES: "" if nodes.isdecimal() and int(nodes) > 0 else f"is {nodes!r}, no number of nodes",
-            INDEX: "" if node.isdecimal() and nodes.isdecimal() and int(node) < int(nodes) else f"is {node!r}, none of {nodes} nodes",
-            MEETING: "" if host and port.isdecimal() else f"is {meeting!r}, not HOST:PORT of node 0",
+            NODES: ""
+            if nodes.isdecimal() and int(nodes) > 0
+            else f"is {nodes!r}, no number of nodes",
+            INDEX: ""
+            if node.isdecimal() and nodes.isdecimal() and int(node) < int(nodes)
+            else f"is {node!r}, none of {nodes} nodes",
+            MEETING: ""
+            if host and port.isdecimal()
+            else f"is {meeting!r}, not HOST:PORT of node 0",
             TIMEOUT: "" if patience.isdecimal() else f"is {patience!r}, no number of seconds",
         }
         if any(wrong.values()):
             hint = "`vidjobs submit` with job.nodes sets it on every node"
-            raise ConfFault([Fault(path=name, message=message, hint=hint) for name, message in wrong.items() if message])
-        return cls(node=int(node), nodes=int(nodes), host=host, port=int(port), patience=float(patience))
+            raise ConfFault(
+                [
+                    Fault(path=name, message=message, hint=hint)
+                    for name, message in wrong.items()
+                    if message
+                ]
+            )
+        return cls(
+            node=int(node), nodes=int(nodes), host=host, port=int(port), patience=float(patience)
+        )
 
     @property
     def alone(self) -> bool:
@@ -130,7 +148,9 @@ class Meeting:
 
     def hear(self, known: Mapping[str, str]) -> dict[str, str]:
         """Keys that are new."""
-        per_node = [f"{kind}/{node}" for kind in ("size", "bye") for node in range(self._place.nodes)]
+        per_node = [
+            f"{kind}/{node}" for kind in ("size", "bye") for node in range(self._place.nodes)
+        ]
         wanted = [key for key in ("over", "result", "finished", *per_node) if key not in known]
         return {key: self._store.get(key).decode() for key in wanted if self._store.check([key])}
 
@@ -170,7 +190,9 @@ def interface_towards(host: str, port: int) -> str:
             own = probe.getsockname()[0]
             for _, name in socket.if_nameindex():
                 with suppress(OSError):
-                    answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                    answer = fcntl.ioctl(
+                        probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15])
+                    )
                     if socket.inet_ntoa(answer[20:24]) == own:
                         return name
     except OSError:

@@ -24,8 +24,13 @@ def multi_label(probabilities: Floats, targets: Floats, threshold: float = 0.5) 
     from sklearn.metrics import accuracy_score, f1_score
 
     predicted, actual = _pair(probabilities, targets, threshold)
-    scores = {f"f1_{average}": f1_score(actual, predicted, average=average, zero_division=0) for average in ("macro", "micro", "samples")}
-    return {key: float(value) for key, value in scores.items()} | {"accuracy": float(accuracy_score(actual, predicted))}
+    scores = {
+        f"f1_{average}": f1_score(actual, predicted, average=average, zero_division=0)
+        for average in ("macro", "micro", "samples")
+    }
+    return {key: float(value) for key, value in scores.items()} | {
+        "accuracy": float(accuracy_score(actual, predicted))
+    }
 
 
 def confusion(probabilities: Floats, targets: Floats, threshold: float = 0.5) -> Ints:
@@ -47,8 +52,11 @@ def f1_by_class(confusion_C22: Ints) -> NDArray[np.float64]:
 
 def _pair(probabilities: Floats, targets: Floats, threshold: float) -> tuple[Ints, Ints]:
     if probabilities.shape != targets.shape or probabilities.ndim != 2 or not len(targets):
-        raise ValueError(f"need one shape (N, C) with clips in it, not {probabilities.shape} and {targets.shape}")
+        raise ValueError(
+            f"need one shape (N, C) with clips in it, not {probabilities.shape} and {targets.shape}"
+        )
     predicted, actual = decide(probabilities, threshold), decide(targets, 0.5)
-    if targets.shape[1] == 1:  # scikit-learn reads one column as binary labels; the same class twice has the same scores
+    # scikit-learn reads one column as binary labels; the same class twice has the same scores
+    if targets.shape[1] == 1:
         predicted, actual = np.repeat(predicted, 2, axis=1), np.repeat(actual, 2, axis=1)
     return predicted, actual

@@ -29,7 +29,8 @@ def run(name: str = "", *, as_json: bool = False) -> int:
         text = "\n".join(line for model in models for line in _lines(model, whole=bool(name)))
         try:
             print(text, flush=True)
-        except BrokenPipeError:  # `| head` has seen enough; Python would complain again when it ends
+        except BrokenPipeError:
+            # `| head` has seen enough; Python would complain again when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
@@ -41,7 +42,9 @@ def as_row(model: Signature) -> dict[str, Any]:
         "kind": model.kind,
         "summary": model.summary,
         "options": {name: option.default for name, option in model.options.items()},
-        "choices": {name: list(option.choices) for name, option in model.options.items() if option.choices},
+        "choices": {
+            name: list(option.choices) for name, option in model.options.items() if option.choices
+        },
         "parts": list(model.parts),
         "clip": model.clip,
         "published": [{**record, "init": published.usage(record)} for record in model.published],
@@ -75,7 +78,11 @@ def _option(name: str, option: Option) -> str:
 def _record(record: Mapping[str, Any]) -> Iterator[str]:
     """A published file: what it is, what it was fed, how good it is, and what to write in the conf."""
     yield str(record["name"])
-    units = {"frames": "frame" if record["frames"] == 1 else "frames", "size": "px", "fps": "frames a second"}
+    units = {
+        "frames": "frame" if record["frames"] == 1 else "frames",
+        "size": "px",
+        "fps": "frames a second",
+    }
     fed = [f"{record[key]} {unit}" for key, unit in units.items() if record[key]]
     facts = {
         "file": record["file"],
@@ -83,7 +90,9 @@ def _record(record: Mapping[str, Any]) -> Iterator[str]:
         "size": f"{record['mib']:g} MiB" if record["mib"] else "",
         "classes": record["classes"],
         "options": ", ".join(f"{key}: {value}" for key, value in record["options"].items()),
-        "fed": ", ".join([*fed, f"data.normalise: {record['normalise']}"] if record["normalise"] else fed),
+        "fed": ", ".join(
+            [*fed, f"data.normalise: {record['normalise']}"] if record["normalise"] else fed
+        ),
         "reached": record["accuracy"],
         "note": record["note"],
         "use": f"model.init: {published.usage(record)}",

@@ -17,10 +17,17 @@ def build(model: nn.Module, conf: TrainConf, *, fused: bool) -> torch.optim.Opti
     """The conf's optimizer over what is trainable. Raises ConfFault when nothing is, and for a name in lr_of that no parameter has."""
     groups = _groups(model, conf)
     if not groups:
-        raise ConfFault([Fault(path="model.freeze", message="leaves nothing to train", hint="name fewer parts")])
+        raise ConfFault(
+            [Fault(path="model.freeze", message="leaves nothing to train", hint="name fewer parts")]
+        )
     if conf.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=conf.lr, momentum=conf.momentum, dampening=conf.dampening, nesterov=conf.nesterov, fused=fused or None
+            groups,
+            lr=conf.lr,
+            momentum=conf.momentum,
+            dampening=conf.dampening,
+            nesterov=conf.nesterov,
+            fused=fused or None,
         )
     kind = torch.optim.Adam if conf.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=conf.lr, fused=fused or None)
@@ -36,12 +43,17 @@ def _groups(model: nn.Module, conf: TrainConf) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             found.setdefault((_scale(name, conf), _decay(name, conf)), []).append(parameter)
-    return [{"params": members, "lr": conf.lr * scale, "scale": scale, "weight_decay": decay} for (scale, decay), members in found.items()]
+    return [
+        {"params": members, "lr": conf.lr * scale, "scale": scale, "weight_decay": decay}
+        for (scale, decay), members in found.items()
+    ]
 
 
 def _scale(name: str, conf: TrainConf) -> float:
     """By the longest start of the name in lr_of, times bias_lr where it is a bias: {fc: 10}, bias_lr 2 -> fc.bias 20."""
-    longest = max((prefix for prefix in conf.lr_of if name.startswith(prefix)), key=len, default=None)
+    longest = max(
+        (prefix for prefix in conf.lr_of if name.startswith(prefix)), key=len, default=None
+    )
     own = 1.0 if longest is None else conf.lr_of[longest]
     return own * conf.bias_lr if _is_bias(name) else own
 

@@ -48,9 +48,24 @@ def draw(image: Frames, answer: Answer) -> Frames:
     cover[:] = cover // 3
     for row, (name, score) in enumerate(rows):
         top = row * line
-        cv2.rectangle(shown, (0, top + line - 2), (round(width * min(max(score, 0.0), 1.0)), top + line), (80, 200, 120), -1)
+        cv2.rectangle(
+            shown,
+            (0, top + line - 2),
+            (round(width * min(max(score, 0.0), 1.0)), top + line),
+            (80, 200, 120),
+            -1,
+        )
         text = f"{score:.2f} {name}"
-        cv2.putText(shown, text, (3, top + line - line // 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(
+            shown,
+            text,
+            (3, top + line - line // 3),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            (255, 255, 255),
+            1,
+            cv2.LINE_AA,
+        )
     return shown
 
 
@@ -76,7 +91,9 @@ class Film:
             if self._container is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._container = av.open(str(self._part), "w", format="mp4")
-                self._stream = self._container.add_stream("libx264", rate=1000, options={"preset": "veryfast", "crf": "23", "bf": "0"})
+                self._stream = self._container.add_stream(
+                    "libx264", rate=1000, options={"preset": "veryfast", "crf": "23", "bf": "0"}
+                )
                 self._stream.height, self._stream.width = image.shape[:2]
                 self._stream.pix_fmt, self._stream.time_base = "yuv420p", MILLISECONDS
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -87,13 +104,19 @@ class Film:
         except (av.FFmpegError, OSError) as error:
             raise self._cannot_write(error) from error
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Name it. Raises CannotWrite."""
         import av
 
         if self._container is None:
             return
-        if error is not None:  # a labelled video that ends where a retry was asked for would look whole
+        # a labelled video that ends where a retry was asked for would look whole
+        if error is not None:
             with suppress(OSError):  # of a full volume once more
                 self._container.close()
             self._part.unlink(missing_ok=True)
@@ -113,7 +136,9 @@ class Film:
         self._part.replace(self._path)
 
     def _cannot_write(self, error: Exception) -> CannotWrite:
-        return CannotWrite(f"cannot write {self._path}: {error}", hint="infer.overlay: false leaves the video out")
+        return CannotWrite(
+            f"cannot write {self._path}: {error}", hint="infer.overlay: false leaves the video out"
+        )
 
 
 def rate_of(times: Sequence[float]) -> float:
@@ -133,9 +158,31 @@ class Window:
         """One frame (H, W, 3); False once the user has closed the window. The first frame's `rate` a second is all frames'."""
         if self.player is None:
             height, width = image.shape[:2]
-            form = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", f"{rate:.3f}"]
-            command = ["ffplay", "-loglevel", "quiet", "-window_title", self._title, "-fflags", "nobuffer", *form, "-i", "-"]
-            self.player = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            form = [
+                "-f",
+                "rawvideo",
+                "-pixel_format",
+                "rgb24",
+                "-video_size",
+                f"{width}x{height}",
+                "-framerate",
+                f"{rate:.3f}",
+            ]
+            command = [
+                "ffplay",
+                "-loglevel",
+                "quiet",
+                "-window_title",
+                self._title,
+                "-fflags",
+                "nobuffer",
+                *form,
+                "-i",
+                "-",
+            ]
+            self.player = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
         assert self.player.stdin is not None
         try:
             self.player.stdin.write(np.ascontiguousarray(image).tobytes())
@@ -165,5 +212,11 @@ def require_display() -> None:
     else:
         return
     raise ConfFault(
-        [Fault(path="infer.window", message=f"cannot be opened: {why}", hint="infer.overlay: true writes a labelled video instead")]
+        [
+            Fault(
+                path="infer.window",
+                message=f"cannot be opened: {why}",
+                hint="infer.overlay: true writes a labelled video instead",
+            )
+        ]
     )

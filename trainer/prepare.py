@@ -25,7 +25,16 @@ from trainer.compute import cores
 from trainer.config import Config, DataConf
 from trainer.data import decode, shards, stats, steps
 from trainer.data.all_datasets import open_dataset
-from trainer.data.cache import CacheWriter, Entry, Index, blank, describe, frames_of, map_bytes, read_index
+from trainer.data.cache import (
+    CacheWriter,
+    Entry,
+    Index,
+    blank,
+    describe,
+    frames_of,
+    map_bytes,
+    read_index,
+)
 from trainer.data.dataset_base import Clip, Dataset
 from trainer.data.decode import Frames, Span, Video
 from trainer.data.image_folder import read_frames
@@ -39,7 +48,8 @@ from trainer.errors import CannotWrite, DataError
 from trainer.run_folder import RunFolder, readable_size, writing
 from trainer.stopping import Stop
 
-LOOKED_AT = 16  # files that are compared with the cache before a training, whose files are not all read again
+# files that are compared with the cache before a training, whose files are not all read again
+LOOKED_AT = 16
 
 Read = tuple[Entry, Frames | None]
 
@@ -81,7 +91,9 @@ def build(config: Config, cache: Path, say: Say, *, recheck: bool) -> PrepareRep
         job.split: _current(job, recheck=recheck) or _write(job, say=say, recheck=recheck)
         for job in (_Job.of(config, dataset, split, cache) for split in dataset.splits)
     }
-    return make_report(indices, cache, config.data, notes=dataset.notes, seconds=time.monotonic() - began)
+    return make_report(
+        indices, cache, config.data, notes=dataset.notes, seconds=time.monotonic() - began
+    )
 
 
 def build_part(config: Config, cache: Path, share: Share, say: Say) -> None:
@@ -106,7 +118,9 @@ class _Job:
     before: tuple[Path, ...]  # caches that may hold some of its clips already
 
     @classmethod
-    def of(cls, config: Config, dataset: Dataset, split: str, cache: Path, share: Share = WHOLE) -> _Job:
+    def of(
+        cls, config: Config, dataset: Dataset, split: str, cache: Path, share: Share = WHOLE
+    ) -> _Job:
         clips = share.take(dataset.clips(split))
         wanted, how = describe(dataset, clips, config.data), Reading.of(config.data, dataset.fps)
         return cls(share.cache(cache), split, wanted, clips, how, (cache, *shards.parts(cache)))
@@ -124,7 +138,9 @@ def _current(job: _Job, *, recheck: bool) -> Index | None:
     looked_at = [] if recheck else pairs[:: max(len(pairs) // LOOKED_AT, 1)]
     with ThreadPoolExecutor(decode_threads()) as pool:
         same = all(pool.map(lambda pair: _signature(pair[1]) == pair[0].source, doubtful))
-        others = sum(pool.map(lambda pair: _is_other(_signature(pair[1]), pair[0].source), looked_at))
+        others = sum(
+            pool.map(lambda pair: _is_other(_signature(pair[1]), pair[0].source), looked_at)
+        )
     return index if same and 2 * others <= len(looked_at) else None
 
 
@@ -139,7 +155,10 @@ def _is_other(now: str, before: str) -> bool:
 def _write(job: _Job, *, say: Say, recheck: bool) -> Index:
     held, wanted = read_index(job.cache, job.split), job.wanted
     if held is not None and (held.dataset, held.kept) != (wanted.dataset, wanted.kept):
-        raise DataError(f"the cache {job.cache} holds {held}, not {wanted}", hint="give data.cache another folder, or remove this one")
+        raise DataError(
+            f"the cache {job.cache} holds {held}, not {wanted}",
+            hint="give data.cache another folder, or remove this one",
+        )
     with writing(job.cache):
         job.cache.mkdir(parents=True, exist_ok=True)
         with locked(job.cache / ".lock", say):
@@ -150,7 +169,11 @@ def _write(job: _Job, *, say: Say, recheck: bool) -> Index:
 def _fill(job: _Job, say: Say) -> Index:
     by_id = {clip.id: clip for clip in job.clips}
     writer = CacheWriter(
-        job.cache, job.wanted, job.split, unchanged=lambda entry: _signature(by_id[entry.id]) == entry.source, data=not job.how.counted
+        job.cache,
+        job.wanted,
+        job.split,
+        unchanged=lambda entry: _signature(by_id[entry.id]) == entry.source,
+        data=not job.how.counted,
     )
     try:
         old = _Old(job)
@@ -171,9 +194,12 @@ def _require_space(job: _Job, expected: int, written: int) -> None:
     size = 0 if job.how.counted else expected
     free = shutil.disk_usage(job.cache).free + written
     if free < size:
-        missing = f"{readable_size(size - free)} ({size - free} bytes) missing of {readable_size(size)}"
+        missing = (
+            f"{readable_size(size - free)} ({size - free} bytes) missing of {readable_size(size)}"
+        )
         raise CannotWrite(
-            f"the cache does not fit on the volume of {job.cache}: {missing}", hint="free space, or point data.cache elsewhere"
+            f"the cache does not fit on the volume of {job.cache}: {missing}",
+            hint="free space, or point data.cache elsewhere",
         )
 
 
@@ -201,7 +227,9 @@ class _Old:
 
     def __init__(self, job: _Job) -> None:
         wanted = {clip.id for clip in job.clips}
-        found = [(folder, index) for folder in job.before if (index := read_index(folder, job.split))]
+        found = [
+            (folder, index) for folder in job.before if (index := read_index(folder, job.split))
+        ]
         self._held = {
             entry.id: (entry, map_bytes(folder / index.data, index.bytes) if index.data else None)
             for folder, index in found
@@ -218,7 +246,11 @@ class _Old:
     def find(self, clip: Clip, source: str, *, counted: bool) -> Read | None:
         """The clip's entry and frames, if its file is the one that was read."""
         entry, mapped = self._held.get(clip.id, (None, None))
-        if entry is None or (entry.source, entry.annotated, entry.first) != (source, clip.frames, clip.first):
+        if entry is None or (entry.source, entry.annotated, entry.first) != (
+            source,
+            clip.frames,
+            clip.first,
+        ):
             return None
         entry = replace(entry, labels=clip.labels, group=clip.group)
         if counted:
@@ -228,7 +260,9 @@ class _Old:
 
 def _read(clip: Clip, old: _Old, how: Reading) -> Read:
     source = _signature(clip)
-    return old.find(clip, source, counted=how.counted) or repair(clip, *read_clip(clip, how), source=source, how=how)
+    return old.find(clip, source, counted=how.counted) or repair(
+        clip, *read_clip(clip, how), source=source, how=how
+    )
 
 
 def read_clip(clip: Clip, how: Reading) -> tuple[Path, Video]:
@@ -255,8 +289,14 @@ def repair(clip: Clip, file: Path, video: Video, *, source: str, how: Reading) -
         return replace(entry, repaired=video.fault), frames
     why = video.fault or f"the file ends after {clip.first + video.found}"
     length = round(len(video.taken) * clip.frames / video.found)  # after resampling
-    entry = replace(entry, frames=length, repaired=f"{video.found} of {clip.frames} frames; the last is repeated ({why})")
-    return entry, None if frames is None else frames[np.minimum(np.arange(length), len(video.taken) - 1)]
+    entry = replace(
+        entry,
+        frames=length,
+        repaired=f"{video.found} of {clip.frames} frames; the last is repeated ({why})",
+    )
+    return entry, None if frames is None else frames[
+        np.minimum(np.arange(length), len(video.taken) - 1)
+    ]
 
 
 def _entry(clip: Clip, file: Path, video: Video, *, source: str, how: Reading) -> Entry:
@@ -275,11 +315,15 @@ def _entry(clip: Clip, file: Path, video: Video, *, source: str, how: Reading) -
         width=video.width,
         fps=kept.fps or round(video.fps, 4),
         source_fps=video.source_fps,
-        taken=tuple(video.taken.tolist()) if resampled and (video.variable_rate or video.source_fps <= 0) else (),
+        taken=tuple(video.taken.tolist())
+        if resampled and (video.variable_rate or video.source_fps <= 0)
+        else (),
         decoder=video.decoder,
         seekable=video.seekable,
         variable_rate=video.variable_rate,
-        longer=video.promised - clip.first if clip.frames and video.promised - clip.first > clip.frames else 0,
+        longer=video.promised - clip.first
+        if clip.frames and video.promised - clip.first > clip.frames
+        else 0,
         note="; ".join(part for part in (rates, _lack(clip, video), video.note) if part),
     )
 
@@ -288,7 +332,9 @@ def _lack(clip: Clip, video: Video) -> str:
     """A file without an annotated length that was cut off where no decoder stumbles: its header tells."""
     promised = video.promised - clip.first
     cut = not clip.frames and not video.fault and 0 < video.found < promised
-    return f"it holds {video.found} of the {promised} frames that its header promises" if cut else ""
+    return (
+        f"it holds {video.found} of the {promised} frames that its header promises" if cut else ""
+    )
 
 
 def frames_folder(video: Path) -> Path:
@@ -322,7 +368,8 @@ def run(config: Config, folder: RunFolder) -> None:
     say = share.named(_say)
     folder.write_text(folder.conf, conf.dump(config))
     provenance.write(folder, config)
-    with Stop().listening():  # SIGTERM: what is written so far stays, and a retry goes on from there
+    # SIGTERM: what is written so far stays, and a retry goes on from there
+    with Stop().listening():
         done = steps.first(config, folder, share, say)
         if share.whole:
             _finish(config, folder, done, say=say, made={})
@@ -340,16 +387,23 @@ def _share(config: Config, folder: RunFolder, share: Share, done: list[str], *, 
     with locked(folder.root / ".prepare.lock", say):
         missing = share.missing(folder)
         if missing:
-            say(f"prepare: this share is done; still at work or to come: shards {', '.join(map(str, missing))}")
+            say(
+                f"prepare: this share is done; still at work or to come: shards {', '.join(map(str, missing))}"
+            )
         elif not folder.done.exists():
             say("prepare: the last share is done; putting the whole together")
             _finish(config, folder, done, say=say, made=share.made(folder))
 
 
-def _finish(config: Config, folder: RunFolder, done: list[str], *, say: Say, made: Mapping[str, int]) -> None:
+def _finish(
+    config: Config, folder: RunFolder, done: list[str], *, say: Say, made: Mapping[str, int]
+) -> None:
     """Everything that is not there yet, the report, and the refusal of what is broken. `made`: outputs of each step, by the shards."""
     cache = cache_folder(config, folder.whole)
-    reports = {name: replace(step, made=step.made + made.get(name, 0)) for name, step in steps.run(config, WHOLE, say).items()}
+    reports = {
+        name: replace(step, made=step.made + made.get(name, 0))
+        for name, step in steps.run(config, WHOLE, say).items()
+    }
     done = done + steps.last(config, say)
     report = build(config, cache, say, recheck=True)
     measured = stats.of_training(cache) if config.prepare.stats else None
@@ -360,7 +414,12 @@ def _finish(config: Config, folder: RunFolder, done: list[str], *, say: Say, mad
     print("\n".join(report.summary()), flush=True)
     refuse_unmade(config.data, report)
     _refuse(config, cache, list(report.splits))
-    facts = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "exit_code": 0, "cache": str(cache), "broken": report.broken}
+    facts = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "exit_code": 0,
+        "cache": str(cache),
+        "broken": report.broken,
+    }
     folder.write_text(folder.done, json.dumps({"verb": "prepare", **facts}, indent=1) + "\n")
 
 
@@ -371,7 +430,10 @@ def refuse_unmade(data: DataConf, report: PrepareReport) -> None:
             named = "; ".join(f"{item['id']}: {item['problem']}" for item in step.broken[:10])
             more = f" and {len(step.broken) - 10} more" if len(step.broken) > 10 else ""
             hint = 'replace the files and run `prepare` again, or set data.broken: "exclude" to leave them out'
-            raise DataError(f"no {name} could be made of {len(step.broken)} of {step.videos} videos: {named}{more}", hint=hint)
+            raise DataError(
+                f"no {name} could be made of {len(step.broken)} of {step.videos} videos: {named}{more}",
+                hint=hint,
+            )
 
 
 def _say(line: str) -> None:

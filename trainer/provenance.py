@@ -22,7 +22,18 @@ from trainer.config import Config
 from trainer.run_folder import RunFolder
 
 PROJECT = Path(__file__).resolve().parents[1]
-OF_ATTEMPT = ("started", "node", "pod", "gpu", "cudnn", "command", "commit", "diff_hash", "image", "conf_hash")
+OF_ATTEMPT = (
+    "started",
+    "node",
+    "pod",
+    "gpu",
+    "cudnn",
+    "command",
+    "commit",
+    "diff_hash",
+    "image",
+    "conf_hash",
+)
 
 
 def write(folder: RunFolder, config: Config) -> None:
@@ -31,7 +42,9 @@ def write(folder: RunFolder, config: Config) -> None:
     attempt = {key: facts[key] for key in OF_ATTEMPT}
     known = _read(folder.provenance)
     attempts = [*known.get("attempts", []), attempt]
-    folder.write_text(folder.provenance, json.dumps({**(known or facts), "attempts": attempts}, indent=1) + "\n")
+    folder.write_text(
+        folder.provenance, json.dumps({**(known or facts), "attempts": attempts}, indent=1) + "\n"
+    )
 
 
 def add_usage(folder: RunFolder, usage: Mapping[str, Any]) -> None:
@@ -66,7 +79,11 @@ def collect(config: Config) -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Every installed distribution and its version."""
-    found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    found = {
+        dist.metadata["Name"]: dist.version
+        for dist in metadata.distributions()
+        if dist.metadata["Name"]
+    }
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
@@ -93,7 +110,9 @@ def _code() -> tuple[str, str]:
 
 def _git(*arguments: str) -> bytes:
     try:
-        return subprocess.run(["git", "-C", str(PROJECT), *arguments], capture_output=True, timeout=20, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments], capture_output=True, timeout=20, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return b""
 

@@ -41,7 +41,9 @@ def top(ranks_N: Ints, k: int) -> float:
     return float((ranks_N < k).mean())
 
 
-def class_accuracy(hits_N: NDArray[np.bool_], labels_N: Ints, classes: int) -> tuple[NDArray[np.float64], Ints]:
+def class_accuracy(
+    hits_N: NDArray[np.bool_], labels_N: Ints, classes: int
+) -> tuple[NDArray[np.float64], Ints]:
     """(accuracy of each class, 0 for one without samples; its samples), each (C,)."""
     support = np.bincount(labels_N, minlength=classes)
     right = np.bincount(labels_N[hits_N], minlength=classes)
@@ -64,7 +66,8 @@ def average_precision(scores_N: Floats, actual_N: NDArray[np.bool_]) -> float:
     """
     falling = np.argsort(-scores_N, kind="stable")
     hits, ordered = np.cumsum(actual_N[falling]), scores_N[falling]
-    thresholds = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # equal scores are one threshold
+    # equal scores are one threshold
+    thresholds = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     gained = np.diff(hits[thresholds], prepend=0) / hits[-1]
     return float((gained * hits[thresholds] / (thresholds + 1)).sum())
 
@@ -102,7 +105,9 @@ def combine(scores_NC: Floats, videos_N: Ints, how: Combine = "mean") -> NDArray
     return (sums / counts[:, None]).astype(np.float32)
 
 
-def best_frames(scores_NC: Floats, videos_N: Ints, kept: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+def best_frames(
+    scores_NC: Floats, videos_N: Ints, kept: Sequence[int]
+) -> dict[int, NDArray[np.float32]]:
     """K -> (V, C): for each video and class the mean of its min(K, samples of the video) highest scores, as in the two-stream system."""
     rows, starts, counts = _groups(videos_N)
     classes = scores_NC.shape[1]
@@ -115,7 +120,11 @@ def best_frames(scores_NC: Floats, videos_N: Ints, kept: Sequence[int]) -> dict[
         video = np.repeat(np.arange(len(own)), own)
         place = np.arange(total) - np.repeat(starts[begin : begin + chunk] - first, own)
         padded = np.full((len(own), width, classes), -np.inf, np.float32)
-        padded[video, place] = scores_NC[first : first + total] if rows is None else scores_NC[rows[first : first + total]]
+        padded[video, place] = (
+            scores_NC[first : first + total]
+            if rows is None
+            else scores_NC[rows[first : first + total]]
+        )
         padded.sort(axis=1)
         sums = np.cumsum(padded[:, ::-1], axis=1, dtype=np.float64)
         for k, into in found.items():
@@ -127,5 +136,7 @@ def best_frames(scores_NC: Floats, videos_N: Ints, kept: Sequence[int]) -> dict[
 def _groups(videos_N: Ints) -> tuple[Ints | None, Ints, Ints]:
     """(rows that bring each video's samples together, None where they are; first row of each video; its samples)."""
     rows = None if (np.diff(videos_N) >= 0).all() else np.argsort(videos_N, kind="stable")
-    _, starts, counts = np.unique(videos_N if rows is None else videos_N[rows], return_index=True, return_counts=True)
+    _, starts, counts = np.unique(
+        videos_N if rows is None else videos_N[rows], return_index=True, return_counts=True
+    )
     return rows, starts, counts

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from trainer.run_folder import RunFolder, writing
 
 Value = float | int | str | None
-IN_FILES_ONLY = re.compile(r"(clip_)?top3|clip_top5|mean_error|mean_class_accuracy|map|best\d+_\w+")  # metrics too many for a line
+# metrics too many for a line
+IN_FILES_ONLY = re.compile(r"(clip_)?top3|clip_top5|mean_error|mean_class_accuracy|map|best\d+_\w+")
 RECORD_LINE = re.compile(r"(?P<phase>\w+)\s+Loss: \S+ .*\bstep=(?P<step>\d+)\b")
 
 USAGE_LINE = '{"kind": "usage"'  # how the lines of usage.py begin
@@ -36,7 +37,12 @@ class Recorder:
     """Writes the records of one run. With `enabled` off (ranks other than 0) it does nothing."""
 
     def __init__(
-        self, folder: RunFolder, *, tensorboard: bool = True, enabled: bool = True, require: Callable[[], None] = lambda: None
+        self,
+        folder: RunFolder,
+        *,
+        tensorboard: bool = True,
+        enabled: bool = True,
+        require: Callable[[], None] = lambda: None,
     ) -> None:
         """`require` is asked before anything is written; it raises where the folder is no longer this process's."""
         self._folder = folder
@@ -45,7 +51,9 @@ class Recorder:
         self._with_events = tensorboard and enabled
         self._events: Writer | None = None
 
-    def record(self, phase: str, loss: float, *, epoch: int, step: int | None = None, **values: Value) -> None:
+    def record(
+        self, phase: str, loss: float, *, epoch: int, step: int | None = None, **values: Value
+    ) -> None:
         """Tell one record. `eta` is in seconds. Raises CannotWrite when the volume is full."""
         if not self._enabled:
             return
@@ -53,8 +61,19 @@ class Recorder:
         values |= {} if self._folder.trial is None else {"trial": self._folder.trial}
         print(line := format_line(phase, loss, epoch=epoch, step=step, **values), flush=True)
         now = datetime.now(UTC)
-        entry = {"phase": phase, "loss": loss, "epoch": epoch, "step": step, **values, "time": now.isoformat(timespec="milliseconds")}
-        entry = {key: _finite(value) for key, value in entry.items() if key != "step" or value is not None}
+        entry = {
+            "phase": phase,
+            "loss": loss,
+            "epoch": epoch,
+            "step": step,
+            **values,
+            "time": now.isoformat(timespec="milliseconds"),
+        }
+        entry = {
+            key: _finite(value)
+            for key, value in entry.items()
+            if key != "step" or value is not None
+        }
         self._append(self._folder.metrics, json.dumps(entry))
         self._append(self._folder.log, line)
         self._scalars(entry)
@@ -80,11 +99,22 @@ class Recorder:
         def stays(phase: str, at: int) -> bool:
             return at < step or (at == step and (validated or phase == "train"))
 
-        kept = [entry for entry in read_metrics(self._folder.metrics) if stays(entry["phase"], int(entry.get("step") or 0))]
+        kept = [
+            entry
+            for entry in read_metrics(self._folder.metrics)
+            if stays(entry["phase"], int(entry.get("step") or 0))
+        ]
         before = _lines(self._folder.metrics)
-        usage = [line for line in before if line.startswith(USAGE_LINE) and line.endswith("}")]  # of time, not of steps: they stay
-        self._folder.write_text(self._folder.metrics, "".join(f"{line}\n" for line in (*usage, *map(json.dumps, kept))))
-        log = [line for line in _lines(self._folder.log) if not (hit := RECORD_LINE.match(line)) or stays(hit["phase"], int(hit["step"]))]
+        # of time, not of steps: they stay
+        usage = [line for line in before if line.startswith(USAGE_LINE) and line.endswith("}")]
+        self._folder.write_text(
+            self._folder.metrics, "".join(f"{line}\n" for line in (*usage, *map(json.dumps, kept)))
+        )
+        log = [
+            line
+            for line in _lines(self._folder.log)
+            if not (hit := RECORD_LINE.match(line)) or stays(hit["phase"], int(hit["step"]))
+        ]
         self._folder.write_text(self._folder.log, "".join(line + "\n" for line in log))
         self._rebuild_events(kept)
         return len(before) - len(kept) - len(usage)
@@ -122,23 +152,34 @@ class Recorder:
             return None
         if self._events is None:
             try:
-                from torch.utils.tensorboard import SummaryWriter  # heavy, and optional: only when a first scalar is written
+                # heavy, and optional: only when a first scalar is written
+                from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 self._with_events = False
-                print(f"warning: no TensorBoard events are written ({error})", file=sys.stderr, flush=True)
+                print(
+                    f"warning: no TensorBoard events are written ({error})",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 return None
             with writing(self._folder.tensorboard):
                 self._events = SummaryWriter(str(self._folder.tensorboard))
         return self._events
 
 
-def format_line(phase: str, loss: float, *, epoch: int, step: int | None = None, **values: Value) -> str:
+def format_line(
+    phase: str, loss: float, *, epoch: int, step: int | None = None, **values: Value
+) -> str:
     """`train Loss: 0.0710 epoch=3 step=120 lr=1.5e-03 ...`; `eta` is given in seconds and told as 1h02m.
 
     What IN_FILES_ONLY names is left to metrics.jsonl and TensorBoard.
     """
     fields = {"epoch": epoch, "step": step, **values}
-    told = [f"{key}={_format(key, value)}" for key, value in fields.items() if value is not None and not IN_FILES_ONLY.fullmatch(key)]
+    told = [
+        f"{key}={_format(key, value)}"
+        for key, value in fields.items()
+        if value is not None and not IN_FILES_ONLY.fullmatch(key)
+    ]
     return f"{phase:<4} Loss: {_format('loss', loss)} {' '.join(told)}"
 
 

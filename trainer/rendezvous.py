@@ -59,7 +59,9 @@ class Group:
     def join(self) -> None:
         """Wait for all nodes. Raises TryAgain when they do not come in time."""
         if self._link is not None:
-            self.say(f"one of {self.place.nodes} nodes; waiting for the others at {self.place.host}:{self.place.port}")
+            self.say(
+                f"one of {self.place.nodes} nodes; waiting for the others at {self.place.host}:{self.place.port}"
+            )
             self._link.join()
             self.say(f"all {self.place.nodes} nodes are here")
 
@@ -104,7 +106,8 @@ class _Link:
         self._answered = time.monotonic()  # when the store did
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=run, name=name, daemon=True) for name, run in (("nodes", self._talk), ("watch", self._watch))
+            threading.Thread(target=run, name=name, daemon=True)
+            for name, run in (("nodes", self._talk), ("watch", self._watch))
         ]
 
     def join(self) -> None:
@@ -113,7 +116,10 @@ class _Link:
         for thread in self._threads:
             thread.start()
         if not self._until(lambda: self._formed, self._place.patience):
-            raise TryAgain(self._nobody_came(), hint="`vidjobs status` says what a pod waits for; job.join_timeout is how long others do")
+            raise TryAgain(
+                self._nobody_came(),
+                hint="`vidjobs status` says what a pod waits for; job.join_timeout is how long others do",
+            )
 
     def post(self, key: str, value: str) -> None:
         """Tell all nodes."""
@@ -252,7 +258,9 @@ class _Link:
             met.tell(mine)
             heard = met.hear(self._heard)
             with self._news:
-                self._outbox = {key: value for key, value in self._outbox.items() if mine.get(key) != value}
+                self._outbox = {
+                    key: value for key, value in self._outbox.items() if mine.get(key) != value
+                }
                 self._heard |= heard
                 self._answered = time.monotonic()
                 self._news.notify_all()

@@ -238,11 +238,18 @@ def _explain(error: OSError, path: Path, size: int) -> CannotWrite:
         own = f"{os.getuid()}:{os.getgid()}"
         target = next(folder for folder in (path, *path.parents) if folder.exists())
         if error.errno == errno.EROFS:
-            return CannotWrite(f"{path} is on a read-only volume", hint="mount it with write access")
+            return CannotWrite(
+                f"{path} is on a read-only volume", hint="mount it with write access"
+            )
         owner = f"{target.stat().st_uid}:{target.stat().st_gid}"
         hint = f"make it ours: chown -R {own} {target}"
-        return CannotWrite(f"cannot write {path}: {target} belongs to {owner} and this process is {own}", hint=hint)
-    return CannotWrite(f"cannot write {path}: {error.strerror or error}", hint="the volume refused; look at its events and quota")
+        return CannotWrite(
+            f"cannot write {path}: {target} belongs to {owner} and this process is {own}", hint=hint
+        )
+    return CannotWrite(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="the volume refused; look at its events and quota",
+    )
 
 
 def _full(path: Path, *, missing: int, size: int) -> CannotWrite:
@@ -255,7 +262,9 @@ def _full(path: Path, *, missing: int, size: int) -> CannotWrite:
 
 def _free(path: Path) -> int:
     try:
-        return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
+        return shutil.disk_usage(
+            next(folder for folder in (path, *path.parents) if folder.exists())
+        ).free
     except OSError:
         return 0
 

@@ -42,7 +42,10 @@ def prepared(config: Config, folder: RunFolder) -> Iterator[Group]:
     """The nodes, once they are here and node 0, which holds the run's lock, has prepared. Raises DataError, CannotWrite, TryAgain."""
     place = Place.of(os.environ)
     with joined(place, _say) as nodes, hold_for(place, folder, say=_say):
-        nodes.first(lambda: _begin(config, folder, _say), then=lambda: ensure_cache(config, cache_folder(config, folder.whole), nodes.say))
+        nodes.first(
+            lambda: _begin(config, folder, _say),
+            then=lambda: ensure_cache(config, cache_folder(config, folder.whole), nodes.say),
+        )
         yield nodes
 
 
@@ -62,7 +65,12 @@ def _begin(config: Config, folder: RunFolder, say: Callable[[str], None]) -> Non
 def finish(folder: RunFolder, verb: str, facts: Mapping[str, Any]) -> None:
     """DONE.json, unless the folder is a training's, whose own end it tells."""
     if not _of_training(folder):
-        done = {"verb": verb, "finished": datetime.now(UTC).isoformat(timespec="seconds"), "exit_code": 0, **facts}
+        done = {
+            "verb": verb,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "exit_code": 0,
+            **facts,
+        }
         folder.write_text(folder.done, json.dumps(done, indent=1) + "\n")
 
 
@@ -77,7 +85,9 @@ class Outcome:
     classes: tuple[str, ...]
     videos: list[str]
     scores: NDArray[np.float32]  # (V, C)
-    decided: NDArray[np.int64]  # (V, C) of 0 and 1: every class from the threshold on, or the likeliest where a video has one class
+    # (V, C) of 0 and 1: every class from the threshold on, or the likeliest where a video has one
+    # class
+    decided: NDArray[np.int64]
     actual: NDArray[np.int64]  # (V, C) of 0 and 1
     confusion: NDArray[np.int64]  # (C, 2, 2), or (C, C) where a video has one class
 
@@ -96,13 +106,22 @@ class Scorer:
     def open(cls, config: Config, world: World, folder: RunFolder, split: Any) -> Scorer:
         """Raises DataError when the split has no clip."""
         cache = cache_folder(config, folder.whole)
-        plain = replace(config, data=replace(config.data, val_clips=0, val_step=0))  # those are for the validations during training
-        clips = open_split(plain, split, cache, training=False)  # a train split is scored as it is, not augmented
+        # those are for the validations during training
+        plain = replace(config, data=replace(config.data, val_clips=0, val_step=0))
+        # a train split is scored as it is, not augmented
+        clips = open_split(plain, split, cache, training=False)
         if not len(clips):
-            raise DataError(f'the split "{split}" has no clip', hint="see data.val_fraction, data.short and data.broken")
+            raise DataError(
+                f'the split "{split}" has no clip',
+                hint="see data.val_fraction, data.short and data.broken",
+            )
         share = -(-config.train.batch // world.size)
-        compute = Compute.from_conf(config.compute, world.local_rank, processes=world.local_size, clips=share)
-        return cls(config, world, fit_workers(compute, config, processes=world.local_size), clips, cache)
+        compute = Compute.from_conf(
+            config.compute, world.local_rank, processes=world.local_size, clips=share
+        )
+        return cls(
+            config, world, fit_workers(compute, config, processes=world.local_size), clips, cache
+        )
 
     @property
     def select(self) -> str:
@@ -115,16 +134,32 @@ class Scorer:
         Raises ConfFault when the conf is not what the checkpoint was trained as, DataError when it cannot be read or does not fit.
         """
         model = create_for(self.config, self.clips.classes)
-        file = read_as_written(local_path(init, self.config.model.name, say=_say)[0]) if isinstance(init, str) else None
+        file = (
+            read_as_written(local_path(init, self.config.model.name, say=_say)[0])
+            if isinstance(init, str)
+            else None
+        )
         fields = file.fields if file else {}
         own = fields.get("format") == FORMAT
-        faults = [*weights_faults(self.config, fields, self.clips.classes), *other_flow(self.config, fields)] if own else []
+        faults = (
+            [
+                *weights_faults(self.config, fields, self.clips.classes),
+                *other_flow(self.config, fields),
+            ]
+            if own
+            else []
+        )
         if faults:
             raise ConfFault(faults)
         try:
             report = load_init(model, init, head="keep", file=file, say=_say)
         except ConfFault as fault:
-            raise ConfFault([_of_a_run(each) if each.path == "model.init_head" else each for each in fault.faults]) from fault
+            raise ConfFault(
+                [
+                    _of_a_run(each) if each.path == "model.init_head" else each
+                    for each in fault.faults
+                ]
+            ) from fault
         if self.world.rank == 0:
             print("".join(f"{note}\n" for note in notes(self.config, report)), end="", flush=True)
         return self.compute.prepare(model.eval()), fields
@@ -144,7 +179,12 @@ class Scorer:
     def scores(self, predictions: Predictions, threshold: float) -> dict[str, float]:
         """All metrics of this kind of dataset (Predictions.scores), a video's clips combined as the conf says."""
         how = self.config.eval
-        return predictions.scores(threshold, multi_label=self.clips.multi_label, combine=how.combine, best_frames=how.best_frames)
+        return predictions.scores(
+            threshold,
+            multi_label=self.clips.multi_label,
+            combine=how.combine,
+            best_frames=how.best_frames,
+        )
 
     def outcome(self, predictions: Predictions, threshold: float) -> Outcome:
         """What was decided of every video, and how that compares with the truth."""
@@ -154,10 +194,24 @@ class Scorer:
         videos = [self.clips.video_ids[place] for place in predictions.video_places.tolist()]
         if multi_label:
             decided = metrics.decide(scores, threshold)
-            return Outcome(self.clips.classes, videos, scores, decided, actual, metrics.confusion(decided, predictions.video_targets))
+            return Outcome(
+                self.clips.classes,
+                videos,
+                scores,
+                decided,
+                actual,
+                metrics.confusion(decided, predictions.video_targets),
+            )
         likeliest = ranking.order(scores, 1)[:, 0]
         decided = np.eye(classes, dtype=np.int64)[likeliest]
-        return Outcome(self.clips.classes, videos, scores, decided, actual, ranking.confusion(likeliest, actual.argmax(axis=1), classes))
+        return Outcome(
+            self.clips.classes,
+            videos,
+            scores,
+            decided,
+            actual,
+            ranking.confusion(likeliest, actual.argmax(axis=1), classes),
+        )
 
     @property
     def missing(self) -> dict[str, int]:
@@ -176,7 +230,11 @@ class Scorer:
 
 def _of_a_run(fault: Fault) -> Fault:
     """The fault of a last layer for other classes: what trains takes a fresh one, what scores wants a trained one."""
-    return replace(fault, path="model.init", hint="`vidjobs submit eval CONF --from RUN@best` takes the checkpoint of a run of yours")
+    return replace(
+        fault,
+        path="model.init",
+        hint="`vidjobs submit eval CONF --from RUN@best` takes the checkpoint of a run of yours",
+    )
 
 
 def accuracy_line(scores: Mapping[str, Any]) -> str:
@@ -194,7 +252,9 @@ def require_init(config: Config, parts: tuple[str, ...]) -> str | dict[str, str]
         return init
     lacking = [part for part in parts if part not in init]
     if lacking:
-        message = f"has no checkpoint for {', '.join(lacking)}; it would be evaluated with random weights"
+        message = (
+            f"has no checkpoint for {', '.join(lacking)}; it would be evaluated with random weights"
+        )
         raise ConfFault([Fault(path="model.init", message=message, hint=hint)])
     return dict(init)
 

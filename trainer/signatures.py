@@ -17,7 +17,8 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 MODELS = Path(__file__).parent / "models"
-# What a record of published weights may say, beside its `name`; a module's PUBLISHED leaves out what is so.
+# What a record of published weights may say, beside its `name`; a module's PUBLISHED leaves out
+# what is so.
 RECORD: dict[str, Any] = {
     "torchvision": "",  # torchvision's name of them
     "url": "",  # where the file itself is
@@ -56,8 +57,11 @@ class Signature:
     options: dict[str, Option]
     parts: tuple[str, ...]
     module: str  # "i3d" for trainer/models/i3d.py
-    clip: str = ""  # "16x112" where the network takes clips of exactly so many frames and pixels, "1x75+" of so many and more
-    published: tuple[dict[str, Any], ...] = ()  # weights that can be had, as the module's PUBLISHED says
+    # "16x112" where the network takes clips of exactly so many frames and pixels, "1x75+" of so
+    # many and more
+    clip: str = ""
+    # weights that can be had, as the module's PUBLISHED says
+    published: tuple[dict[str, Any], ...] = ()
 
     @property
     def images(self) -> bool:
@@ -72,7 +76,9 @@ def read() -> dict[str, Signature]:
     for module, source in _sources():
         for signature in read_source(source, module):
             if signature.name in found:
-                raise ValueError(f"model {signature.name!r} is defined in {found[signature.name].module}.py and in {module}.py")
+                raise ValueError(
+                    f"model {signature.name!r} is defined in {found[signature.name].module}.py and in {module}.py"
+                )
             found[signature.name] = signature
     return dict(sorted(found.items()))
 
@@ -81,7 +87,15 @@ def read() -> dict[str, Signature]:
 def find(name: str) -> Signature | None:
     """One model, None when there is none of this name. Only its own module is parsed: all take 30 ms, too long for a check."""
     sources = ((module, source) for module, source in _sources() if f"\ndef {name}(" in source)
-    return next((found for module, source in sources for found in read_source(source, module) if found.name == name), None)
+    return next(
+        (
+            found
+            for module, source in sources
+            for found in read_source(source, module)
+            if found.name == name
+        ),
+        None,
+    )
 
 
 def of(name: str) -> Signature:
@@ -116,7 +130,12 @@ def read_source(source: str, module: str) -> Iterator[Signature]:
 def _published(body: Iterable[ast.stmt]) -> dict[str, tuple[dict[str, Any], ...]]:
     """The literal that a module calls PUBLISHED: model -> weights that can be had."""
     for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "PUBLISHED" and node.value:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.target.id == "PUBLISHED"
+            and node.value
+        ):
             found: dict[str, tuple[dict[str, Any], ...]] = ast.literal_eval(node.value)
             return {model: tuple(map(_whole, records)) for model, records in found.items()}
     return {}
@@ -134,8 +153,14 @@ def file_name(url: str) -> str:
     return re.sub(r"[^\w.+-]", "_", name).lstrip(".")
 
 
-def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str, published: tuple[dict[str, Any], ...]) -> Signature:
-    keywords = {k.arg: ast.literal_eval(k.value) for k in decorator.keywords} if isinstance(decorator, ast.Call) else {}
+def _signature(
+    node: ast.FunctionDef, decorator: ast.expr, module: str, published: tuple[dict[str, Any], ...]
+) -> Signature:
+    keywords = (
+        {k.arg: ast.literal_eval(k.value) for k in decorator.keywords}
+        if isinstance(decorator, ast.Call)
+        else {}
+    )
     options = dict(_options(node.args))
     return Signature(
         name=node.name,
@@ -152,15 +177,26 @@ def _signature(node: ast.FunctionDef, decorator: ast.expr, module: str, publishe
 def _options(arguments: ast.arguments) -> Iterator[tuple[str, Option]]:
     positional = [*arguments.posonlyargs, *arguments.args]
     missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    pairs = zip([*positional, *arguments.kwonlyargs], [*missing, *arguments.defaults, *arguments.kw_defaults], strict=True)
+    pairs = zip(
+        [*positional, *arguments.kwonlyargs],
+        [*missing, *arguments.defaults, *arguments.kw_defaults],
+        strict=True,
+    )
     for argument, default in pairs:
         annotation = ast.unparse(argument.annotation) if argument.annotation else "Any"
         value = None if default is None else ast.literal_eval(default)
-        yield argument.arg, Option(value, annotation, _choices(argument.annotation), required=default is None)
+        yield (
+            argument.arg,
+            Option(value, annotation, _choices(argument.annotation), required=default is None),
+        )
 
 
 def _choices(annotation: ast.expr | None) -> tuple[Any, ...]:
-    if not (isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name) and annotation.value.id == "Literal"):
+    if not (
+        isinstance(annotation, ast.Subscript)
+        and isinstance(annotation.value, ast.Name)
+        and annotation.value.id == "Literal"
+    ):
         return ()
     value = ast.literal_eval(annotation.slice)
     return value if isinstance(value, tuple) else (value,)

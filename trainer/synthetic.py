@@ -34,8 +34,10 @@ MOTIONS: dict[str, tuple[str, ...]] = {
     "grow_shrink": ("Opening", "Closing", "Push", "Pull"),
     "spin": ("vehicle_turning_left", "vehicle_turning_right", "Riding", "Misc"),
     "shake": ("activity_gesturing", "Interacts", "Talking", "specialized_using_tool"),
-    "pan": ("activity_carrying", "Loading", "specialized_miscellaneous"),  # the background moves behind the blob
-    STILL: ("activity_standing", "specialized_talking_phone", "specialized_texting_phone"),  # none of the above
+    # the background moves behind the blob
+    "pan": ("activity_carrying", "Loading", "specialized_miscellaneous"),
+    # none of the above
+    STILL: ("activity_standing", "specialized_talking_phone", "specialized_texting_phone"),
 }
 MOVING = tuple(name for name in MOTIONS if name != STILL)
 CLASSES = tuple(sorted(name for names in MOTIONS.values() for name in names))
@@ -59,7 +61,11 @@ class Tube:
     def annotation(self) -> dict[str, object]:
         """As the official JSON has it."""
         shown = self.motions or (STILL,)
-        return {"path": self.path, "dim": [self.frames, self.size, self.size], "label": [name for key in shown for name in MOTIONS[key]]}
+        return {
+            "path": self.path,
+            "dim": [self.frames, self.size, self.size],
+            "label": [name for key in shown for name in MOTIONS[key]],
+        }
 
 
 def make_tinyvirat(
@@ -83,17 +89,30 @@ def make_tinyvirat(
         "train": plan(train, seed=(seed, 0), frames=frames, sizes=sizes, alone=alone),
         "test": plan(test, seed=(seed, 1), frames=frames, sizes=sizes, alone=alone),
     }
-    jobs = [(out / "videos" / split / tube.path, tube) for split, tubes in plans.items() for tube in tubes]
+    jobs = [
+        (out / "videos" / split / tube.path, tube)
+        for split, tubes in plans.items()
+        for tube in tubes
+    ]
     with writing(out):
         for folder in {path.parent for path, _ in jobs}:
             folder.mkdir(parents=True, exist_ok=True)
         _make_all(jobs, processes)
         (out / "classes.txt").write_text("\n".join(CLASSES) + "\n")
         for split, tubes in plans.items():
-            (out / f"tiny_{split}.json").write_text(json.dumps({"tubes": [tube.annotation() for tube in tubes]}, indent=1))
+            (out / f"tiny_{split}.json").write_text(
+                json.dumps({"tubes": [tube.annotation() for tube in tubes]}, indent=1)
+            )
 
 
-def plan(count: int, *, seed: tuple[int, ...], frames: tuple[int, int], sizes: tuple[int, int], alone: bool = False) -> list[Tube]:
+def plan(
+    count: int,
+    *,
+    seed: tuple[int, ...],
+    frames: tuple[int, int],
+    sizes: tuple[int, int],
+    alone: bool = False,
+) -> list[Tube]:
     """What to make: every motion in `RATE` of the clips and, from 7 clips on, alone in at least one (so that every class occurs).
 
     `alone`: each of the seven, standing still among them, in a seventh of the clips.
@@ -113,7 +132,13 @@ def plan(count: int, *, seed: tuple[int, ...], frames: tuple[int, int], sizes: t
         motions = tuple(name for name, on in zip(MOVING, shown[number], strict=True) if on)
         place = len(tubes)
         tubes.append(
-            Tube(path=_path(place, seed), size=int(sides[place]), frames=int(lengths[place]), motions=motions, seed=(*seed, place))
+            Tube(
+                path=_path(place, seed),
+                size=int(sides[place]),
+                frames=int(lengths[place]),
+                motions=motions,
+                seed=(*seed, place),
+            )
         )
     return tubes
 
@@ -122,11 +147,14 @@ def _path(number: int, seed: Sequence[int]) -> str:
     """`VIRAT_S_000205_02_000409_000566/0.mp4`: some tubes of the same recording share a folder."""
     recording = number // 4
     start = 100 + 157 * recording
-    return f"VIRAT_S_{200 + seed[-1]:06d}_{recording:02d}_{start:06d}_{start + 157:06d}/{number}.mp4"
+    return (
+        f"VIRAT_S_{200 + seed[-1]:06d}_{recording:02d}_{start:06d}_{start + 157:06d}/{number}.mp4"
+    )
 
 
 def _make_all(jobs: list[tuple[Path, Tube]], processes: int) -> None:
-    if processes == 1 or (not processes and len(jobs) < 40):  # starting processes takes longer than that
+    # starting processes takes longer than that
+    if processes == 1 or (not processes and len(jobs) < 40):
         for path, tube in jobs:
             _make(path, tube)
         return
@@ -146,8 +174,11 @@ def encode(path: Path, frames: Sequence[Image], *, fps: float) -> None:
     height, width = frames[0].shape[:2]
     with av.open(str(path), "w") as container:
         options = {"preset": "veryfast", "crf": "16", "g": "16", "bf": "0", "threads": "1"}
-        options["x264-params"] = "weightp=0:mbtree=0:rc-lookahead=0"  # with them, tiny frames are not encoded the same way every time
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        # with them, tiny frames are not encoded the same way every time
+        options["x264-params"] = "weightp=0:mbtree=0:rc-lookahead=0"
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options=options
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -162,11 +193,25 @@ def render(tube: Tube) -> list[Image]:
     x = 0.5 + 0.23 * _wave(time, rng, on["across"]) + 0.09 * _shaking(time, rng, on["shake"])
     y = 0.5 + 0.23 * _wave(time, rng, on["up_down"]) + 0.09 * _shaking(time, rng, on["shake"])
     radius = 0.21 * 1.8 ** _wave(time, rng, on["grow_shrink"], period=11)
-    angle = rng.uniform(0, 360) + (rng.choice([-1, 1]) * rng.uniform(20, 30) * time if on["spin"] else 0 * time)
-    shift = rng.uniform(0, 1, 2)[:, None] + (_heading(rng) * rng.uniform(0.03, 0.05) * time if on["pan"] else 0 * time)
+    angle = rng.uniform(0, 360) + (
+        rng.choice([-1, 1]) * rng.uniform(20, 30) * time if on["spin"] else 0 * time
+    )
+    shift = rng.uniform(0, 1, 2)[:, None] + (
+        _heading(rng) * rng.uniform(0.03, 0.05) * time if on["pan"] else 0 * time
+    )
     blob, ground = _texture(rng, 4, BRIGHT), _texture(rng, 8, DARK)
     return [
-        _compose(blob, ground, tube.size, x=x[i], y=y[i], radius=radius[i], angle=angle[i], shift=shift[:, i]) for i in range(tube.frames)
+        _compose(
+            blob,
+            ground,
+            tube.size,
+            x=x[i],
+            y=y[i],
+            radius=radius[i],
+            angle=angle[i],
+            shift=shift[:, i],
+        )
+        for i in range(tube.frames)
     ]
 
 
@@ -197,7 +242,17 @@ def _texture(rng: np.random.Generator, cells: int, levels: tuple[int, int]) -> I
     return np.asarray(tiled[64:128, 64:128], dtype=np.uint8)
 
 
-def _compose(blob: Image, ground: Image, size: int, *, x: float, y: float, radius: float, angle: float, shift: Floats) -> Image:
+def _compose(
+    blob: Image,
+    ground: Image,
+    size: int,
+    *,
+    x: float,
+    y: float,
+    radius: float,
+    angle: float,
+    shift: Floats,
+) -> Image:
     """One frame: the background moved by `shift`, and on it the blob, an ellipse at (x, y), turned by `angle` degrees.
 
     Lengths are in frame sides; the ellipse is `radius` long to both sides of its middle and 2.5 times as narrow.
@@ -206,30 +261,61 @@ def _compose(blob: Image, ground: Image, size: int, *, x: float, y: float, radiu
     back = np.array([[64 / size, 0, 64 * shift[0]], [0, 64 / size, 64 * shift[1]]])
     frame = cv2.warpAffine(ground, back, (size, size), flags=inverse, borderMode=cv2.BORDER_WRAP)
     turn = np.deg2rad(angle)
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / (radius * size)  # px to radii, upright
+    # px to radii, upright
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / (
+        radius * size
+    )
     middle = np.array([x, y]) * size - 0.5
     to_texture = 32 * np.column_stack([rotation, 1 - rotation @ middle])
-    patch = cv2.warpAffine(blob, to_texture, (size, size), flags=inverse, borderMode=cv2.BORDER_WRAP)
+    patch = cv2.warpAffine(
+        blob, to_texture, (size, size), flags=inverse, borderMode=cv2.BORDER_WRAP
+    )
     offsets = np.stack(np.meshgrid(np.arange(size) - middle[0], np.arange(size) - middle[1]))
     along, aside = np.tensordot(rotation, offsets, 1)
-    edge = np.clip((1 - np.hypot(along, 2.5 * aside)) * radius * size + 0.5, 0, 1)[..., None]  # soft, about a pixel wide
+    # soft, about a pixel wide
+    edge = np.clip((1 - np.hypot(along, 2.5 * aside)) * radius * size + 0.5, 0, 1)[..., None]
     return np.asarray(frame + (patch.astype(np.float64) - frame) * edge, dtype=np.uint8)
 
 
 def main(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.synthetic", description="Make a TinyVIRAT-shaped dataset of moving blobs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.synthetic",
+        description="Make a TinyVIRAT-shaped dataset of moving blobs.",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--train", type=int, default=300, metavar="N", help="clips for training (300)")
-    parser.add_argument("--test", type=int, default=100, metavar="N", help="clips for testing (100)")
+    parser.add_argument(
+        "--train", type=int, default=300, metavar="N", help="clips for training (300)"
+    )
+    parser.add_argument(
+        "--test", type=int, default=100, metavar="N", help="clips for testing (100)"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--frames", type=int, nargs=2, default=(24, 64), metavar=("LEAST", "MOST"), help="of a clip (24 64)")
-    parser.add_argument("--min-size", type=int, default=10, metavar="PX", help="side of the smallest frames (10)")
-    parser.add_argument("--max-size", type=int, default=128, metavar="PX", help="side of the largest frames (128)")
-    parser.add_argument("--alone", action="store_true", help="one motion in each clip; quicker to learn")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        nargs=2,
+        default=(24, 64),
+        metavar=("LEAST", "MOST"),
+        help="of a clip (24 64)",
+    )
+    parser.add_argument(
+        "--min-size", type=int, default=10, metavar="PX", help="side of the smallest frames (10)"
+    )
+    parser.add_argument(
+        "--max-size", type=int, default=128, metavar="PX", help="side of the largest frames (128)"
+    )
+    parser.add_argument(
+        "--alone", action="store_true", help="one motion in each clip; quicker to learn"
+    )
     arguments = parser.parse_args(argv)
-    if not (10 <= arguments.min_size <= arguments.max_size and 1 <= arguments.frames[0] <= arguments.frames[1]):
-        parser.error("--min-size is at least 10 and at most --max-size; --frames is LEAST MOST, at least 1")
+    if not (
+        10 <= arguments.min_size <= arguments.max_size
+        and 1 <= arguments.frames[0] <= arguments.frames[1]
+    ):
+        parser.error(
+            "--min-size is at least 10 and at most --max-size; --frames is LEAST MOST, at least 1"
+        )
     sizes = (arguments.min_size, arguments.max_size)
     frames = (arguments.frames[0], arguments.frames[1])
     try:
@@ -245,7 +331,9 @@ def main(argv: Sequence[str]) -> int:
     except CannotWrite as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{arguments.out}: {arguments.train} clips for training, {arguments.test} for testing, {len(CLASSES)} classes")
+    print(
+        f"{arguments.out}: {arguments.train} clips for training, {arguments.test} for testing, {len(CLASSES)} classes"
+    )
     return 0
 
 

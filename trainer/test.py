@@ -34,11 +34,21 @@ def find_checkpoints(config: Config, folder: RunFolder) -> dict[int, Path]:
     found = list_weights(place)
     if not found:
         hint = "`vidjobs submit test CONF --from RUN`, or test.checkpoints: a folder of epoch-*.pt"
-        raise ConfFault([Fault(path="test.checkpoints", message=f"{place} has no epoch-*.pt", hint=hint)])
+        raise ConfFault(
+            [Fault(path="test.checkpoints", message=f"{place} has no epoch-*.pt", hint=hint)]
+        )
     wanted = list(found) if config.test.epochs == "all" else parse_epochs(config.test.epochs)
     lacking = [epoch for epoch in wanted if epoch not in found]
     if lacking:
-        raise ConfFault([Fault(path="test.epochs", message=f"{place} has no epoch {_some(lacking)}", hint=f"it has {_some(list(found))}")])
+        raise ConfFault(
+            [
+                Fault(
+                    path="test.epochs",
+                    message=f"{place} has no epoch {_some(lacking)}",
+                    hint=f"it has {_some(list(found))}",
+                )
+            ]
+        )
     return {epoch: found[epoch] for epoch in wanted}
 
 
@@ -105,7 +115,11 @@ def _score(scorer: Scorer, path: Path, row: Row, stop: Stop) -> tuple[Row, Predi
 
 
 def _tell(recorder: Recorder, row: Row) -> None:
-    scores = {key: value for key, value in row.items() if key not in ("checkpoint", "sha256", "loss", "epoch", "step")}
+    scores = {
+        key: value
+        for key, value in row.items()
+        if key not in ("checkpoint", "sha256", "loss", "epoch", "step")
+    }
     recorder.record("test", row["loss"], epoch=row["epoch"], step=row.get("step"), **scores)
     recorder.say(classic_line(row))
 
@@ -128,7 +142,11 @@ def _known(folder: RunFolder, config: Config) -> dict[str, Row]:
     """Rows by checkpoint of a test.json that was made under the same conf."""
     try:
         report = json.loads((folder.predictions / "test.json").read_text(encoding="utf-8"))
-        return {row["checkpoint"]: row for row in report["checkpoints"]} if report["conf"] == _fingerprint(config) else {}
+        return (
+            {row["checkpoint"]: row for row in report["checkpoints"]}
+            if report["conf"] == _fingerprint(config)
+            else {}
+        )
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 

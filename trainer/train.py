@@ -14,7 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainer import beginning, checkpoints, done, evaluation, lock, loop, losses, optim, preflight, randomness, signatures, usage
+from trainer import (
+    beginning,
+    checkpoints,
+    done,
+    evaluation,
+    lock,
+    loop,
+    losses,
+    optim,
+    preflight,
+    randomness,
+    signatures,
+    usage,
+)
 from trainer import config as conf
 from trainer.checkpoints import Manifest, WeightsFile
 from trainer.compute import Compute, process_count
@@ -53,12 +66,15 @@ class Run:
     manifest: Manifest
     flow: dict[str, Any]  # method, bound and gap of the flow that is trained on; {} of colours
     best: dict[str, Any]  # {"file": name, "value": of train.select}, or "" and None
-    began: float = 0.0  # monotonic seconds, and the step then: what the rest will take is told from them
+    # monotonic seconds, and the step then: what the rest will take is told from them
+    began: float = 0.0
     began_step: int = 0
     slow_told: bool = False
 
 
-def train(world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder) -> None:
+def train(
+    world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder
+) -> None:
     """What each process does. Raises TryAgain when stopped, Diverged, CannotWrite, ConfFault, DataError."""
     stop = Stop()
     with stop.listening():
@@ -71,19 +87,29 @@ def train(world: World, config: Config, folder: RunFolder, *, cache: Path, holde
         run.recorder.close()
 
 
-def _set_up(world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder, stop: Stop) -> Run:
-    recorder = Recorder(folder, enabled=world.rank == 0, require=partial(lock.require_held, folder.lock, holder))
+def _set_up(
+    world: World, config: Config, folder: RunFolder, *, cache: Path, holder: lock.Holder, stop: Stop
+) -> Run:
+    recorder = Recorder(
+        folder, enabled=world.rank == 0, require=partial(lock.require_held, folder.lock, holder)
+    )
     clips, validation = open_split(config, "train", cache), open_split(config, "val", cache)
     preflight.require_flow_levels(config)
-    preflight.require_metric(config, validated=len(validation) > 0, multi_label=validation.multi_label)
+    preflight.require_metric(
+        config, validated=len(validation) > 0, multi_label=validation.multi_label
+    )
     share = sampling.share(config.train.batch, world.rank, world.size)
-    compute = Compute.from_conf(config.compute, world.local_rank, processes=world.local_size, clips=share.stop - share.start)
+    compute = Compute.from_conf(
+        config.compute, world.local_rank, processes=world.local_size, clips=share.stop - share.start
+    )
     compute = preflight.fit_workers(compute, config, processes=world.local_size)
     for note in compute.notes:
         recorder.say(note)
     found = checkpoints.newest_state(folder, recorder.say)
     randomness.seed(config.train.seed)
-    session = _open_session(world, config, compute, clips, state=found[1] if found else None, say=recorder.say)
+    session = _open_session(
+        world, config, compute, clips, state=found[1] if found else None, say=recorder.say
+    )
     randomness.seed(config.train.seed + 1 + world.rank)
     run = Run(
         config=config,
@@ -105,7 +131,13 @@ def _set_up(world: World, config: Config, folder: RunFolder, *, cache: Path, hol
 
 
 def _open_session(
-    world: World, config: Config, compute: Compute, clips: ClipSet, *, state: dict[str, Any] | None, say: Callable[[str], None]
+    world: World,
+    config: Config,
+    compute: Compute,
+    clips: ClipSet,
+    *,
+    state: dict[str, Any] | None,
+    say: Callable[[str], None],
 ) -> Session:
     model = create_for(config, clips.classes)
     if state is not None:
@@ -145,8 +177,14 @@ def _resume(run: Run, state: dict[str, Any] | None) -> None:
         if world.rank < before:
             randomness.restore(state["rng"][world.rank])
         if before != world.size:
-            scaled = ", and lr is scaled for those now" if run.config.train.lr_scaling == "linear" else ""
-            run.recorder.say(f"note: {before} processes before, {world.size} now: no longer bit for bit as it would have gone on{scaled}")
+            scaled = (
+                ", and lr is scaled for those now"
+                if run.config.train.lr_scaling == "linear"
+                else ""
+            )
+            run.recorder.say(
+                f"note: {before} processes before, {world.size} now: no longer bit for bit as it would have gone on{scaled}"
+            )
         validated = run.position.consumed == 0 or run.position.closed
         if main:
             run.folder.require_space(size)
@@ -154,7 +192,11 @@ def _resume(run: Run, state: dict[str, Any] | None) -> None:
             run.manifest.save(run.folder)
         message = f"resumed at step {run.position.step} of {run.session.total_steps}, epoch {run.position.epoch}"
     run.recorder.say(message)
-    settings = [f"{key} {value}" for key, value in run.session.compute.describe().items() if value not in ("", None)]
+    settings = [
+        f"{key} {value}"
+        for key, value in run.session.compute.describe().items()
+        if value not in ("", None)
+    ]
     run.recorder.say("compute: " + ", ".join(settings))
     run.began, run.began_step = time.monotonic(), run.position.step
 
@@ -164,14 +206,19 @@ def _require_same_clips(run: Run, state: dict[str, Any]) -> None:
     before, now = state["clips"], run.clips.fingerprint
     if before != now:
         message = f"the training clips are not those of the run so far: it had {before['count']}, now there are {now['count']}"
-        raise DataError(message, hint="restore the dataset, or submit a new run `--from` this one's weights")
+        raise DataError(
+            message, hint="restore the dataset, or submit a new run `--from` this one's weights"
+        )
 
 
 def _finished(run: Run) -> bool:
     """Whether all that the conf asks for is done, validation and checkpoint included."""
     position, recipe = run.position, run.config.train
     whole = position.closed or position.consumed == 0
-    return whole and (position.epoch > recipe.epochs or bool(recipe.max_steps and position.step >= recipe.max_steps))
+    return whole and (
+        position.epoch > recipe.epochs
+        or bool(recipe.max_steps and position.step >= recipe.max_steps)
+    )
 
 
 def _train_epoch(run: Run) -> None:
@@ -181,14 +228,23 @@ def _train_epoch(run: Run) -> None:
     run.meter.restart_clock()
     if run.position.consumed == session.epoch_clips or run.position.step >= session.total_steps:
         return  # stopped in its validation
-    for step in loop.steps(session, _batches(run, run.clips, shuffle=True), run.position, run.meter, stop=run.stop):
+    for step in loop.steps(
+        session, _batches(run, run.clips, shuffle=True), run.position, run.meter, stop=run.stop
+    ):
         run.position = step.position
-        ended = step.position.consumed == session.epoch_clips or step.position.step >= session.total_steps
+        ended = (
+            step.position.consumed == session.epoch_clips
+            or step.position.step >= session.total_steps
+        )
         if ended or step.position.step % recipe.log_every == 0:
             _log_step(run, step.lr)
         if step.stop:
             _save_and_stop(run)
-        if not ended and recipe.checkpoint_steps and step.position.step % recipe.checkpoint_steps == 0:
+        if (
+            not ended
+            and recipe.checkpoint_steps
+            and step.position.step % recipe.checkpoint_steps == 0
+        ):
             _save_state(run)
 
 
@@ -214,13 +270,20 @@ def _log_step(run: Run, lr: float) -> None:
     mean, speeds = run.meter.take()
     steps = run.position.step - run.began_step
     eta = (time.monotonic() - run.began) / steps * (run.session.total_steps - run.position.step)
-    run.recorder.record("train", mean, epoch=run.position.epoch, step=run.position.step, lr=lr, **speeds, eta=eta)
+    run.recorder.record(
+        "train", mean, epoch=run.position.epoch, step=run.position.step, lr=lr, **speeds, eta=eta
+    )
 
 
 def _validate(run: Run) -> dict[str, float]:
     """Metrics of the validation split, {} in epochs without validation. Stopped meanwhile, it is done again after resuming."""
-    last = run.position.epoch >= run.config.train.epochs or run.position.step >= run.session.total_steps
-    if not len(run.validation) or not (last or run.position.epoch % run.config.train.validate_every == 0):
+    last = (
+        run.position.epoch >= run.config.train.epochs
+        or run.position.step >= run.session.total_steps
+    )
+    if not len(run.validation) or not (
+        last or run.position.epoch % run.config.train.validate_every == 0
+    ):
         return {}
     session = run.session
     session.world.share_buffers(session.model)
@@ -238,12 +301,20 @@ def _validate(run: Run) -> dict[str, float]:
                 world=session.world.size,
                 stop=lambda: run.stop.requested,
             )
-            scores = found.scores(run.config.test.threshold, multi_label=run.clips.multi_label, combine=run.config.eval.combine)
+            scores = found.scores(
+                run.config.test.threshold,
+                multi_label=run.clips.multi_label,
+                combine=run.config.eval.combine,
+            )
     except TryAgain:
         _save_and_stop(run)
     if not math.isfinite(found.loss):
-        run.recorder.say("warning: the validation loss is not finite; the weights grow, or BatchNorm has seen too few clips yet")
-    run.recorder.record("val", found.loss, epoch=run.position.epoch, step=run.position.step, **scores)
+        run.recorder.say(
+            "warning: the validation loss is not finite; the weights grow, or BatchNorm has seen too few clips yet"
+        )
+    run.recorder.record(
+        "val", found.loss, epoch=run.position.epoch, step=run.position.step, **scores
+    )
     return {"loss": found.loss, **scores}
 
 
@@ -259,7 +330,9 @@ def _end_epoch(run: Run, metrics: dict[str, float]) -> None:
         run.position = replace(run.position, closed=True)
     else:
         run.position = replace(run.position, epoch=epoch + 1, consumed=0)
-    _save(run, weights=_weights(run, epoch, metrics), metrics=metrics, at_epoch=epoch, inside=partial)
+    _save(
+        run, weights=_weights(run, epoch, metrics), metrics=metrics, at_epoch=epoch, inside=partial
+    )
     if run.session.world.any(run.stop.requested) and not _finished(run):
         raise TryAgain(_stopped(run))
 
@@ -287,7 +360,9 @@ def _stopped(run: Run) -> str:
     return f"stopped by SIGTERM {where}; its state is saved and a retry goes on from it"
 
 
-def _save(run: Run, *, weights: WeightsFile | None, metrics: dict[str, float], at_epoch: int, inside: bool) -> None:
+def _save(
+    run: Run, *, weights: WeightsFile | None, metrics: dict[str, float], at_epoch: int, inside: bool
+) -> None:
     """Write files, then the manifest; collective, since the state holds the random generators of all processes."""
     world, began = run.session.world, time.monotonic()
     state = _state(run, at_epoch, world.gather(randomness.snapshot()))
@@ -298,12 +373,16 @@ def _save(run: Run, *, weights: WeightsFile | None, metrics: dict[str, float], a
         files = {}
         if weights is not None:
             path = run.folder.weights(at_epoch)
-            files[path.name] = checkpoints.save(path, weights, kind="weights", metrics=metrics, require=held)
+            files[path.name] = checkpoints.save(
+                path, weights, kind="weights", metrics=metrics, require=held
+            )
         path = run.folder.state(at_epoch, run.position.step if inside else None)
         files[path.name] = checkpoints.save(path, state, kind="state", require=held)
         recipe = run.config.train
         select = evaluation.selected(recipe.select, multi_label=run.clips.multi_label)
-        run.manifest = run.manifest.adding(files, best=run.best["file"], select=select, keep=recipe.keep_weights)
+        run.manifest = run.manifest.adding(
+            files, best=run.best["file"], select=select, keep=recipe.keep_weights
+        )
         held()
         run.manifest.save(run.folder)
         _tell_slow(run, time.monotonic() - began)
@@ -314,7 +393,9 @@ def _save(run: Run, *, weights: WeightsFile | None, metrics: dict[str, float], a
 def _tell_slow(run: Run, seconds: float) -> None:
     if seconds > grace() / 2 and not run.slow_told:
         run.slow_told = True
-        run.recorder.say(f"warning: a checkpoint took {seconds:.0f} s, more than half of the {grace():.0f} s of grace; raise job.grace")
+        run.recorder.say(
+            f"warning: a checkpoint took {seconds:.0f} s, more than half of the {grace():.0f} s of grace; raise job.grace"
+        )
 
 
 def _state(run: Run, epoch: int, rng: list[dict[str, Any]]) -> dict[str, Any]:
@@ -334,7 +415,11 @@ def _state(run: Run, epoch: int, rng: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _weights(run: Run, epoch: int, metrics: dict[str, float]) -> WeightsFile:
     config = run.config
-    options = {key: option.default for key, option in signatures.read()[config.model.name].options.items() if not option.required}
+    options = {
+        key: option.default
+        for key, option in signatures.read()[config.model.name].options.items()
+        if not option.required
+    }
     options |= model_options(config, len(run.clips.classes))
     return {
         "format": checkpoints.FORMAT,
@@ -350,7 +435,10 @@ def _weights(run: Run, epoch: int, metrics: dict[str, float]) -> WeightsFile:
         "epoch": epoch,
         "step": run.position.step,
         "metrics": dict(metrics),
-        "state_dict": {key: value.detach().cpu().contiguous() for key, value in run.session.model.state_dict().items()},
+        "state_dict": {
+            key: value.detach().cpu().contiguous()
+            for key, value in run.session.model.state_dict().items()
+        },
     }
 
 
@@ -362,13 +450,25 @@ def run(config: Config, folder: RunFolder) -> None:
 
     place, cache = Place.of(os.environ), cache_folder(config, folder.whole)
     with Stop().listening():
-        if not place.alone and beginning.finished_before(config, folder, say):  # before it waits for nodes that have ended well
+        # before it waits for nodes that have ended well
+        if not place.alone and beginning.finished_before(config, folder, say):
             return
         with joined(place, say) as nodes, lock.hold_for(place, folder, say=say) as holder:
-            if nodes.first(lambda: beginning.begin(config, folder, cache, say), then=lambda: ensure_cache(config, cache, nodes.say)):
+            if nodes.first(
+                lambda: beginning.begin(config, folder, cache, say),
+                then=lambda: ensure_cache(config, cache, nodes.say),
+            ):
                 return
             held = partial(lock.require_held, folder.lock, holder)
             with usage.watched(folder, enabled=place.leads, require=held) as sampler:
-                launch(nodes, process_count(config.compute), train, config, folder, cache=cache, holder=holder)
+                launch(
+                    nodes,
+                    process_count(config.compute),
+                    train,
+                    config,
+                    folder,
+                    cache=cache,
+                    holder=holder,
+                )
                 if sampler is not None:
                     done.write(config, folder, usage=sampler.summary())

@@ -50,14 +50,28 @@ class Trials:
     def read(cls, path: Path) -> Trials:
         """Raises ConfFault for a file that cannot be read, or is of another form."""
         try:
-            keys, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            keys, *rows = [
+                json.loads(line)
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if line.strip()
+            ]
         except (OSError, ValueError, RecursionError) as error:
             raise ConfFault([_fault(f"cannot read {path}: {error}")]) from error
         if not (isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys)):
             raise ConfFault([_fault(f"the first line of {path} is no list of key paths")])
-        wrong = [line for line, row in enumerate(rows, 2) if not (isinstance(row, list) and len(row) == len(keys))]
+        wrong = [
+            line
+            for line, row in enumerate(rows, 2)
+            if not (isinstance(row, list) and len(row) == len(keys))
+        ]
         if wrong or not rows:
-            raise ConfFault([_fault(f"line {wrong[0] if wrong else 2} of {path} is no list of {len(keys)} values")])
+            raise ConfFault(
+                [
+                    _fault(
+                        f"line {wrong[0] if wrong else 2} of {path} is no list of {len(keys)} values"
+                    )
+                ]
+            )
         return cls(keys=tuple(keys), rows=tuple(map(tuple, rows)))
 
     def __len__(self) -> int:
@@ -66,8 +80,18 @@ class Trials:
     def trial(self, number: int) -> Trial:
         """Raises ConfFault for a number beyond the last."""
         if not 0 <= number < len(self):
-            raise ConfFault([_fault(f"trial {number} was asked for (--index or {INDEX}), and there are 0 to {len(self) - 1}")])
-        changes = {key: value for key, value in zip(self.keys, self.rows[number], strict=True) if value is not None}
+            raise ConfFault(
+                [
+                    _fault(
+                        f"trial {number} was asked for (--index or {INDEX}), and there are 0 to {len(self) - 1}"
+                    )
+                ]
+            )
+        changes = {
+            key: value
+            for key, value in zip(self.keys, self.rows[number], strict=True)
+            if value is not None
+        }
         return Trial(number=number, of=len(self), changes=changes)
 
 
@@ -75,14 +99,21 @@ def choose(path: Path, index: int | None, environ: Mapping[str, str]) -> Trial:
     """The trial that `--index` names, else the index that Kubernetes gave this pod. Raises ConfFault."""
     text = environ.get(INDEX, "") if index is None else str(index)
     if not _NUMBER.fullmatch(text):
-        raise ConfFault([_fault(f"which trial is it? --index is not given, and {INDEX} is {text!r}")])
+        raise ConfFault(
+            [_fault(f"which trial is it? --index is not given, and {INDEX} is {text!r}")]
+        )
     return Trials.read(path).trial(int(text))
 
 
 def begin(trial: Trial, folder: RunFolder) -> None:
     """Say on stdout which trial this is, and write trial.json without an ending. Raises CannotWrite."""
     print(trial, flush=True)
-    facts = {"trial": trial.number, "of": trial.of, "changes": dict(trial.changes), "started": _now()}
+    facts = {
+        "trial": trial.number,
+        "of": trial.of,
+        "changes": dict(trial.changes),
+        "started": _now(),
+    }
     folder.write_text(folder.trial_file, json.dumps(facts) + "\n")
 
 
@@ -92,7 +123,9 @@ def end(ending: Mapping[str, Any], folder: RunFolder) -> None:
         facts = json.loads(folder.trial_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return  # it did not come as far as `begin`
-    folder.write_text(folder.trial_file, json.dumps(facts | {"ended": {**ending, "time": _now()}}) + "\n")
+    folder.write_text(
+        folder.trial_file, json.dumps(facts | {"ended": {**ending, "time": _now()}}) + "\n"
+    )
 
 
 def _now() -> str:
@@ -104,4 +137,8 @@ def _short(value: Any) -> str:
 
 
 def _fault(message: str) -> Fault:
-    return Fault(path="", message=message, hint="`vidjobs sweep submit` writes the file, and gives each pod its number")
+    return Fault(
+        path="",
+        message=message,
+        hint="`vidjobs sweep submit` writes the file, and gives each pod its number",
+    )

@@ -33,11 +33,18 @@ def write_frames(
     order = np.lexsort((fids, video_of))
     places, starts = np.unique(video_of[order], return_index=True)
     groups = zip(places.tolist(), np.split(order, starts[1:]), strict=True)
-    content = {videos[place]: {"scores": probabilities_NC[rows], "fids": fids[rows]} for place, rows in groups}
-    folder.write_bytes(folder.predictions / f"output_val_{step:06d}.pkl", pickle.dumps(content, protocol=2))
+    content = {
+        videos[place]: {"scores": probabilities_NC[rows], "fids": fids[rows]}
+        for place, rows in groups
+    }
+    folder.write_bytes(
+        folder.predictions / f"output_val_{step:06d}.pkl", pickle.dumps(content, protocol=2)
+    )
 
 
-def write_best(folder: RunFolder, step: int, answers: Answers, best: dict[int, NDArray[np.float32]]) -> None:
+def write_best(
+    folder: RunFolder, step: int, answers: Answers, best: dict[int, NDArray[np.float32]]
+) -> None:
     """output_val_<step>-clstk-<K>.json: the five best classes of each video, their scores divided by their sum. Raises CannotWrite."""
     for k, table in best.items():
         content = answers.answers_json(table, LABELS, version=VERSION)
@@ -45,4 +52,7 @@ def write_best(folder: RunFolder, step: int, answers: Answers, best: dict[int, N
             rows = content["results"][video]
             total = sum(row["score"] for row in rows) or 1.0
             content["results"][video] = [{**row, "score": row["score"] / total} for row in rows]
-        folder.write_text(folder.predictions / f"output_val_{step:06d}-clstk-{k:03d}.json", json.dumps(content) + "\n")
+        folder.write_text(
+            folder.predictions / f"output_val_{step:06d}-clstk-{k:03d}.json",
+            json.dumps(content) + "\n",
+        )

@@ -64,7 +64,9 @@ class Container:
         return (folder / "memory.current").exists() and (folder / "cpu.stat").exists()
 
     def read(self) -> tuple[float, int]:
-        return _word(self._folder / "cpu.stat", "usage_usec") / 1e6, _word(self._folder / "memory.stat", "anon")
+        return _word(self._folder / "cpu.stat", "usage_usec") / 1e6, _word(
+            self._folder / "memory.stat", "anon"
+        )
 
 
 class Processes:
@@ -95,15 +97,27 @@ class Gpus:
         program = shutil.which("nvidia-smi")
         if program is None:
             return
-        query = ["--query-gpu=index,utilization.gpu,memory.used", "--format=csv,noheader,nounits", f"--loop={max(1, round(every))}"]
+        query = [
+            "--query-gpu=index,utilization.gpu,memory.used",
+            "--format=csv,noheader,nounits",
+            f"--loop={max(1, round(every))}",
+        ]
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        chosen = [f"--id={seen}"] if seen and all(part.isdecimal() for part in seen.split(",")) else []
+        chosen = (
+            [f"--id={seen}"] if seen and all(part.isdecimal() for part in seen.split(",")) else []
+        )
         with contextlib.suppress(OSError):
             command = [program, *query, *chosen]
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                text=True,
             )
-            threading.Thread(target=self._listen, args=(self._process,), name="usage-gpus", daemon=True).start()
+            threading.Thread(
+                target=self._listen, args=(self._process,), name="usage-gpus", daemon=True
+            ).start()
 
     def read(self) -> tuple[float | None, int | None]:
         """(percent, bytes); (None, None) where nothing is known."""
@@ -117,7 +131,8 @@ class Gpus:
             self._process.terminate()
             try:
                 self._process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:  # a driver that hangs lets nobody end; the training has, and gives its GPUs back
+            except subprocess.TimeoutExpired:
+                # a driver that hangs lets nobody end; the training has, and gives its GPUs back
                 self._process.kill()
                 return
             if self._process.stdout is not None:
@@ -147,7 +162,8 @@ class Usage:
     def add(self, sample: Sample) -> None:
         before = self.samples[-1] if self.samples else sample
         if sample.gpu is not None:
-            self._gpu_time = self._gpu_time or before.at  # idle until the first word of it: data was prepared, models were read
+            # idle until the first word of it: data was prepared, models were read
+            self._gpu_time = self._gpu_time or before.at
             self._gpu_sum += sample.gpu * (sample.at - before.at)
             self._gpu_time += sample.at - before.at
             self.gpu_memory_peak = max(self.gpu_memory_peak or 0, sample.gpu_memory or 0)
@@ -169,7 +185,9 @@ class Usage:
             "memory": last.memory,
             "memory_30m": self._memory(1800),
         }
-        recent = [each.gpu for each in self.samples if each.gpu is not None and each.at > last.at - every]
+        recent = [
+            each.gpu for each in self.samples if each.gpu is not None and each.at > last.at - every
+        ]
         if recent:
             told |= {
                 "gpu": round(sum(recent) / len(recent), 1),
@@ -190,12 +208,17 @@ class Usage:
         last = self.samples[-1]
         told: dict[str, Any] = {
             "elapsed": round(last.at, 1),
-            "cpu_mean": round((last.cpu_s - self.first.cpu_s) / max(last.at - self.first.at, 1e-9), 3),
+            "cpu_mean": round(
+                (last.cpu_s - self.first.cpu_s) / max(last.at - self.first.at, 1e-9), 3
+            ),
             "memory_mean": int(self._memory_sum / self._count),
             "memory_peak": self.memory_peak,
         }
         if self.gpu_mean is not None:
-            told |= {"gpu_mean": round(self.gpu_mean, 1), "gpu_memory_peak": self.gpu_memory_peak or 0}
+            told |= {
+                "gpu_mean": round(self.gpu_mean, 1),
+                "gpu_memory_peak": self.gpu_memory_peak or 0,
+            }
         return told
 
     def _since(self, seconds: float) -> Sample:
@@ -218,7 +241,13 @@ class Sampler:
     """A thread that looks, and writes. What it cannot write it leaves out: it never ends a training."""
 
     def __init__(
-        self, folder: RunFolder, every: float, *, meter: Meter | None = None, require: Callable[[], None] = lambda: None, age: float = 0.0
+        self,
+        folder: RunFolder,
+        every: float,
+        *,
+        meter: Meter | None = None,
+        require: Callable[[], None] = lambda: None,
+        age: float = 0.0,
     ) -> None:
         """`every`: seconds between two lines. `age`: of the process by now, in seconds; its GPUs were idle so long."""
         self._folder, self._every, self._require = folder, every, require
@@ -271,18 +300,23 @@ class Sampler:
             file.write(json.dumps(entry) + "\n")
         if self._events is None:
             try:
-                from torch.utils.tensorboard import SummaryWriter  # heavy, optional, and here only after a minute of training
+                # heavy, optional, and here only after a minute of training
+                from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 return
             self._events = SummaryWriter(str(self._folder.usage_events))
         for key, value in told.items():
             if key != "elapsed":
-                self._events.add_scalar(f"usage/{key}", value, round(told["elapsed"]), walltime=now.timestamp())
+                self._events.add_scalar(
+                    f"usage/{key}", value, round(told["elapsed"]), walltime=now.timestamp()
+                )
         self._events.flush()
 
 
 @contextlib.contextmanager
-def watched(folder: RunFolder, *, enabled: bool = True, require: Callable[[], None] = lambda: None) -> Iterator[Sampler | None]:
+def watched(
+    folder: RunFolder, *, enabled: bool = True, require: Callable[[], None] = lambda: None
+) -> Iterator[Sampler | None]:
     """Sample while the block runs; however it ends, the summary goes into the attempt's provenance. None when not enabled.
 
     `require` raises where the folder is no longer this process's to write in.
@@ -290,7 +324,9 @@ def watched(folder: RunFolder, *, enabled: bool = True, require: Callable[[], No
     if not enabled:
         yield None
         return
-    sampler = Sampler(folder, float(os.environ.get("VIDJOBS_USAGE_EVERY") or EVERY), require=require, age=_age())
+    sampler = Sampler(
+        folder, float(os.environ.get("VIDJOBS_USAGE_EVERY") or EVERY), require=require, age=_age()
+    )
     try:
         yield sampler
     finally:

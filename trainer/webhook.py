@@ -19,7 +19,9 @@ TIMEOUT_S = 10.0
 _FINAL = frozenset({0, 64, 65, 73, 76})  # what no retry follows
 
 
-def tell(ending: Mapping[str, Any], *, verb: str, manifest: Path, environ: Mapping[str, str]) -> None:
+def tell(
+    ending: Mapping[str, Any], *, verb: str, manifest: Path, environ: Mapping[str, str]
+) -> None:
     """POST how the run ended, if an address is given. What goes wrong is one line on stderr."""
     address = environ.get(ADDRESS, "")
     if not address or ending["exit_code"] == TryAgain.exit_code:
@@ -35,12 +37,17 @@ def tell(ending: Mapping[str, Any], *, verb: str, manifest: Path, environ: Mappi
         request = urllib.request.Request(address, data=body, headers=headers, method="POST")
         with urllib.request.urlopen(request, timeout=TIMEOUT_S):
             pass
-    except (OSError, HTTPException, ValueError) as error:  # the address itself is often a secret, and is not printed
+    except (OSError, HTTPException, ValueError) as error:
+        # the address itself is often a secret, and is not printed
         reason = str(error).replace(address, "the address")
-        print(f"webhook: the end of the run could not be told: {reason}", file=sys.stderr, flush=True)
+        print(
+            f"webhook: the end of the run could not be told: {reason}", file=sys.stderr, flush=True
+        )
 
 
-def document(ending: Mapping[str, Any], *, verb: str, manifest: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+def document(
+    ending: Mapping[str, Any], *, verb: str, manifest: Path, environ: Mapping[str, str]
+) -> dict[str, Any]:
     """The document: run, verb, outcome, exit code, cause, how far it got, the best checkpoint's metrics.
 
     `text` says it in a sentence, under the key that chat services show. `final` is False when Kubernetes may try again.

@@ -27,11 +27,13 @@ class Window:
     """Consecutive frames of a video, and the clip made of them."""
 
     start: int  # number of its first frame
-    frames: int  # how many of the video it covers; fewer than a clip's span in a video that is shorter
+    # how many of the video it covers; fewer than a clip's span in a video that is shorter
+    frames: int
     since: float  # seconds, of its first frame
     until: float  # of its last frame
     clip: Frames  # (T, size, size, C), as the network is fed
-    fresh: tuple[tuple[Frames, float], ...]  # (picture to draw on, seconds) of the frames since the window before
+    # (picture to draw on, seconds) of the frames since the window before
+    fresh: tuple[tuple[Frames, float], ...]
 
 
 class Seen(NamedTuple):
@@ -47,7 +49,9 @@ def colours(frames: Iterator[Shown]) -> Iterator[Seen]:
     return (Seen(frame.image, frame.image, frame.seconds) for frame in frames)
 
 
-def flows(frames: Iterator[Shown], data: DataConf, made: PrepareConf, *, short_side: int = 0) -> Iterator[Seen]:
+def flows(
+    frames: Iterator[Shown], data: DataConf, made: PrepareConf, *, short_side: int = 0
+) -> Iterator[Seen]:
     """For networks of the flow stream: the flow from each frame to the one `flow_gap` later, as `prepare` writes it (data/flow.py).
 
     `short_side` > 0: of frames resized so, since a motion has as many pixels as the frame it is seen in. Raises DataError for a video
@@ -60,17 +64,28 @@ def flows(frames: Iterator[Shown], data: DataConf, made: PrepareConf, *, short_s
     found = False
     for frame in frames:
         height, width = frame.image.shape[:2]
-        image = resize(frame.image[None], sized.sides(height, width), antialias=sized.antialias)[0] if sized else frame.image
+        image = (
+            resize(frame.image[None], sized.sides(height, width), antialias=sized.antialias)[0]
+            if sized
+            else frame.image
+        )
         held.append((frame, np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)))
         if len(held) == held.maxlen:
             found = True
-            flow_image = flow.to_image(method(held[0][1], held[-1][1]), scale)[..., : data.flow_channels]
+            flow_image = flow.to_image(method(held[0][1], held[-1][1]), scale)[
+                ..., : data.flow_channels
+            ]
             yield Seen(flow_image, held[0][0].image, held[0][0].seconds)
     if not found:
-        raise DataError(f"has no two frames {made.flow_gap} apart, so there is no flow", hint="prepare.flow_gap, infer.fps")
+        raise DataError(
+            f"has no two frames {made.flow_gap} apart, so there is no flow",
+            hint="prepare.flow_gap, infer.fps",
+        )
 
 
-def windows(frames: Iterator[Seen], data: DataConf, *, step: int, shrink: Shrink | None) -> Iterator[Window]:
+def windows(
+    frames: Iterator[Seen], data: DataConf, *, step: int, shrink: Shrink | None
+) -> Iterator[Window]:
     """Windows that start every `step` frames; the last one ends with the video, so that no frame goes unseen.
 
     A video shorter than a window gives one, filled up as `data.short` says. `shrink` makes the pictures that answers are drawn on;
@@ -95,9 +110,18 @@ def windows(frames: Iterator[Seen], data: DataConf, *, step: int, shrink: Shrink
         yield _window(held, data, start=max(number - span, 0), fresh=fresh)
 
 
-def _window(held: deque[Seen], data: DataConf, *, start: int, fresh: list[tuple[Frames, float]]) -> Window:
+def _window(
+    held: deque[Seen], data: DataConf, *, start: int, fresh: list[tuple[Frames, float]]
+) -> Window:
     wanted = clip_indices(len(held), data.frames, stride=data.stride, loop=data.short == "loop")
     kept = np.stack([held[place].image for place in wanted.tolist()])
     clip = np.empty((data.frames, data.size, data.size, kept.shape[3]), np.uint8)
     cut(kept, test_box(kept.shape[1], kept.shape[2], data), clip, antialias=data.antialias)
-    return Window(start=start, frames=len(held), since=held[0].seconds, until=held[-1].seconds, clip=clip, fresh=tuple(fresh))
+    return Window(
+        start=start,
+        frames=len(held),
+        since=held[0].seconds,
+        until=held[-1].seconds,
+        clip=clip,
+        fresh=tuple(fresh),
+    )

@@ -10,5 +10,7 @@ from launcher.records import find
 def run(run: str) -> int:
     record = find(run)
     for_record(record).cancel(record)
-    output.note(f"{record.run} is told to write its checkpoint and stop; `vidjobs resume {record.run}` goes on from there")
+    output.note(
+        f"{record.run} is told to write its checkpoint and stop; `vidjobs resume {record.run}` goes on from there"
+    )
     return 0

@@ -11,7 +11,17 @@ def run(*, as_json: bool = False) -> int:
     if as_json:
         output.json_result([document(profile) for profile in profiles])
     else:
-        rows = [[each.name, each.backend, each.context or "-", each.namespace or "-", each.about, each.file] for each in profiles]
+        rows = [
+            [
+                each.name,
+                each.backend,
+                each.context or "-",
+                each.namespace or "-",
+                each.about,
+                each.file,
+            ]
+            for each in profiles
+        ]
         output.table(["name", "backend", "context", "namespace", "what", "file"], rows)
     return 0
 

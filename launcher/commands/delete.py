@@ -12,12 +12,18 @@ from launcher.records import RunRecord, find, forget
 
 def _agreed(record: RunRecord, *, files: bool) -> bool:
     """Ask on a terminal. Elsewhere results are removed only with --yes; objects alone can be had again by resubmitting."""
-    what = f"{record.run} and its results in {record.paths.root}" if files else f"{record.run} (its results in {record.paths.root} stay)"
+    what = (
+        f"{record.run} and its results in {record.paths.root}"
+        if files
+        else f"{record.run} (its results in {record.paths.root} stay)"
+    )
     if sys.stdin.isatty():
         output.note(f"delete {what}? [y/N]")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     if files:
-        raise UserError(f"this would delete {what}, and nobody is there to be asked", hint="say --yes")
+        raise UserError(
+            f"this would delete {what}, and nobody is there to be asked", hint="say --yes"
+        )
     return True
 
 
@@ -30,5 +36,8 @@ def run(run: str, *, files: bool = False, yes: bool = False) -> int:
     if files:
         forget(record.run)
         log_spool.forget(record.run)
-    output.note(f"deleted {record.run}" + ("" if files else f"; its results stay: `vidjobs fetch all {record.run}`"))
+    output.note(
+        f"deleted {record.run}"
+        + ("" if files else f"; its results stay: `vidjobs fetch all {record.run}`")
+    )
     return 0

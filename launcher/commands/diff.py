@@ -24,10 +24,18 @@ def _side(record: RunRecord) -> Side:
         with for_record(record).files(record) as files:
             data = gather(record, status, files, pictures=False)
     except VidjobsError as error:
-        return Side(record=record, data=None, why=f"its folder cannot be read, so environment and results are left out ({error.message})")
+        return Side(
+            record=record,
+            data=None,
+            why=f"its folder cannot be read, so environment and results are left out ({error.message})",
+        )
     trials = data.sweep.small if data.sweep else None
     if not (data.provenance or data.records or data.manifest or data.scores or trials):
-        return Side(record=record, data=None, why="its folder is empty or gone, so environment and results are left out")
+        return Side(
+            record=record,
+            data=None,
+            why="its folder is empty or gone, so environment and results are left out",
+        )
     return Side(record=record, data=data)
 
 

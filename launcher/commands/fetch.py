@@ -29,11 +29,15 @@ def _manifest(files: Files) -> dict[str, Any] | None:
     try:
         value = json.loads(found)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{INSIDE.manifest} on the volume is damaged: {error}", hint="choose by --epochs") from error
+        raise UserError(
+            f"{INSIDE.manifest} on the volume is damaged: {error}", hint="choose by --epochs"
+        ) from error
     return value if isinstance(value, dict) else None
 
 
-def _bring(files: Files, wanted: Sequence[RemoteFile], out: Path, *, label: str, quiet: bool) -> list[Fetched]:
+def _bring(
+    files: Files, wanted: Sequence[RemoteFile], out: Path, *, label: str, quiet: bool
+) -> list[Fetched]:
     """Fetch, naming each file on stdout as it becomes whole (`quiet`: none), or after them all where a bar would be in the way.
 
     Of several files one that a run removes meanwhile, as it does its older states, is left out and said.
@@ -57,7 +61,9 @@ def _bring(files: Files, wanted: Sequence[RemoteFile], out: Path, *, label: str,
 def _summary(done: Sequence[Fetched]) -> str:
     here = sum(1 for each in done if not each.transferred and each.size)
     size = sum(each.transferred for each in done)
-    return f"{output.counted(len(done), 'file')}, {size / 1e6:.1f} MB transferred" + (f", {here} here already" if here else "")
+    return f"{output.counted(len(done), 'file')}, {size / 1e6:.1f} MB transferred" + (
+        f", {here} here already" if here else ""
+    )
 
 
 def run(
@@ -87,6 +93,12 @@ def run(
         wanted = choose(what, which, listed, _manifest(files) if which.best or which.last else None)
         done = _bring(files, wanted, target, label=record.run, quiet=as_json)
     if as_json:
-        output.json_result({"run": record.run, "out": str(target), "files": [{**asdict(each), "file": str(each.file)} for each in done]})
+        output.json_result(
+            {
+                "run": record.run,
+                "out": str(target),
+                "files": [{**asdict(each), "file": str(each.file)} for each in done],
+            }
+        )
     output.note(_summary(done))
     return 0

@@ -49,7 +49,9 @@ def _remember(cluster: str) -> None:
     """`cluster:` of the person's config; what was chosen before is told."""
     name, before = load(cluster).name, configured()
     settings = config_dir() / "config.yaml"
-    write_whole(settings, f"cluster: {name} # a cluster profile; `vidjobs clusters` lists them\n".encode())
+    write_whole(
+        settings, f"cluster: {name} # a cluster profile; `vidjobs clusters` lists them\n".encode()
+    )
     output.result(str(settings))
     if before not in ("", name):
         output.note(f"it was {before}")

@@ -21,9 +21,12 @@ from launcher.trainer_check import all_faults, tell, verb_of, verdict
 from launcher.trainer_process import Checking
 
 
-def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_json: bool = False) -> int:
+def run(
+    conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_json: bool = False
+) -> int:
     with contextlib.ExitStack() as processes:
-        asked = processes.enter_context(Checking())  # in vain for a conf with trials or without a model, and most are neither
+        # in vain for a conf with trials or without a model, and most are neither
+        asked = processes.enter_context(Checking())
         profile = choose(cluster)
         backend = for_profile(profile)
         experiment = read(conf, profile=profile, backend=backend, sets=sets)
@@ -34,7 +37,9 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
         tell(asked, experiment, trials)
         of_site = lint(experiment, profile, sketch(experiment, profile, backend))
         said = verdict(asked, experiment, trials)
-    faults = all_faults([*experiment.faults, *wrong, *cluster_faults(experiment, profile, backend)], said)
+    faults = all_faults(
+        [*experiment.faults, *wrong, *cluster_faults(experiment, profile, backend)], said
+    )
     findings = [*map(_as_finding, faults), *of_site]
     if said.note:
         output.warn(said.note)
@@ -43,7 +48,9 @@ def run(conf: Path, *, sets: Sequence[str] = (), cluster: str | None = None, as_
     for finding in findings if not as_json else []:
         output.result(str(finding))
     if not findings:
-        output.note(f'{conf}: nothing to say (for `{verb}`, rules: {profile.rules or "none"}, cluster "{profile.name}")')
+        output.note(
+            f'{conf}: nothing to say (for `{verb}`, rules: {profile.rules or "none"}, cluster "{profile.name}")'
+        )
     return ConfError.exit_code if any(finding.severity == "error" for finding in findings) else 0
 
 
@@ -62,7 +69,13 @@ def show_rules(*, cluster: str | None = None, as_json: bool = False) -> int:
     rules = of_profile(choose(cluster))
     if as_json:
         output.json_result(
-            [{key: getattr(rule, key) for key in ("id", "severity", "message", "why", "fix", "source", "conf")} for rule in rules]
+            [
+                {
+                    key: getattr(rule, key)
+                    for key in ("id", "severity", "message", "why", "fix", "source", "conf")
+                }
+                for rule in rules
+            ]
         )
         return 0
     for rule in rules:
@@ -81,5 +94,12 @@ def show_rules(*, cluster: str | None = None, as_json: bool = False) -> int:
 
 def _as_finding(fault: Fault) -> Finding:
     return Finding(
-        rule="conf", severity="error", path=fault.path, message=fault.message, fix=fault.hint, source="", file=fault.file, line=fault.line
+        rule="conf",
+        severity="error",
+        path=fault.path,
+        message=fault.message,
+        fix=fault.hint,
+        source="",
+        file=fault.file,
+        line=fault.line,
     )

@@ -39,7 +39,9 @@ def follow(record: RunRecord, backend: Backend, options: LogOptions | None = Non
     except KeyboardInterrupt:
         _finish_quietly(view)
         output.note(f"stopped watching; {record.run} goes on")
-        output.note(f"`vidjobs logs {record.run} -f` shows it again, `vidjobs cancel {record.run}` stops it")
+        output.note(
+            f"`vidjobs logs {record.run} -f` shows it again, `vidjobs cancel {record.run}` stops it"
+        )
         return INTERRUPTED
     except output.ReaderLeft:
         _finish_quietly(view)
@@ -102,7 +104,9 @@ def _say_causes(record: RunRecord, backend: Backend, stop: threading.Event) -> N
 def _waiting(status: RunStatus) -> str:
     if not status.cause:
         return "" if status.phase is Phase.STARTING else f"{status.run} is {status.phase}"
-    return f"{status.run} is {status.phase}: {status.cause}" + (f" ({status.fix})" if status.fix else "")
+    return f"{status.run} is {status.phase}: {status.cause}" + (
+        f" ({status.fix})" if status.fix else ""
+    )
 
 
 def _outcome(record: RunRecord, backend: Backend, index: int | None) -> RunStatus:
@@ -128,7 +132,8 @@ def _tell(status: RunStatus) -> int:
         return 0
     if not status.phase.ended:
         raise ClusterError(
-            f"the log of {status.run} ended, but the run is still {status.phase}", hint=f"vidjobs status {status.run} --watch"
+            f"the log of {status.run} ended, but the run is still {status.phase}",
+            hint=f"vidjobs status {status.run} --watch",
         )
     cause = f": {status.cause}" if status.cause else ""
     output.error(f"{status.run} {status.phase.told}{cause}", status.fix)
@@ -142,7 +147,9 @@ def _tell_trial(status: RunStatus, index: int) -> int:
         output.note(f"trial {index} of {status.run} succeeded")
         return 0
     cause = f": {known.cause}" if known and known.cause else ""
-    output.error(f"trial {index} of {status.run} {phase.told}{cause}", f"vidjobs sweep status {status.run}")
+    output.error(
+        f"trial {index} of {status.run} {phase.told}{cause}", f"vidjobs sweep status {status.run}"
+    )
     return JobFailed.exit_code
 
 
@@ -154,7 +161,10 @@ def _patterns(words: Sequence[str]) -> tuple[re.Pattern[str], ...]:
         except re.error as error:
             at = error.pos or 0
             message = f"--grep is not a regular expression: {error.msg} at position {at}\n  {word}\n  {' ' * at}^"
-            raise UserError(message, hint="put a backslash before ( [ { * + ? . | ^ $ to mean the character itself") from error
+            raise UserError(
+                message,
+                hint="put a backslash before ( [ { * + ? . | ^ $ to mean the character itself",
+            ) from error
     return tuple(patterns)
 
 
@@ -163,9 +173,14 @@ def _plot_path(path: Path | None) -> Path | None:
     if path is None:
         return None
     if path.suffix.lower() not in (".svg", ".png"):
-        raise UserError(f'--plot draws .svg and .png files, not "{path}"', hint=f"--plot {path.with_suffix('.svg')}" if path.name else "")
+        raise UserError(
+            f'--plot draws .svg and .png files, not "{path}"',
+            hint=f"--plot {path.with_suffix('.svg')}" if path.name else "",
+        )
     if not path.parent.is_dir():
-        raise UserError(f"--plot {path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}")
+        raise UserError(
+            f"--plot {path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}"
+        )
     return path
 
 
@@ -173,11 +188,18 @@ def _since(text: str | None) -> int | None:
     return None if text is None else int(of_option("--since", Seconds.parse, text))
 
 
-def _check_together(run: str | None, file: Path | None, style: str | None, options: LogOptions) -> None:
+def _check_together(
+    run: str | None, file: Path | None, style: str | None, options: LogOptions
+) -> None:
     if style not in (None, "classic"):
-        raise UserError(f'--format knows "classic", not "{style}"', hint=did_you_mean(style or "", ["classic"]))
+        raise UserError(
+            f'--format knows "classic", not "{style}"', hint=did_you_mean(style or "", ["classic"])
+        )
     if style and options.as_json:
-        raise UserError("--format classic and --json are two forms of the same records", hint="leave one of them out")
+        raise UserError(
+            "--format classic and --json are two forms of the same records",
+            hint="leave one of them out",
+        )
     if file is None:
         return
     chosen = {
@@ -190,7 +212,10 @@ def _check_together(run: str | None, file: Path | None, style: str | None, optio
     }
     extra = ", ".join(name for name, given in chosen.items() if given)
     if extra:
-        raise UserError(f"--file reads a finished log, which has no {extra}", hint=f"leave out --file, or {extra}")
+        raise UserError(
+            f"--file reads a finished log, which has no {extra}",
+            hint=f"leave out --file, or {extra}",
+        )
 
 
 @contextmanager
@@ -201,7 +226,10 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
     try:
         stream = file.open("rb")
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}", hint="--file takes a saved log, or - for stdin") from error
+        raise UserError(
+            f"{file} cannot be read: {error.strerror}",
+            hint="--file takes a saved log, or - for stdin",
+        ) from error
     with stream:
         yield stream
 
@@ -211,10 +239,18 @@ def _show_file(file: Path, options: LogOptions) -> int:
     view = LogView(options=options, title="stdin" if str(file) == "-" else file.name)
     with _opened(file) as stream:
         numbered = enumerate(stream, 1)
-        for number, raw in numbered if options.tail is None else deque(numbered, maxlen=options.tail):
+        for number, raw in (
+            numbered if options.tail is None else deque(numbered, maxlen=options.tail)
+        ):
             view.reader.lines = number - 1
             text = raw.decode("utf-8", errors="replace").removeprefix("\ufeff")
-            view.feed(LogLine(pod="", text=text.removesuffix("\n").removesuffix("\r"), terminated=raw.endswith(b"\n")))
+            view.feed(
+                LogLine(
+                    pod="",
+                    text=text.removesuffix("\n").removesuffix("\r"),
+                    terminated=raw.endswith(b"\n"),
+                )
+            )
     view.finish()
     return 0
 
@@ -276,5 +312,7 @@ def run(
     if trial is not None:
         require_trial(record, trial)
     elif not all_pods and trials_of(record):
-        output.note("of a sweep this is the newest trial's log: --trial N shows another's, --all-pods all")
+        output.note(
+            "of a sweep this is the newest trial's log: --trial N shows another's, --all-pods all"
+        )
     return _show_run(record, options)

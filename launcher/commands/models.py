@@ -30,4 +30,7 @@ def _refusal(said: str) -> UserError:
     last = (said.strip().splitlines() or ["it said nothing"])[-1]
     if last.startswith("error: "):
         return UserError(last.removeprefix("error: "))
-    return UserError(f"the trainer could not list its models: {last}", hint="pip install 'vidjobs[trainer]', or work in a checkout")
+    return UserError(
+        f"the trainer could not list its models: {last}",
+        hint="pip install 'vidjobs[trainer]', or work in a checkout",
+    )

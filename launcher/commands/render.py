@@ -26,7 +26,17 @@ def run(
     """The same conf, code and cluster give the same bytes."""
     profile = choose(cluster)
     place = for_profile(profile, backend)
-    made = plan(verb, conf, profile=profile, backend=place, sets=sets, source=source, name=name, shards=shards, stable=True)
+    made = plan(
+        verb,
+        conf,
+        profile=profile,
+        backend=place,
+        sets=sets,
+        source=source,
+        name=name,
+        shards=shards,
+        stable=True,
+    )
     for warning in made.warnings:
         output.warn(warning)
     output.result(to_yaml(made.manifests).rstrip("\n"))

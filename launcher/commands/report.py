@@ -33,7 +33,14 @@ def run(runs: list[str], *, out: Path) -> int:
     records = list({record.run: record for record in chosen}.values())
     found = [_gather(record) for record in records]
     for data in found:
-        if not (data.records or data.scores or data.tests or data.provenance or data.sweep or data.answers):
+        if not (
+            data.records
+            or data.scores
+            or data.tests
+            or data.provenance
+            or data.sweep
+            or data.answers
+        ):
             output.warn(f"{data.record.run} has written nothing yet: the page shows its conf only")
     path = _target(out, records)
     page = render(found, made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))

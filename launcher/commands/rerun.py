@@ -38,7 +38,9 @@ def run(
     record = _remembered(record, place)
     made, notes = plan_again(record, profile=profile, backend=place, sets=sets, name=name)
     if avoided := to_avoid(record, sets):
-        output.note(f"avoids {nodes.told(avoided)} of {record.run}; `--set job.avoid_nodes=[]` takes any node")
+        output.note(
+            f"avoids {nodes.told(avoided)} of {record.run}; `--set job.avoid_nodes=[]` takes any node"
+        )
     for note in notes:
         output.warn(f"not surely the same: {note}")
     if sets:  # what ran before needs no asking; the trainer of today may be another

@@ -30,7 +30,10 @@ def _options(time: str, cpu: str, memory: str, gpus: int) -> ShellOptions:
     }
     for option, (value, most, shown) in asked.items():
         if value > most:
-            raise UserError(f"{option} is more than {shown}, the most for a pod to look around in", hint="submit a Job for real work")
+            raise UserError(
+                f"{option} is more than {shown}, the most for a pod to look around in",
+                hint="submit a Job for real work",
+            )
     if not seconds:
         raise UserError("--time is 0")
     return ShellOptions(seconds=seconds, cpu=cpu, memory=memory, gpus=gpus)

@@ -34,7 +34,11 @@ def _ended(view: RunView) -> bool:
 
 
 def _row(view: RunView) -> list[str]:
-    loss = f"{view.loss.phase} {view.loss.loss:.4g}" if view.loss and view.loss.loss is not None else ""
+    loss = (
+        f"{view.loss.phase} {view.loss.loss:.4g}"
+        if view.loss and view.loss.loss is not None
+        else ""
+    )
     numbers = ["" if value is None else str(value) for value in (view.epoch, view.step)]
     why = view.status.cause if view.status else "its cluster does not answer"
     return [view.run, view.verb, view.phase, age(view.created), *numbers, loss, view.eta, why]
@@ -54,24 +58,38 @@ def _show_table(views: Sequence[RunView], *, most: int = _SHOWN) -> None:
 
 def _show_live_table(views: Sequence[RunView]) -> None:
     """As many as the terminal has lines for: what scrolls away cannot be drawn again."""
-    room = shutil.get_terminal_size().lines - _LINES_AROUND - sum(not _ended(view) for view in views)
+    room = (
+        shutil.get_terminal_size().lines - _LINES_AROUND - sum(not _ended(view) for view in views)
+    )
     _show_table(views, most=max(0, min(_SHOWN, room)) if sys.stdout.isatty() else _SHOWN)
 
 
 def _show_one(view: RunView) -> None:
     """Label and value, one a line; attempts as a table."""
     status, record = view.status, view.record
-    loss = f"{view.loss.phase} Loss: {view.loss.loss:.4g}" if view.loss and view.loss.loss is not None else ""
-    far = [f"{name} {value}" for name, value in (("epoch", view.epoch), ("step", view.step)) if value is not None]
+    loss = (
+        f"{view.loss.phase} Loss: {view.loss.loss:.4g}"
+        if view.loss and view.loss.loss is not None
+        else ""
+    )
+    far = [
+        f"{name} {value}"
+        for name, value in (("epoch", view.epoch), ("step", view.step))
+        if value is not None
+    ]
     lines = {
         "run": view.run,
         "phase": view.phase,
         "why": status.cause if status else "",
         "next": status.fix if status else "",
         "rerun": f"avoids {nodes.told(view.blamed)}" if view.blamed else "",
-        "progress": ", ".join(word for word in (*far, loss, f"{view.eta} left" if view.eta else "") if word),
+        "progress": ", ".join(
+            word for word in (*far, loss, f"{view.eta} left" if view.eta else "") if word
+        ),
         "age": age(view.created),
-        "cluster": " ".join(word for word in (view.cluster, record.namespace if record else "") if word),
+        "cluster": " ".join(
+            word for word in (view.cluster, record.namespace if record else "") if word
+        ),
         "folder": str(record.paths.root) if record else "",
     }
     for label, value in lines.items():
@@ -97,7 +115,18 @@ def _show_attempts(pods: Sequence[PodStatus]) -> None:
         return
     output.result("")
     shown = pods[-_SHOWN:]
-    rows = [[pod.name, pod.phase, pod.node, _blank(pod.exit_code), pod.reason, pod.started, pod.finished] for pod in shown]
+    rows = [
+        [
+            pod.name,
+            pod.phase,
+            pod.node,
+            _blank(pod.exit_code),
+            pod.reason,
+            pod.started,
+            pod.finished,
+        ]
+        for pod in shown
+    ]
     output.table(("ATTEMPT", "PHASE", "NODE", "EXIT", "REASON", "STARTED", "FINISHED"), rows)
     if len(pods) > len(shown):
         output.note(f"{len(pods) - len(shown)} older attempts are not shown; --json lists all")
@@ -107,7 +136,9 @@ def _blank(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
-def _watch(look: Callable[[], list[RunView]], show: Callable[[list[RunView]], None], *, as_json: bool) -> None:
+def _watch(
+    look: Callable[[], list[RunView]], show: Callable[[list[RunView]], None], *, as_json: bool
+) -> None:
     """Show again what has changed, until nothing runs any more; a terminal is redrawn in place."""
     before: list[dict[str, Any]] = []
     while True:
@@ -144,9 +175,15 @@ def _all_views(ended: int | None) -> list[RunView]:
 
 
 def run(run: str | None, *, watch: bool = False, as_json: bool = False) -> int:
-    look = _views_of(find(run)) if run is not None else partial(_all_views, None if as_json else _SHOWN)
+    look = (
+        _views_of(find(run))
+        if run is not None
+        else partial(_all_views, None if as_json else _SHOWN)
+    )
     table = _show_live_table if watch else _show_table
-    show: Callable[[list[RunView]], None] = table if run is None else lambda views: _show_one(views[0])
+    show: Callable[[list[RunView]], None] = (
+        table if run is None else lambda views: _show_one(views[0])
+    )
     if watch:
         _watch(look, show, as_json=as_json)
         return 0

@@ -33,13 +33,23 @@ def judged(made: Plan, profile: ClusterProfile, place: Backend) -> list[Finding]
 def refuse_or_warn(made: Plan, findings: Sequence[Finding], said: Verdict) -> None:
     """ConfError with everything that the site (`findings`) or the trainer (`said`) would refuse; the rest as warnings."""
     refused = [
-        Fault(path=each.path, message=f"{each.message} [{each.rule}]", hint=each.fix, file=each.file, line=each.line)
+        Fault(
+            path=each.path,
+            message=f"{each.message} [{each.rule}]",
+            hint=each.fix,
+            file=each.file,
+            line=each.line,
+        )
         for each in findings
         if each.severity == "error"
     ]
     if said.faults or refused:
         raise ConfError([*said.faults, *refused])
-    for text in (*made.warnings, *([said.note] if said.note else []), *(each.told for each in findings)):
+    for text in (
+        *made.warnings,
+        *([said.note] if said.note else []),
+        *(each.told for each in findings),
+    ):
         output.warn(text)
 
 
@@ -83,7 +93,9 @@ def _own_rules_named(profile: ClusterProfile) -> Iterator[None]:
     except AdmissionError as error:
         rule = named_by(error.message, of_profile(profile))
         if rule is not None:
-            raise AdmissionError(error.message, hint=f"{rule.fix} [{rule.id}]", status=error.status) from error
+            raise AdmissionError(
+                error.message, hint=f"{rule.fix} [{rule.id}]", status=error.status
+            ) from error
         raise
 
 
@@ -96,7 +108,11 @@ def _surely_absent(record: RunRecord, backend: Backend) -> bool:
 
 def document(record: RunRecord) -> dict[str, Any]:
     """The stable schema of `--json`: the record without its long texts."""
-    return {key: value for key, value in dataclasses.asdict(record).items() if key not in ("conf_text", "whole_conf", "manifests")}
+    return {
+        key: value
+        for key, value in dataclasses.asdict(record).items()
+        if key not in ("conf_text", "whole_conf", "manifests")
+    }
 
 
 def run(
@@ -118,7 +134,9 @@ def run(
     """`trainer`: the check for this verb, when it has been started already."""
     with trainer or Checking(verb, trials=sweep) as asked:
         if watch and dry_run:
-            raise UserError("--watch follows a run, and --dry-run starts none", hint="leave one of them out")
+            raise UserError(
+                "--watch follows a run, and --dry-run starts none", hint="leave one of them out"
+            )
         profile = choose(cluster)
         place = for_profile(profile, backend)
         try:
@@ -140,7 +158,9 @@ def run(
             experiment = read(conf, profile=profile, backend=place, sets=sets, name=name)
             tell(asked, experiment)
             faults = all_faults(error.faults, verdict(asked, experiment))
-            raise ConfError([fault for fault in faults if not source or fault.path not in _FROM]) from error
+            raise ConfError(
+                [fault for fault in faults if not source or fault.path not in _FROM]
+            ) from error
         tell(asked, made.experiment, made.trials)
         findings = judged(made, profile, place)
         if dry_run != "client":
@@ -148,12 +168,22 @@ def run(
                 place.where()  # the way to the cluster is made ready meanwhile
         refuse_or_warn(made, findings, verdict(asked, made.experiment, made.trials))
     if dry_run != "client":
-        for text in nodes.volume_warnings(made.experiment.job, place.volumes() if made.spec.nodes > 1 else ()):
+        for text in nodes.volume_warnings(
+            made.experiment.job, place.volumes() if made.spec.nodes > 1 else ()
+        ):
             output.warn(text)
     return deliver(made, profile, place, watch=watch, dry_run=dry_run, as_json=as_json)
 
 
-def deliver(made: Plan, profile: ClusterProfile, place: Backend, *, watch: bool, dry_run: str | None, as_json: bool) -> int:
+def deliver(
+    made: Plan,
+    profile: ClusterProfile,
+    place: Backend,
+    *,
+    watch: bool,
+    dry_run: str | None,
+    as_json: bool,
+) -> int:
     """Send a plan that was checked, remember it, and follow it if asked to."""
     with _own_rules_named(profile):
         if dry_run:
@@ -168,7 +198,9 @@ def deliver(made: Plan, profile: ClusterProfile, place: Backend, *, watch: bool,
             f"{len(made.trials)} trials, {made.spec.parallelism} at a time; `vidjobs sweep status {record.run}` says how far they are"
         )
     else:
-        output.note(f"`vidjobs logs {record.run} -f` follows it, `vidjobs status {record.run}` says how far it is")
+        output.note(
+            f"`vidjobs logs {record.run} -f` follows it, `vidjobs status {record.run}` says how far it is"
+        )
     if not watch:
         return 0
     if made.trials:

@@ -31,7 +31,8 @@ def status(run: str | None, *, watch: bool = False, as_json: bool = False) -> in
     """Show all trials; with `watch` again whenever something has changed, until the sweep ends."""
     record = find(run)
     if watch:
-        return INTERRUPTED if follow(record, as_json=as_json) == INTERRUPTED else 0  # as `logs -f`: showing is all that was asked
+        # as `logs -f`: showing is all that was asked
+        return INTERRUPTED if follow(record, as_json=as_json) == INTERRUPTED else 0
     view = look(record)
     if as_json:
         _tell_unread(view)
@@ -50,16 +51,23 @@ def follow(record: RunRecord, *, as_json: bool = False) -> int:
         view = _last(record, as_json=as_json)
     except KeyboardInterrupt:
         output.note(f"stopped watching; {record.run} goes on")
-        output.note(f"`vidjobs sweep status {record.run}` shows it again, `vidjobs cancel {record.run}` stops it")
+        output.note(
+            f"`vidjobs sweep status {record.run}` shows it again, `vidjobs cancel {record.run}` stops it"
+        )
         return INTERRUPTED
     if not (as_json or sys.stdout.isatty()):
         _show(view, view.trials)
     status = view.status
     remember(record, status)
     if status.phase is Phase.SUCCEEDED:
-        output.note(f"{record.run} succeeded; `vidjobs sweep results {record.run}` writes its scores")
+        output.note(
+            f"{record.run} succeeded; `vidjobs sweep results {record.run}` writes its scores"
+        )
         return 0
-    output.error(f"{record.run} {status.phase.told}" + (f": {status.cause}" if status.cause else ""), status.fix)
+    output.error(
+        f"{record.run} {status.phase.told}" + (f": {status.cause}" if status.cause else ""),
+        status.fix,
+    )
     return JobFailed.exit_code
 
 
@@ -106,10 +114,14 @@ class _Lines:
 
     def tell(self, view: SweepView) -> None:
         for trial in view.trials:
-            early = bool(view.unread) and trial.phase == Phase.SUCCEEDED and not view.status.phase.ended
+            early = (
+                bool(view.unread) and trial.phase == Phase.SUCCEEDED and not view.status.phase.ended
+            )
             if trial.phase != self._told.get(trial.number, "waiting") and not early:
                 why = f": {trial.cause}" if trial.cause else ""
-                output.result(f"trial {trial.number} {trial.phase} ({shown(trial.changes)}){_said_score(view, trial)}{why}")
+                output.result(
+                    f"trial {trial.number} {trial.phase} ({shown(trial.changes)}){_said_score(view, trial)}{why}"
+                )
                 self._told[trial.number] = trial.phase
 
 
@@ -126,15 +138,25 @@ def _that_fit(view: SweepView) -> Sequence[TrialView]:
         return view.trials
     ranked = view.best_first(_score_shown(view)) if view.metrics else view.trials
     first = ("running", "starting", "retrying", "pending", "failed", "succeeded")
-    return sorted(ranked, key=lambda trial: first.index(trial.phase) if trial.phase in first else len(first))[:room]
+    return sorted(
+        ranked, key=lambda trial: first.index(trial.phase) if trial.phase in first else len(first)
+    )[:room]
 
 
 def results(
-    run: str | None, *, out: Path | None = None, by: str | None = None, heatmap: Path | None = None, axes: str | None = None
+    run: str | None,
+    *,
+    out: Path | None = None,
+    by: str | None = None,
+    heatmap: Path | None = None,
+    axes: str | None = None,
 ) -> int:
     """A CSV of all trials, a picture of two keys, or both."""
     if heatmap is not None and heatmap.suffix.lower() not in (".png", ".svg"):
-        raise UserError(f'--heatmap draws .png and .svg files, not "{heatmap}"', hint=f"--heatmap {heatmap.with_suffix('.png')}")
+        raise UserError(
+            f'--heatmap draws .png and .svg files, not "{heatmap}"',
+            hint=f"--heatmap {heatmap.with_suffix('.png')}",
+        )
     if axes is not None and heatmap is None:
         raise UserError("--axes are those of a heat map", hint="--heatmap FILE.png draws one")
     view = look(find(run))
@@ -151,10 +173,16 @@ def results(
         output.result(_csv(view, order).rstrip("\n"))
     if ranked:
         best = ranked[0]
-        output.note(f"best {metric}: {best.score(metric):.4g} in trial {best.number} ({shown(best.changes)})")
+        output.note(
+            f"best {metric}: {best.score(metric):.4g} in trial {best.number} ({shown(best.changes)})"
+        )
         if best.checkpoint:
-            output.note(f"`vidjobs fetch checkpoints {view.record.run} --trial {best.number} --best` brings it")
-            output.note(f"`vidjobs submit eval CONF --from {view.record.run}/{best.number}@best` evaluates it")
+            output.note(
+                f"`vidjobs fetch checkpoints {view.record.run} --trial {best.number} --best` brings it"
+            )
+            output.note(
+                f"`vidjobs submit eval CONF --from {view.record.run}/{best.number}@best` evaluates it"
+            )
     return 0
 
 
@@ -162,7 +190,9 @@ def _metric(view: SweepView, by: str | None) -> str:
     """What trials are compared by; "" when none has a score."""
     known = view.metrics
     if by is not None and by not in known:
-        hint = did_you_mean(by, known) or (f"known: {', '.join(known)}" if known else "no trial has a score yet")
+        hint = did_you_mean(by, known) or (
+            f"known: {', '.join(known)}" if known else "no trial has a score yet"
+        )
         raise UserError(f'no trial has a metric called "{by}"', hint=hint)
     return by or next(iter(known), "")
 
@@ -172,7 +202,10 @@ def _draw(view: SweepView, metric: str, path: Path, axes: str | None) -> None:
     from launcher.sweep_map import choose_axes, heat_map
 
     if not metric:
-        raise UserError(f"no trial of {view.record.run} has a score yet", hint=f"vidjobs sweep status {view.record.run}")
+        raise UserError(
+            f"no trial of {view.record.run} has a score yet",
+            hint=f"vidjobs sweep status {view.record.run}",
+        )
     scene = heat_map(view, metric, choose_axes(view, axes))
     write_whole(path, to_svg(scene).encode() if path.suffix.lower() == ".svg" else to_png(scene))
     output.result(str(path))
@@ -183,9 +216,23 @@ def _csv(view: SweepView, order: list[TrialView]) -> str:
     scores = [metric for metric in view.metrics if metric != "train_loss"]
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["trial", "phase", *view.keys, "epoch", "step", "train_loss", "checkpoint", *scores, "cause"])
+    writer.writerow(
+        [
+            "trial",
+            "phase",
+            *view.keys,
+            "epoch",
+            "step",
+            "train_loss",
+            "checkpoint",
+            *scores,
+            "cause",
+        ]
+    )
     for trial in order:
-        changed = [shown_value(trial.changes[key]) if key in trial.changes else "" for key in view.keys]
+        changed = [
+            shown_value(trial.changes[key]) if key in trial.changes else "" for key in view.keys
+        ]
         numbers = [trial.score(metric) for metric in scores]
         far = [trial.epoch, trial.step, trial.loss, trial.checkpoint]
         writer.writerow([trial.number, trial.phase, *changed, *far, *numbers, trial.cause])
@@ -236,18 +283,34 @@ def _table(view: SweepView, trials: Sequence[TrialView]) -> None:
     rows = []
     for trial in trials:
         changed = (
-            [shown_value(trial.changes[key]) if key in trial.changes else "" for key in view.keys] if apart else [shown(trial.changes)]
+            [shown_value(trial.changes[key]) if key in trial.changes else "" for key in view.keys]
+            if apart
+            else [shown(trial.changes)]
         )
         score = [_figure(trial.score(metric))] if metric else []
         numbers = ["" if value is None else str(value) for value in (trial.epoch, trial.step)]
-        rows.append([str(trial.number), *changed, trial.phase, *numbers, _figure(trial.loss), *score, trial.cause])
+        rows.append(
+            [
+                str(trial.number),
+                *changed,
+                trial.phase,
+                *numbers,
+                _figure(trial.loss),
+                *score,
+                trial.cause,
+            ]
+        )
     output.table(headers, rows, cut=True)
     _tell_unread(view)
     if len(trials) < len(view.trials):
-        output.note(f"{len(view.trials) - len(trials)} more trials; `vidjobs sweep status {view.record.run}` shows all")
+        output.note(
+            f"{len(view.trials) - len(trials)} more trials; `vidjobs sweep status {view.record.run}` shows all"
+        )
     if metric and (ranked := view.ranked(metric)):
         direction = "lowest" if lower_is_better(metric) else "highest"
-        output.note(f"{direction} {metric}: {_figure(ranked[0].score(metric))} in trial {ranked[0].number} ({shown(ranked[0].changes)})")
+        output.note(
+            f"{direction} {metric}: {_figure(ranked[0].score(metric))} in trial {ranked[0].number} ({shown(ranked[0].changes)})"
+        )
 
 
 def _figure(value: float | None) -> str:

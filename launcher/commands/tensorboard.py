@@ -38,8 +38,21 @@ def _free_port(wanted: int | None) -> int:
 def _server(folder: Path, port: int, every_s: float) -> Iterator[subprocess.Popen[bytes]]:
     """TensorBoard as a process of its own; gone at the end."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("TensorBoard is not installed beside vidjobs", hint=f"{sys.executable} -m pip install tensorboard")
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", _HOST, "--port", str(port)]
+        raise UserError(
+            "TensorBoard is not installed beside vidjobs",
+            hint=f"{sys.executable} -m pip install tensorboard",
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(folder),
+        "--host",
+        _HOST,
+        "--port",
+        str(port),
+    ]
     command += ["--reload_interval", str(max(1, int(every_s)))]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
@@ -59,7 +72,10 @@ def _wait_until_up(process: subprocess.Popen[bytes], port: int, said: IO[bytes])
         time.sleep(0.2)
     said.seek(0)
     lines = said.read().decode(errors="replace").strip().splitlines()
-    raise UserError(f"TensorBoard does not start: {lines[-1] if lines else 'it said nothing'}", hint="try: python -m tensorboard.main")
+    raise UserError(
+        f"TensorBoard does not start: {lines[-1] if lines else 'it said nothing'}",
+        hint="try: python -m tensorboard.main",
+    )
 
 
 def _bring(record: RunRecord, backend: Backend, folder: Path) -> tuple[bool, str]:
@@ -73,7 +89,14 @@ def _bring(record: RunRecord, backend: Backend, folder: Path) -> tuple[bool, str
     return ended, ""
 
 
-def _follow(record: RunRecord, backend: Backend, folder: Path, *, every_s: float, server: subprocess.Popen[bytes]) -> None:
+def _follow(
+    record: RunRecord,
+    backend: Backend,
+    folder: Path,
+    *,
+    every_s: float,
+    server: subprocess.Popen[bytes],
+) -> None:
     """Until the server has ended, which Ctrl-C does. Trouble on the way is told once, and tried again."""
     told = ""
     ended = False

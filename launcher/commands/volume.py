@@ -16,7 +16,9 @@ from launcher.profiles import choose
 _ACCESS = ("ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod", "ReadOnlyMany")
 
 
-def create(claim: str, *, size: str, access: str, storage_class: str = "", cluster: str | None = None) -> int:
+def create(
+    claim: str, *, size: str, access: str, storage_class: str = "", cluster: str | None = None
+) -> int:
     """Create a claim. Its phase is Pending until the cluster has made the volume, or until the first pod uses it."""
     if access not in _ACCESS:
         hint = did_you_mean(access, _ACCESS) or f"known: {', '.join(_ACCESS)}"
@@ -28,9 +30,14 @@ def create(claim: str, *, size: str, access: str, storage_class: str = "", clust
         if finding.severity == "error":
             raise UserError(f"{claim}: {finding.message} [{finding.rule}]", hint=finding.fix)
         output.warn(finding.told)
-    made = for_profile(profile).create_volume(claim, size=size, access=access, storage_class=storage_class)
+    made = for_profile(profile).create_volume(
+        claim, size=size, access=access, storage_class=storage_class
+    )
     output.result(made.claim)
-    output.note(f"{made.claim}: {made.phase}, {made.size}, {made.access}" + (f", class {made.storage_class}" if made.storage_class else ""))
+    output.note(
+        f"{made.claim}: {made.phase}, {made.size}, {made.access}"
+        + (f", class {made.storage_class}" if made.storage_class else "")
+    )
     return 0
 
 
@@ -41,7 +48,10 @@ def _show_claims(backend: Backend, *, as_json: bool) -> None:
     elif not volumes:
         output.note("no claims yet: `vidjobs volume create CLAIM` makes one")
     else:
-        rows = [(volume.claim, volume.phase, volume.size, volume.access, volume.storage_class) for volume in volumes]
+        rows = [
+            (volume.claim, volume.phase, volume.size, volume.access, volume.storage_class)
+            for volume in volumes
+        ]
         output.table(("CLAIM", "PHASE", "SIZE", "ACCESS", "CLASS"), rows)
 
 
@@ -66,7 +76,9 @@ def _printable(name: str) -> str:
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
-def ls(claim: str | None = None, path: str = "", *, cluster: str | None = None, as_json: bool = False) -> int:
+def ls(
+    claim: str | None = None, path: str = "", *, cluster: str | None = None, as_json: bool = False
+) -> int:
     """The claims, or the files below a folder of one."""
     backend = for_profile(choose(cluster))
     if claim is None:

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from launcher.conf.schema import JobConf
 from launcher.conf.units import amount
 
-# <name>-<verb>-<6 random>-<index>: a label and a pod's host name have 63 characters, "compress" is the longest verb,
+# <name>-<verb>-<6 random>-<index>: a label and a pod's host name have 63 characters, "compress" is
+# the longest verb,
 # and an index of four digits comes with its dash.
 LONGEST_NAME = 63 - len("-compress") - len("-abcdef") - len("-0000")
 
@@ -19,7 +20,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _IMAGE = re.compile(r"[A-Za-z0-9][-._/:@A-Za-z0-9]*")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?")
-_LABEL_KEY = re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+)
 
 Problem = tuple[str, str, str]  # key path, message, hint
 
@@ -27,11 +30,16 @@ Problem = tuple[str, str, str]  # key path, message, hint
 def name_problem(name: str) -> tuple[str, str]:
     """Why a conf's name cannot begin the names of Jobs, and a name that could; empty when it can."""
     if len(name) > LONGEST_NAME:
-        return f'"{name}" has {len(name)} characters; with the verb, 6 random ones and an index at most {LONGEST_NAME} fit', "shorten it"
+        return (
+            f'"{name}" has {len(name)} characters; with the verb, 6 random ones and an index at most {LONGEST_NAME} fit',
+            "shorten it",
+        )
     if not _LABEL.fullmatch(name) or not name[0].isalpha():
         proposal = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         message = f'"{name}" cannot name a Job: lower-case letters, digits and "-", a letter first'
-        return message, f'did you mean "{proposal}"?' if _LABEL.fullmatch(proposal) and proposal[0].isalpha() else ""
+        return message, f'did you mean "{proposal}"?' if _LABEL.fullmatch(proposal) and proposal[
+            0
+        ].isalpha() else ""
     return "", ""
 
 
@@ -47,7 +55,11 @@ def job_problems(job: JobConf) -> Iterator[Problem]:
     if job.nodes < 1:
         yield "nodes", f"is {job.nodes}; 1 is the least", ""
     if job.join_timeout < 1:
-        yield "join_timeout", f"is {job.join_timeout} s; pods do not come at once", "join_timeout: 15m"
+        yield (
+            "join_timeout",
+            f"is {job.join_timeout} s; pods do not come at once",
+            "join_timeout: 15m",
+        )
     yield from _code(job)
     yield from _webhook(job)
     yield from _volumes(job)
@@ -64,13 +76,21 @@ def job_problems(job: JobConf) -> Iterator[Problem]:
         yield "resources.gpu_type", "is given, but gpus is 0", "set job.resources.gpus"
     for part in ("uid", "gid", "fs_group"):
         if getattr(job.user, part) == 0:
-            yield f"user.{part}", "is 0: Pod Security `restricted` refuses root", "any other id, such as 1000"
+            yield (
+                f"user.{part}",
+                "is 0: Pod Security `restricted` refuses root",
+                "any other id, such as 1000",
+            )
 
 
 def _code(job: JobConf) -> Iterator[Problem]:
     code = job.code
     if code.kind == "repo" and not code.repo:
-        yield "code", '"repo" is missing', "the URL of a git repository, or `code: worktree` or `code: image`"
+        yield (
+            "code",
+            '"repo" is missing',
+            "the URL of a git repository, or `code: worktree` or `code: image`",
+        )
     if re.match(r"[a-z+]+://[^/@]*:[^/@]*@", code.repo) or re.match(r"https?://[^/]*@", code.repo):
         yield (
             "code.repo",
@@ -84,7 +104,11 @@ def _code(job: JobConf) -> Iterator[Problem]:
 def _webhook(job: JobConf) -> Iterator[Problem]:
     hook = job.webhook
     if hook and bool(hook.url) == bool(hook.secret):
-        yield "webhook", "wants either a url or a secret", "{secret: NAME, key: url}, where the Secret's key holds the address"
+        yield (
+            "webhook",
+            "wants either a url or a secret",
+            "{secret: NAME, key: url}, where the Secret's key holds the address",
+        )
     if hook and hook.url and not re.match(r"https?://[^/\s]+", hook.url):
         yield "webhook.url", f'"{hook.url}" is no http address', ""
 
@@ -95,7 +119,11 @@ def _volumes(job: JobConf) -> Iterator[Problem]:
     for index, volume in enumerate(job.volumes):
         where = f"volumes[{index}]"
         if not is_claim(volume.claim):
-            yield f"{where}.claim", f'"{volume.claim}" cannot name a claim', 'lower-case letters, digits, "-" and "."'
+            yield (
+                f"{where}.claim",
+                f'"{volume.claim}" cannot name a claim',
+                'lower-case letters, digits, "-" and "."',
+            )
         for key, path in (("mount", volume.mount), ("stage_to", volume.stage_to)):
             if path and (why := _path_problem(path, used)):
                 yield f"{where}.{key}", why, ""
@@ -108,13 +136,26 @@ def _volumes(job: JobConf) -> Iterator[Problem]:
         if volume.as_ == "runs" and (volume.stage_to or volume.read_only):
             yield where, "runs are written here: it can be neither staged nor read_only", ""
         if volume.unpack and not volume.stage_to:
-            yield f"{where}.unpack", "there is no stage_to to unpack into", "add stage_to: /mnt/data"
+            yield (
+                f"{where}.unpack",
+                "there is no stage_to to unpack into",
+                "add stage_to: /mnt/data",
+            )
     if "runs" not in roles:
-        yield "volumes", "no volume says `as: runs`, so there is no place for checkpoints", "{claim: NAME, mount: /runs, as: runs}"
+        yield (
+            "volumes",
+            "no volume says `as: runs`, so there is no place for checkpoints",
+            "{claim: NAME, mount: /runs, as: runs}",
+        )
 
 
 def _path_problem(path: str, used: dict[str, str]) -> str:
-    if not path.startswith("/") or path.rstrip("/") == "" or ":" in path or ".." in PurePosixPath(path).parts:
+    if (
+        not path.startswith("/")
+        or path.rstrip("/") == ""
+        or ":" in path
+        or ".." in PurePosixPath(path).parts
+    ):
         return f'"{path}" is not an absolute path below /, without ".." and ":"'
     for other, owner in used.items():
         if PurePosixPath(path) == PurePosixPath(other) or (
@@ -145,7 +186,9 @@ def _names(job: JobConf) -> Iterator[Problem]:
 
 
 def _named(job: JobConf) -> Iterator[tuple[str, str, Callable[[str], object], str]]:
-    secrets = [(f"secrets[{index}]", secret.secret, secret.key) for index, secret in enumerate(job.secrets)]
+    secrets = [
+        (f"secrets[{index}]", secret.secret, secret.key) for index, secret in enumerate(job.secrets)
+    ]
     if job.code.token:
         secrets.append(("code.token", job.code.token.secret, job.code.token.key))
     if job.webhook and job.webhook.secret:

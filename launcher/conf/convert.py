@@ -34,18 +34,33 @@ def key_of(field: dataclasses.Field[Any]) -> str:
 
 def fault_at(node: Node, path: KeyPath, message: str, hint: str = "") -> Fault:
     """A fault where the node was written."""
-    return Fault(path=path_text(path), message=message, hint=hint, file=node.origin.file, line=node.origin.line)
+    return Fault(
+        path=path_text(path),
+        message=message,
+        hint=hint,
+        file=node.origin.file,
+        line=node.origin.line,
+    )
 
 
 def unknown_key(node: Node, path: KeyPath, known: Sequence[str]) -> Fault:
     """The fault of a key that nothing reads."""
-    return fault_at(node, path, "unknown key", did_you_mean(str(path[-1]), known) or f"known: {', '.join(known)}")
+    return fault_at(
+        node,
+        path,
+        "unknown key",
+        did_you_mean(str(path[-1]), known) or f"known: {', '.join(known)}",
+    )
 
 
 def _dataclass(node: Node, kind: type, path: KeyPath, faults: list[Fault]) -> Any:
     fields = {key_of(field): field for field in dataclasses.fields(kind)}
     if not isinstance(node.value, dict):
-        faults.append(fault_at(node, path, f"is {_said(node)}, not a mapping", f"its keys: {', '.join(fields)}"))
+        faults.append(
+            fault_at(
+                node, path, f"is {_said(node)}, not a mapping", f"its keys: {', '.join(fields)}"
+            )
+        )
         return None
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -57,8 +72,12 @@ def _dataclass(node: Node, kind: type, path: KeyPath, faults: list[Fault]) -> An
             value = _value(child, hints[fields[key].name], (*path, key), faults)
             if len(faults) == before or value is not None:
                 values[fields[key].name] = value
-    missing = [key for key, field in fields.items() if _required(field) and field.name not in values]
-    faults += [fault_at(node, path, f'"{key}" is missing') for key in missing if key not in node.value]
+    missing = [
+        key for key, field in fields.items() if _required(field) and field.name not in values
+    ]
+    faults += [
+        fault_at(node, path, f'"{key}" is missing') for key in missing if key not in node.value
+    ]
     return None if missing else kind(**values)
 
 
@@ -69,12 +88,16 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 def _value(node: Node, kind: Any, path: KeyPath, faults: list[Fault]) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):  # only `X | None` here: null never comes this far
-        return _value(node, next(each for each in arguments if each is not type(None)), path, faults)
+        return _value(
+            node, next(each for each in arguments if each is not type(None)), path, faults
+        )
     if dataclasses.is_dataclass(kind):
         return _dataclass(node, typing.cast(type, kind), path, faults)
     if origin is tuple:
         items = node.value if isinstance(node.value, list) else [node]
-        found = [_value(item, arguments[0], (*path, index), faults) for index, item in enumerate(items)]
+        found = [
+            _value(item, arguments[0], (*path, index), faults) for index, item in enumerate(items)
+        ]
         return tuple(item for item in found if item is not None)
     if origin is dict:
         return _mapping(node, arguments[1], path, faults)
@@ -101,7 +124,9 @@ def _scalar(node: Node, kind: Any) -> Any:
         if node.text in choices:
             return node.text
         near = did_you_mean(node.text, choices)
-        raise _Wrong(f'is "{node.text}", not one of {", ".join(choice for choice in choices if choice)}{near and f"; {near}"}')
+        raise _Wrong(
+            f'is "{node.text}", not one of {", ".join(choice for choice in choices if choice)}{near and f"; {near}"}'
+        )
     if kind in (Seconds, Bytes, Cores):
         return kind.parse(node.text)
     if kind is str:

@@ -24,7 +24,11 @@ class Setting:
     def text(self) -> str:
         """The value on one line."""
         if isinstance(self.value, str):
-            return self.value if self.value.isprintable() and self.value else json.dumps(self.value, ensure_ascii=False)
+            return (
+                self.value
+                if self.value.isprintable() and self.value
+                else json.dumps(self.value, ensure_ascii=False)
+            )
         return json.dumps(self.value, ensure_ascii=False)
 
 
@@ -34,5 +38,7 @@ def settings(tree: Node) -> list[Setting]:
     for path, node in leaves(tree):
         value = type(node.value)() if isinstance(node.value, (dict, list)) else node.value
         origin = node.origin
-        found.append(Setting(path_text(path), value, origin.layer, origin.file, origin.line, str(origin)))
+        found.append(
+            Setting(path_text(path), value, origin.layer, origin.file, origin.line, str(origin))
+        )
     return found

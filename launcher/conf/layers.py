@@ -32,8 +32,16 @@ def _with_extends(path: Path, layer: str, above: tuple[Path, ...]) -> tuple[Node
             chain = " -> ".join(step.name for step in (*above, path, target))
             faults.append(_fault(base, f"the files extend each other in a circle: {chain}"))
         elif not target.is_file():
-            near = did_you_mean(target.name, sorted(file.name for file in target.parent.glob("*.y*ml")))
-            faults.append(_fault(base, f'there is no file "{base.text}" beside {path.name}', near or f"looked for {target}"))
+            near = did_you_mean(
+                target.name, sorted(file.name for file in target.parent.glob("*.y*ml"))
+            )
+            faults.append(
+                _fault(
+                    base,
+                    f'there is no file "{base.text}" beside {path.name}',
+                    near or f"looked for {target}",
+                )
+            )
         else:
             below, more = _with_extends(target, "extends", (*above, path.resolve()))
             lower, faults = merge(lower, below), faults + more
@@ -51,7 +59,9 @@ def _bases(named: Node | None, faults: list[Fault]) -> list[Node]:
 
 
 def _fault(node: Node, message: str, hint: str = "") -> Fault:
-    return Fault(path="extends", message=message, hint=hint, file=node.origin.file, line=node.origin.line)
+    return Fault(
+        path="extends", message=message, hint=hint, file=node.origin.file, line=node.origin.line
+    )
 
 
 def environment_layer(environ: Mapping[str, str]) -> tuple[Node, list[Fault]]:
@@ -72,7 +82,11 @@ def set_layer(sets: Sequence[str]) -> tuple[Node, list[Fault]]:
         path, separator, text = item.partition("=")
         keys = tuple(path.strip().split("."))
         if not separator or not all(keys):
-            faults.append(Fault(path="", message=f'"{item}" is not of the form section.key=value', file="--set"))
+            faults.append(
+                Fault(
+                    path="", message=f'"{item}" is not of the form section.key=value', file="--set"
+                )
+            )
         else:
             words.append((keys, text, Origin("--set", f"--set {path.strip()}")))
     layer, more = _from_words(words)
@@ -104,6 +118,8 @@ def _put(layer: Node, above: Node) -> Node:
     """Like merge, but keeps nulls: they unset keys of lower layers later."""
     merged = dict(layer.value)
     for key, child in above.value.items():
-        both = key in merged and isinstance(merged[key].value, dict) and isinstance(child.value, dict)
+        both = (
+            key in merged and isinstance(merged[key].value, dict) and isinstance(child.value, dict)
+        )
         merged[key] = _put(merged[key], child) if both else child
     return replace(above, value=merged)

@@ -14,8 +14,12 @@ KeyPath = tuple[str | int, ...]
 class Origin:
     """Where a value was written."""
 
-    layer: str  # "default", "cluster profile", "extends", "file", "environment", "--set", "--from", "trainer default"
-    file: str = ""  # for layers that are no files, what a person finds again: "--set train.lr", "environment VIDJOBS_TRAIN__LR"
+    # "default", "cluster profile", "extends", "file", "environment", "--set", "--from", "trainer
+    # default"
+    layer: str
+    # for layers that are no files, what a person finds again: "--set train.lr", "environment
+    # VIDJOBS_TRAIN__LR"
+    file: str = ""
     line: int = 0  # 1-based; 0 where there are no lines
 
     def __str__(self) -> str:
@@ -69,7 +73,14 @@ def without_nulls(node: Node) -> Node:
     """The same mapping without the keys that were set to null."""
     if not isinstance(node.value, dict):
         return node
-    return replace(node, value={key: without_nulls(child) for key, child in node.value.items() if child.value is not None})
+    return replace(
+        node,
+        value={
+            key: without_nulls(child)
+            for key, child in node.value.items()
+            if child.value is not None
+        },
+    )
 
 
 def nested(path: KeyPath, node: Node) -> Node:

@@ -29,14 +29,26 @@ class _Substitution:
 
     def tree(self, node: Node, path: KeyPath) -> Node:
         if isinstance(node.value, dict):
-            return replace(node, value={key: self.tree(child, (*path, key)) for key, child in node.value.items()})
+            return replace(
+                node,
+                value={key: self.tree(child, (*path, key)) for key, child in node.value.items()},
+            )
         if isinstance(node.value, list):
-            return replace(node, value=[self.tree(child, (*path, index)) for index, child in enumerate(node.value)])
+            return replace(
+                node,
+                value=[self.tree(child, (*path, index)) for index, child in enumerate(node.value)],
+            )
         try:
             return self._scalar(node, (path,))
         except _BadReference as error:
             self.faults.append(
-                Fault(path=path_text(path), message=str(error), hint=error.hint, file=node.origin.file, line=node.origin.line)
+                Fault(
+                    path=path_text(path),
+                    message=str(error),
+                    hint=error.hint,
+                    file=node.origin.file,
+                    line=node.origin.line,
+                )
             )
             return node
 
@@ -49,7 +61,10 @@ class _Substitution:
             return Node(found.value, node.origin, found.text)
         text = _REFERENCE.sub(lambda match: self._look_up(match[1], chain).text, node.value)
         if "${" in _REFERENCE.sub("", node.value):
-            raise _BadReference(f'"{node.value}" has a "${{" without its end', "write ${runs}, ${data} or ${section.key}")
+            raise _BadReference(
+                f'"{node.value}" has a "${{" without its end',
+                "write ${runs}, ${data} or ${section.key}",
+            )
         return Node(text, node.origin, text)
 
     def _look_up(self, name: str, chain: tuple[KeyPath, ...]) -> Node:
@@ -58,18 +73,28 @@ class _Substitution:
         path: KeyPath = tuple(name.split("."))
         target = find(self.root, path)
         if name in ("runs", "data"):
-            raise _BadReference(f"${{{name}}} has no volume", f"give one of job.volumes `as: {name}`")
+            raise _BadReference(
+                f"${{{name}}} has no volume", f"give one of job.volumes `as: {name}`"
+            )
         if target is None:
             raise _BadReference(f"${{{name}}} is not set", self._near(name))
         if isinstance(target.value, (dict, list)):
-            raise _BadReference(f"${{{name}}} is a {'mapping' if isinstance(target.value, dict) else 'list'}, not one value")
+            raise _BadReference(
+                f"${{{name}}} is a {'mapping' if isinstance(target.value, dict) else 'list'}, not one value"
+            )
         if path in chain:
-            raise _BadReference("the references go in a circle: " + " -> ".join(path_text(step) for step in (*chain, path)))
+            raise _BadReference(
+                "the references go in a circle: "
+                + " -> ".join(path_text(step) for step in (*chain, path))
+            )
         return self._scalar(target, (*chain, path))
 
     def _near(self, name: str) -> str:
         known = [*self.places, *(path_text(path) for path, _ in leaves(self.root))]
-        return did_you_mean(name, known) or "known are ${runs}, ${data} and ${section.key} of keys that this conf sets"
+        return (
+            did_you_mean(name, known)
+            or "known are ${runs}, ${data} and ${section.key} of keys that this conf sets"
+        )
 
 
 class _BadReference(Exception):

@@ -88,7 +88,9 @@ def resolve(
     environ: Mapping[str, str] | None = None,
 ) -> Experiment:
     """Read `path` and all its layers. `given`: what --name and --from set, last of all."""
-    tree, faults = _merged(path, profile, sets=sets, given=given, environ=os.environ if environ is None else environ)
+    tree, faults = _merged(
+        path, profile, sets=sets, given=given, environ=os.environ if environ is None else environ
+    )
     tree, volumes = _early_volumes(tree)
     tree, more = substitute(tree, places(volumes, place))
     faults += more
@@ -98,12 +100,24 @@ def resolve(
     for key, node in tree.value.items():
         if key not in SECTIONS:
             faults.append(unknown_key(node, (key,), SECTIONS))
-    return Experiment(path=path, name=name, job=job, sweep=sweep, tree=tree, faults=tuple(dict.fromkeys(faults)), trainer=trainer)
+    return Experiment(
+        path=path,
+        name=name,
+        job=job,
+        sweep=sweep,
+        tree=tree,
+        faults=tuple(dict.fromkeys(faults)),
+        trainer=trainer,
+    )
 
 
 def places(volumes: Sequence[VolumeConf], place: Place) -> dict[str, str]:
     """What ${runs} and ${data} stand for. A claim that cannot be one is told as a fault later; no backend is asked where it is."""
-    return {volume.as_: seen_at(volume, place) if is_claim(volume.claim) else volume.mount for volume in volumes if volume.as_}
+    return {
+        volume.as_: seen_at(volume, place) if is_claim(volume.claim) else volume.mount
+        for volume in volumes
+        if volume.as_
+    }
 
 
 def seen_at(volume: VolumeConf, place: Place) -> str:
@@ -116,7 +130,12 @@ def seen_at(volume: VolumeConf, place: Place) -> str:
 
 
 def _merged(
-    path: Path, profile: Profile, *, sets: Sequence[str], given: Sequence[tuple[Origin, Mapping[str, Any]]], environ: Mapping[str, str]
+    path: Path,
+    profile: Profile,
+    *,
+    sets: Sequence[str],
+    given: Sequence[tuple[Origin, Mapping[str, Any]]],
+    environ: Mapping[str, str],
 ) -> tuple[Node, list[Fault]]:
     from_file, faults = file_layer(path)
     from_environment, more = environment_layer(environ)
@@ -124,7 +143,9 @@ def _merged(
     default_name = path.stem.lower().replace("_", "-").replace(".", "-")
     tree = from_plain({"name": default_name, "job": _defaults()}, Origin("default"))
     layers = [
-        from_plain(profile.conf_layer(), Origin("cluster profile", f"cluster profile {profile.name}")),
+        from_plain(
+            profile.conf_layer(), Origin("cluster profile", f"cluster profile {profile.name}")
+        ),
         from_file,
         from_environment,
         from_sets,
@@ -140,23 +161,40 @@ def _bare(value: Any) -> Any:
         return {key: _bare(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
         return [_bare(child) for child in value]
-    return next((kind(value) for kind in (str, float, int) if isinstance(value, kind) and not isinstance(value, bool)), value)
+    return next(
+        (
+            kind(value)
+            for kind in (str, float, int)
+            if isinstance(value, kind) and not isinstance(value, bool)
+        ),
+        value,
+    )
 
 
 def _text(conf: dict[str, Any]) -> str:
     text = _dump(conf, allow_unicode=True)
     same = safe_yaml.load(text) == conf
-    return text if same else _dump(conf, allow_unicode=False)  # PyYAML does not quote U+0085 and its like so that they survive
+    # PyYAML does not quote U+0085 and its like so that they survive
+    return text if same else _dump(conf, allow_unicode=False)
 
 
 def _dump(conf: dict[str, Any], *, allow_unicode: bool) -> str:
-    return str(yaml.dump(conf, Dumper=safe_yaml.DUMPER, sort_keys=False, allow_unicode=allow_unicode, width=1000))
+    return str(
+        yaml.dump(
+            conf, Dumper=safe_yaml.DUMPER, sort_keys=False, allow_unicode=allow_unicode, width=1000
+        )
+    )
 
 
 def _defaults() -> dict[str, Any]:
     """`job` as a conf would write it when it said nothing."""
-    as_written = {key_of(each): _written(getattr(JobConf(), each.name)) for each in dataclasses.fields(JobConf)}
-    return {key: value for key, value in as_written.items() if value is not None} | {"code": "worktree"}
+    as_written = {
+        key_of(each): _written(getattr(JobConf(), each.name))
+        for each in dataclasses.fields(JobConf)
+    }
+    return {key: value for key, value in as_written.items() if value is not None} | {
+        "code": "worktree"
+    }
 
 
 def _written(value: Any) -> Any:
@@ -170,7 +208,10 @@ def _early_volumes(tree: Node) -> tuple[Node, tuple[VolumeConf, ...]]:
     node = find(tree, ("job", "volumes"))
     if node is None or not isinstance(node.value, list):
         return tree, ()
-    found = [convert(item, VolumeConf, ("job", "volumes", index)) for index, item in enumerate(node.value)]
+    found = [
+        convert(item, VolumeConf, ("job", "volumes", index))
+        for index, item in enumerate(node.value)
+    ]
     return tree, tuple(volume for volume, _ in found if volume is not None)
 
 
@@ -209,7 +250,9 @@ def _problem(tree: Node, problem: tuple[str, str, str]) -> Fault:
     for length in range(len(path), 0, -1):
         node = find(tree, path[:length])
         if node is not None:
-            return dataclasses.replace(fault_at(node, path[:length], message, hint), path=f"job.{where}")
+            return dataclasses.replace(
+                fault_at(node, path[:length], message, hint), path=f"job.{where}"
+            )
     return Fault(path=f"job.{where}", message=message, hint=hint)
 
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from launcher.conf.units import Bytes, Cores, Seconds
 
-# Sections that the launcher hands on as they are; tests/contract compares this with trainer/config.py.
+# Sections that the launcher hands on as they are; tests/contract compares this with
+# trainer/config.py.
 TRAINER_SECTIONS = ("data", "model", "train", "test", "eval", "fuse", "infer", "prepare", "compute")
 
 
@@ -28,9 +29,11 @@ class CodeConf:
 
     kind: Literal["repo", "worktree", "image"] = "worktree"
     repo: str = ""  # URL without user or token
-    ref: str = ""  # branch, tag or commit; "" = the repository's HEAD. Resolved to a commit when submitted
+    # branch, tag or commit; "" = the repository's HEAD. Resolved to a commit when submitted
+    ref: str = ""
     token: KeyConf | None = None  # for a private repository
-    allow: tuple[str, ...] = ()  # globs of files in local changes that only look as if they held a secret
+    # globs of files in local changes that only look as if they held a secret
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,8 @@ class VolumeConf:
 
     claim: str
     mount: str  # absolute path in the container
-    as_: Literal["", "runs", "data"] = field(default="", metadata={"key": "as"})  # what ${runs} and ${data} stand for
+    # what ${runs} and ${data} stand for
+    as_: Literal["", "runs", "data"] = field(default="", metadata={"key": "as"})
     read_only: bool = False
     stage_to: str = ""  # copy the claim here, onto local disk, before the trainer starts
     unpack: bool = False  # with stage_to: unpack the tar files at the claim's top
@@ -89,7 +93,8 @@ class UserConf:
 class WebhookConf:
     """An address that the trainer POSTs a small JSON document to when the run ends (each trial and each shard of its own)."""
 
-    url: str = ""  # in plain sight of everybody who may read Jobs: most such addresses belong in a Secret
+    # in plain sight of everybody who may read Jobs: most such addresses belong in a Secret
+    url: str = ""
     secret: str = ""  # instead of url: a Secret of the namespace
     key: str = "url"  # and its key
 
@@ -102,12 +107,14 @@ class JobConf:
     code: CodeConf = field(default_factory=CodeConf)
     resources: ResourcesConf = field(default_factory=ResourcesConf)
     nodes: int = 1  # pods that train together, each with `resources`; train, test and eval only
-    join_timeout: Seconds = field(default=Seconds(900))  # with several nodes: how long a pod waits for the others to come
+    # with several nodes: how long a pod waits for the others to come
+    join_timeout: Seconds = field(default=Seconds(900))
     volumes: tuple[VolumeConf, ...] = ()
     retries: int = 5  # of failed pods, of each node; evictions do not count
     deadline: Seconds | None = None  # of all attempts together; none by default
     grace: Seconds = field(default=Seconds(120))  # from SIGTERM to SIGKILL
-    ttl: Seconds = field(default=Seconds(7 * 86400))  # the Job and its logs are kept so long after the end
+    # the Job and its logs are kept so long after the end
+    ttl: Seconds = field(default=Seconds(7 * 86400))
     env: dict[str, str] = field(default_factory=dict)
     secrets: tuple[SecretConf, ...] = ()
     pull_secrets: tuple[str, ...] = ()
@@ -126,16 +133,20 @@ class RandomConf:
 
     samples: int
     seed: int = 0
-    space: dict[str, Any] = field(default_factory=dict)  # key path -> list to choose from, or {low, high, log: true, whole: true}
+    # key path -> list to choose from, or {low, high, log: true, whole: true}
+    space: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConf:
     """Trials: settings that differ, all else the conf's. `list`, `grid` and `random` together are crossed."""
 
-    grid: dict[str, Any] = field(default_factory=dict)  # key path -> list of values; every combination is a trial
-    list_: tuple[dict[str, Any], ...] = field(default=(), metadata={"key": "list"})  # one by one: [{model.name: i3d, train.lr: 1e-3}]
+    # key path -> list of values; every combination is a trial
+    grid: dict[str, Any] = field(default_factory=dict)
+    # one by one: [{model.name: i3d, train.lr: 1e-3}]
+    list_: tuple[dict[str, Any], ...] = field(default=(), metadata={"key": "list"})
     random: RandomConf | None = None
     where: str = ""  # which combinations are trials: "model.read_at <= model.apply_at"
     parallelism: int = 1  # trials at a time: what of a shared cluster is taken
-    max_failed: int | None = None  # more failed trials than this end the sweep; without it the others always go on
+    # more failed trials than this end the sweep; without it the others always go on
+    max_failed: int | None = None

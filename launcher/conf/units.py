@@ -31,7 +31,14 @@ class Seconds(int):
 
     def __str__(self) -> str:
         """The shortest form with one unit: "7d", "120s" is "2m"."""
-        unit = next((letter for letter, size in _SECONDS.items() if letter != "w" and self and self % size == 0), "s")
+        unit = next(
+            (
+                letter
+                for letter, size in _SECONDS.items()
+                if letter != "w" and self and self % size == 0
+            ),
+            "s",
+        )
         return f"{int(self) // _SECONDS[unit]}{unit}"
 
     @classmethod
@@ -41,7 +48,12 @@ class Seconds(int):
             return cls(text)
         if not _DURATION.fullmatch(text):
             raise ValueError(f'is "{text}", not a duration such as 2d, 1d12h, 90m or 120s')
-        return cls(sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9]+)([wdhms])", text)))
+        return cls(
+            sum(
+                int(number) * _SECONDS[unit]
+                for number, unit in re.findall(r"([0-9]+)([wdhms])", text)
+            )
+        )
 
 
 class Bytes(str):

@@ -77,7 +77,11 @@ def parse(text: str) -> Where:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, Refused):
             raise
-        said = error.msg if isinstance(error, SyntaxError) else "it is nested too deeply or holds characters that no key has"
+        said = (
+            error.msg
+            if isinstance(error, SyntaxError)
+            else "it is nested too deeply or holds characters that no key has"
+        )
         raise Refused(f'"{text}" is no expression: {said}', _KNOWN) from error
     return Where(text, root)
 
@@ -138,7 +142,9 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
         case ast.UnaryOp():
             return _unary(node.op, _value(node.operand, values))
         case ast.BinOp():
-            return _ARITHMETIC[type(node.op)](_number(_value(node.left, values)), _number(_value(node.right, values)))
+            return _ARITHMETIC[type(node.op)](
+                _number(_value(node.left, values)), _number(_value(node.right, values))
+            )
         case ast.Compare():
             return _compare(node, values)
     raise AssertionError(f"{node} passed the check")
@@ -148,7 +154,10 @@ def _look_up(key: str, values: Mapping[str, Any]) -> Any:
     if key in _WORDS:
         return _WORDS[key]
     if key not in values:
-        raise Refused(f'"{key}" has no value', "write it in the conf: the trainer's defaults are not known here")
+        raise Refused(
+            f'"{key}" has no value',
+            "write it in the conf: the trainer's defaults are not known here",
+        )
     return values[key]
 
 
@@ -178,5 +187,8 @@ def _number(value: Any) -> Any:
 
 def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise Refused(f"gives {value!r}, which is neither true nor false", "compare it, as in `model.read_at <= model.apply_at`")
+        raise Refused(
+            f"gives {value!r}, which is neither true nor false",
+            "compare it, as in `model.read_at <= model.apply_at`",
+        )
     return value

@@ -14,13 +14,20 @@ import yaml
 from launcher.conf.nodes import Node, Origin, shown
 from launcher.errors import Fault, did_you_mean
 
-_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # Base: every scalar stays text, tags are only those written
+# Base: every scalar stays text, tags are only those written
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
-_WORDS |= {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
-_WORDS |= {f"{sign}.{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")}
+_WORDS |= {
+    word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
+}
+_WORDS |= {
+    f"{sign}.{word}": float(f"{sign}inf")
+    for sign in ("", "+", "-")
+    for word in ("inf", "Inf", "INF")
+}
 _WORDS |= {f".{word}": float("nan") for word in ("nan", "NaN", "NAN")}
 _MOST_NODES = 100_000  # aliases of aliases can name more values than there is memory
 
@@ -40,13 +47,27 @@ def read_file(path: Path, layer: str) -> tuple[Node | None, list[Fault]]:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
         beside = sorted(file.name for file in path.parent.glob("*.y*ml"))
-        return None, [Fault(path="", message=f"cannot read it: {error.strerror or error}", hint=did_you_mean(path.name, beside), file=name)]
+        return None, [
+            Fault(
+                path="",
+                message=f"cannot read it: {error.strerror or error}",
+                hint=did_you_mean(path.name, beside),
+                file=name,
+            )
+        ]
     except UnicodeDecodeError as error:
         return None, [Fault(path="", message=f"it is not UTF-8 text: {error}", file=name)]
     node, faults = read_text(text, Origin(layer, name))
     if node is not None and not isinstance(node.value, dict):
         if node.value is not None:
-            return None, [Fault(path="", message="it is not a mapping of sections", file=name, line=node.origin.line)]
+            return None, [
+                Fault(
+                    path="",
+                    message="it is not a mapping of sections",
+                    file=name,
+                    line=node.origin.line,
+                )
+            ]
         node = Node({}, node.origin)
     return node, faults
 
@@ -61,18 +82,33 @@ def read_text(text: str, origin: Origin, *, lines: bool = True) -> tuple[Node | 
         line = error.problem_mark.line + 1 if error.problem_mark and lines else origin.line
         return None, [Fault(path="", message=_syntax(error, text), file=origin.file, line=line)]
     except yaml.YAMLError as error:
-        return None, [Fault(path="", message=f"it is not YAML: {' '.join(str(error).split())}", file=origin.file)]
+        return None, [
+            Fault(
+                path="", message=f"it is not YAML: {' '.join(str(error).split())}", file=origin.file
+            )
+        ]
     except RecursionError:
         return None, [Fault(path="", message="its values are nested too deeply", file=origin.file)]
     except _Refused as error:
-        return None, [Fault(path="", message=str(error), file=origin.file, line=error.line if lines else origin.line)]
+        return None, [
+            Fault(
+                path="",
+                message=str(error),
+                file=origin.file,
+                line=error.line if lines else origin.line,
+            )
+        ]
     return node, builder.faults
 
 
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     lines = text.split("\n")
     at = error.problem_mark.line if error.problem_mark else len(lines)
-    tabs = "; YAML is indented with spaces, never tabs" if lines[at : at + 1] and lines[at].lstrip(" ").startswith("\t") else ""
+    tabs = (
+        "; YAML is indented with spaces, never tabs"
+        if lines[at : at + 1] and lines[at].lstrip(" ").startswith("\t")
+        else ""
+    )
     return f"it is not YAML: {', '.join(part for part in (error.context, error.problem) if part)}{tabs}"
 
 
@@ -88,11 +124,17 @@ class _Builder:
     def build(self, node: yaml.Node, above: tuple[int, ...]) -> Node:
         self.count += 1
         if self.count > _MOST_NODES:
-            raise _Refused(f"it has more than {_MOST_NODES} values (aliases count each time)", node.start_mark.line + 1)
+            raise _Refused(
+                f"it has more than {_MOST_NODES} values (aliases count each time)",
+                node.start_mark.line + 1,
+            )
         if id(node) in above:
             raise _Refused("a value contains itself through an alias", node.start_mark.line + 1)
         if node.tag not in _PLAIN_TAGS:
-            raise _Refused(f'the tag "{node.tag}" is not allowed: a conf holds plain values only', node.start_mark.line + 1)
+            raise _Refused(
+                f'the tag "{node.tag}" is not allowed: a conf holds plain values only',
+                node.start_mark.line + 1,
+            )
         origin = self._at(node)
         if isinstance(node, yaml.MappingNode):
             return Node(self._mapping(node, (*above, id(node))), origin)
@@ -111,7 +153,12 @@ class _Builder:
             elif key.value in own:
                 first = f" (first on line {own[key.value].origin.line})" if self.lines else ""
                 self.faults.append(
-                    Fault(path=key.value, message=f"the key is there twice{first}", file=self.origin.file, line=self._at(key).line)
+                    Fault(
+                        path=key.value,
+                        message=f"the key is there twice{first}",
+                        file=self.origin.file,
+                        line=self._at(key).line,
+                    )
                 )
             else:
                 own[key.value] = self._keyed(key, self.build(value, above))

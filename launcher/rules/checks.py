@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from launcher.profiles import ClusterProfile
 
 _SCRIPT = re.compile(r"[\w./-]+\.(?:sh|bash)\b")
-_INSTALLS = re.compile(r"\b(?:pip3?|uv pip|conda|mamba|micromamba)\s+(?:\S+\s+)*?(?:install|create)\b")
-_PLACES = re.compile(r"^(?:PIP_(?:TARGET|PREFIX|ROOT|SRC)|PYTHONUSERBASE|CONDA_(?:ENVS_PATH|ENVS_DIRS|PKGS_DIRS|PREFIX)|VIRTUAL_ENV|HOME)$")
-_REGIONS = {"central": "central", "south-east": "southeast", "east": "east", "pacific": "west"}  # of a storage class -> of a node's label
+_INSTALLS = re.compile(
+    r"\b(?:pip3?|uv pip|conda|mamba|micromamba)\s+(?:\S+\s+)*?(?:install|create)\b"
+)
+_PLACES = re.compile(
+    r"^(?:PIP_(?:TARGET|PREFIX|ROOT|SRC)|PYTHONUSERBASE|CONDA_(?:ENVS_PATH|ENVS_DIRS|PKGS_DIRS|PREFIX)|VIRTUAL_ENV|HOME)$"
+)
+# of a storage class -> of a node's label
+_REGIONS = {"central": "central", "south-east": "southeast", "east": "east", "pacific": "west"}
 _ONE_NODE = re.compile(r"rook-ceph-block|linstor|ceph-rbd")
 
 
@@ -48,8 +53,15 @@ class Facts:
 def _scripts(facts: Facts) -> Iterator[tuple[str, str]]:
     """(where, script) of every command, of scripts on this machine that commands or variables name, and of variables."""
     for container in facts.containers:
-        words = [str(word).replace("$$", "$") for word in [*container.get("command", []), *container.get("args", [])]]
-        variables = {str(each["name"]): str(each["value"]) for each in container.get("env", []) if each.get("value")}
+        words = [
+            str(word).replace("$$", "$")
+            for word in [*container.get("command", []), *container.get("args", [])]
+        ]
+        variables = {
+            str(each["name"]): str(each["value"])
+            for each in container.get("env", [])
+            if each.get("value")
+        }
         yield f'container "{container.get("name", "")}"', shell.inner_script(words)
         for name, value in variables.items():
             if re.search(r"\b(?:sleep|tail)\b", value):
@@ -69,17 +81,35 @@ def sleeps(facts: Facts) -> str:
 
 def installs_on_claims(facts: Facts) -> str:
     """pip, conda and home folders that lie on a claim."""
-    claims = {str(each["name"]) for each in facts.pod.get("volumes", []) if "persistentVolumeClaim" in each}
+    claims = {
+        str(each["name"])
+        for each in facts.pod.get("volumes", [])
+        if "persistentVolumeClaim" in each
+    }
     for container in facts.containers:
-        mounts = [PurePosixPath(each["mountPath"]) for each in container.get("volumeMounts", []) if each["name"] in claims]
+        mounts = [
+            PurePosixPath(each["mountPath"])
+            for each in container.get("volumeMounts", [])
+            if each["name"] in claims
+        ]
         for each in container.get("env", []):
             value = str(each.get("value", ""))
-            if _PLACES.match(each["name"]) and value.startswith("/") and any(PurePosixPath(value).is_relative_to(at) for at in mounts):
+            if (
+                _PLACES.match(each["name"])
+                and value.startswith("/")
+                and any(PurePosixPath(value).is_relative_to(at) for at in mounts)
+            ):
                 return f"sets {each['name']} to {value}, which lies on a claim"
-        texts = [shell.inner_script([str(word) for word in [*container.get("command", []), *container.get("args", [])]])]
+        texts = [
+            shell.inner_script(
+                [str(word) for word in [*container.get("command", []), *container.get("args", [])]]
+            )
+        ]
         texts += [str(each.get("value", "")) for each in container.get("env", [])]
         for text in texts:
-            if _INSTALLS.search(text) and any(re.search(rf"{re.escape(str(at))}(/|\b)", text) for at in mounts):
+            if _INSTALLS.search(text) and any(
+                re.search(rf"{re.escape(str(at))}(/|\b)", text) for at in mounts
+            ):
                 return f'installs packages on a claim: "{_INSTALLS.search(text)[0]} ..."'  # type: ignore[index]
     return ""
 
@@ -88,17 +118,28 @@ def unlisted_gpus(facts: Facts) -> str:
     if facts.experiment is None:
         return ""
     known = [name.lower() for name in facts.profile.gpu_types]
-    strange = [name for name in facts.experiment.job.resources.gpu_type if known and name.lower() not in known]
-    return f"{', '.join(strange)} is not among the types known of {facts.profile.name}" if strange else ""
+    strange = [
+        name
+        for name in facts.experiment.job.resources.gpu_type
+        if known and name.lower() not in known
+    ]
+    return (
+        f"{', '.join(strange)} is not among the types known of {facts.profile.name}"
+        if strange
+        else ""
+    )
 
 
 def data_outside(facts: Facts) -> str:
-    if facts.experiment is None or facts.profile.backend == "local":  # which sees all of this machine
+    # which sees all of this machine
+    if facts.experiment is None or facts.profile.backend == "local":
         return ""
     data = facts.experiment.trainer.get("data")
     written = str(data.get("root", "")) if isinstance(data, dict) else ""
     places = [volume.stage_to or volume.mount for volume in facts.experiment.job.volumes]
-    if not written.startswith("/") or any(PurePosixPath(written).is_relative_to(place) for place in places):
+    if not written.startswith("/") or any(
+        PurePosixPath(written).is_relative_to(place) for place in places
+    ):
         return ""
     return f'"{written}" lies on none of the volumes ({", ".join(places)})'
 
@@ -120,7 +161,11 @@ def too_many_cores(facts: Facts) -> str:
     processes, workers = found
     asked, used = amount(str(facts.experiment.job.resources.cpu)), processes * (1 + workers)
     share = 100 * used / asked
-    return f"is {asked}, and the trainer keeps at most {used} busy: {share:.0f}%, below {least}%" if share < least else ""
+    return (
+        f"is {asked}, and the trainer keeps at most {used} busy: {share:.0f}%, below {least}%"
+        if share < least
+        else ""
+    )
 
 
 def too_much_memory(facts: Facts) -> str:
@@ -132,7 +177,11 @@ def too_much_memory(facts: Facts) -> str:
     wanted = facts.experiment.job.resources.memory
     used = processes * (8 + 2 * workers)
     share = 100 * used * 1024**3 / float(amount(str(wanted)))
-    return f"is {wanted}, and the trainer uses about {used}Gi at most: {share:.0f}%, below {least}%" if share < least else ""
+    return (
+        f"is {wanted}, and the trainer uses about {used}Gi at most: {share:.0f}%, below {least}%"
+        if share < least
+        else ""
+    )
 
 
 def one_node_class(facts: Facts) -> str:
@@ -145,9 +194,17 @@ def one_node_class(facts: Facts) -> str:
 
 def far_region(facts: Facts) -> str:
     """Pods held to another region than their storage's."""
-    held = str(facts.pod.get("nodeSelector", {}).get("topology.kubernetes.io/region", "")).replace("-", "")
-    storage = next((ends for ends in _REGIONS if facts.profile.storage_class.endswith(f"-{ends}")), "")
-    if not held or not storage or (held.endswith(_REGIONS[storage]) and not (storage == "east" and "south" in held)):
+    held = str(facts.pod.get("nodeSelector", {}).get("topology.kubernetes.io/region", "")).replace(
+        "-", ""
+    )
+    storage = next(
+        (ends for ends in _REGIONS if facts.profile.storage_class.endswith(f"-{ends}")), ""
+    )
+    if (
+        not held
+        or not storage
+        or (held.endswith(_REGIONS[storage]) and not (storage == "east" and "south" in held))
+    ):
         return ""
     selector = facts.pod["nodeSelector"]["topology.kubernetes.io/region"]
     return f"holds pods to {selector}, and the profile's storage class {facts.profile.storage_class} is far from there"

@@ -21,9 +21,19 @@ def broken(rule: Rule, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     for at in rule.at:
         for here in find(at, manifest, Place("", manifest)):
             if all(_wrong(one, manifest, here, some=True) is None for one in rule.when):
-                wrong = [place for one in rule.require if (found := _wrong(one, manifest, here, some=False)) is not None for place in found]
+                wrong = [
+                    place
+                    for one in rule.require
+                    if (found := _wrong(one, manifest, here, some=False)) is not None
+                    for place in found
+                ]
                 if wrong:
-                    yield wrong[0].path, rule.message.replace("{value}", _shown(wrong)).replace("{name}", _name(here))
+                    yield (
+                        wrong[0].path,
+                        rule.message.replace("{value}", _shown(wrong)).replace(
+                            "{name}", _name(here)
+                        ),
+                    )
 
 
 def _name(here: Place) -> str:
@@ -32,17 +42,31 @@ def _name(here: Place) -> str:
 
 def _shown(wrong: Sequence[Place]) -> str:
     """The values; a mapping by the place where it stands."""
-    texts = dict.fromkeys(place.path.rpartition(".")[2] if isinstance(place.value, (dict, list)) else _text(place.value) for place in wrong)
+    texts = dict.fromkeys(
+        place.path.rpartition(".")[2]
+        if isinstance(place.value, (dict, list))
+        else _text(place.value)
+        for place in wrong
+    )
     more = len(texts) - _MOST_SHOWN
     return ", ".join(list(texts)[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _wrong(one: Condition, manifest: Mapping[str, Any], here: Place, *, some: bool) -> list[Place] | None:
+def _wrong(
+    one: Condition, manifest: Mapping[str, Any], here: Place, *, some: bool
+) -> list[Place] | None:
     """The places that fail the condition; None when it holds. With `some`, what says something of a value wants one to be there."""
     places = find(one.path, manifest, here)
     if one.exists is not None and bool(places) is not one.exists:
         return places or [Place(f"{here.path}.{one.path}".strip("."), "missing")]
-    if some and not places and any(each is not None for each in (one.equals, one.one_of, one.matches, one.at_most, one.at_least)):
+    if (
+        some
+        and not places
+        and any(
+            each is not None
+            for each in (one.equals, one.one_of, one.matches, one.at_most, one.at_least)
+        )
+    ):
         return []
     failed = [place for place in places if not _holds(one, place.value, manifest, here)]
     return failed or None

@@ -35,7 +35,9 @@ def parse(text: str) -> tuple[str, tuple[Step, ...]]:
     while at < len(text):
         match = _STEP.match(text, at)
         if match is None:
-            raise ValueError(f'is "{text}", which cannot be read from "{text[at:]}" on (such as pod.containers[*].env[*].name)')
+            raise ValueError(
+                f'is "{text}", which cannot be read from "{text[at:]}" on (such as pod.containers[*].env[*].name)'
+            )
         steps.append(_step(match))
         at = match.end()
     root = steps[0].name if steps and steps[0].kind == "field" and steps[0].name in ROOTS else ""

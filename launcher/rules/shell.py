@@ -7,7 +7,8 @@ import shlex
 
 _FOREVER = {"true", ":", "[ 1 ]", "[ true ]", "[[ true ]]", "[[ 1 ]]", "((1))", "(( 1 ))", "test 1"}
 _SEPARATORS = {";", "&&", "||", "|", "&", "\n", ";;"}
-_WORDS = {"do", "then", "else", "{", "(", "!", "exec", "nohup", "command", "time", "env", "sudo"}  # what may stand before a command
+# what may stand before a command
+_WORDS = {"do", "then", "else", "{", "(", "!", "exec", "nohup", "command", "time", "env", "sudo"}
 _SETS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*")
 _INTERPRETERS = re.compile(r"(.*/)?(ba|da|z|k)?sh")
 
@@ -17,14 +18,24 @@ def idles(script: str) -> str:
     commands = _commands(script)
     for command in commands:
         inner = inner_script(command)
-        if endless := _endless(command) or ("" if inner in (script, shlex.join(command)) else idles(inner)):
+        if endless := _endless(command) or (
+            "" if inner in (script, shlex.join(command)) else idles(inner)
+        ):
             return endless
     loop = _loop(commands)
     if loop:
         return loop
-    work = [command for command in commands if command[0] not in ("done", "fi", "esac", "}", ")", "wait", "exit")]
+    work = [
+        command
+        for command in commands
+        if command[0] not in ("done", "fi", "esac", "}", ")", "wait", "exit")
+    ]
     last = work[-1] if work else []
-    return f'"{" ".join(last)}" at its end' if last and _is(last[0], "sleep") and "done" not in commands[-1] else ""
+    return (
+        f'"{" ".join(last)}" at its end'
+        if last and _is(last[0], "sleep") and "done" not in commands[-1]
+        else ""
+    )
 
 
 def inner_script(words: list[str]) -> str:
@@ -43,7 +54,12 @@ def _commands(script: str) -> list[list[str]]:
         if word in _SEPARATORS:
             found.append([])
         else:
-            inner = word if word.startswith("((") or word.endswith("))") else word.lstrip("(").rstrip(")")  # a subshell's
+            # a subshell's
+            inner = (
+                word
+                if word.startswith("((") or word.endswith("))")
+                else word.lstrip("(").rstrip(")")
+            )
             found[-1] += [inner] if inner else []
     stripped = []
     for command in found:
@@ -74,7 +90,9 @@ def _words(script: str) -> list[str]:
 def _endless(command: list[str]) -> str:
     """A command that by itself never ends."""
     name, arguments = command[0], command[1:]
-    if _is(name, "sleep") and any(re.fullmatch(r"inf(inity)?|[0-9.]+d|[0-9]{6,}s?", word) for word in arguments):
+    if _is(name, "sleep") and any(
+        re.fullmatch(r"inf(inity)?|[0-9.]+d|[0-9]{6,}s?", word) for word in arguments
+    ):
         return f'"{" ".join(command)}"'
     follows = any(re.fullmatch(r"-[a-zA-Z]*[fF].*|--follow.*|--retry", word) for word in arguments)
     if _is(name, "tail") and follows and "/dev/null" in arguments:
@@ -86,18 +104,25 @@ def _loop(commands: list[list[str]]) -> str:
     """`while true; do ... sleep ...; done` without a way out; `tail -f` as the last thing done."""
     for at, command in enumerate(commands):
         condition = " ".join(command[1:])
-        forever = (command[0] == "while" and (condition in _FOREVER or _is((command[1:] or [""])[0], "sleep"))) or (
-            command[0] == "until" and condition == "false"
+        forever = (
+            command[0] == "while"
+            and (condition in _FOREVER or _is((command[1:] or [""])[0], "sleep"))
+        ) or (command[0] == "until" and condition == "false")
+        forever = forever or bool(
+            re.match(r"for ?\(\(;;\)\)|for$", command[0]) and "((" in " ".join(command[:2])
         )
-        forever = forever or bool(re.match(r"for ?\(\(;;\)\)|for$", command[0]) and "((" in " ".join(command[:2]))
         if forever:
             body = _body(commands[at + 1 :])
             leaves = any(each[0] in ("break", "exit", "return") for each in body)
-            sleeps = next((each for each in [command[1:] or [""], *body] if _is(each[0], "sleep")), None)
+            sleeps = next(
+                (each for each in [command[1:] or [""], *body] if _is(each[0], "sleep")), None
+            )
             if sleeps and not leaves:
                 return f'a loop for ever around "{" ".join(sleeps)}"'
     last = commands[-1] if commands else [""]
-    if _is(last[0], "tail") and any(re.fullmatch(r"-[a-zA-Z]*[fF].*|--follow.*", word) for word in last[1:]):
+    if _is(last[0], "tail") and any(
+        re.fullmatch(r"-[a-zA-Z]*[fF].*|--follow.*", word) for word in last[1:]
+    ):
         return f'"{" ".join(last)}" at its end'
     return ""
 

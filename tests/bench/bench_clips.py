@@ -38,7 +38,18 @@ def root(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One video in three forms, each a dataset of TinyVIRAT's layout: gop16, gop250 and jpg."""
     folder, videos = tmp_path_factory.mktemp("bench"), shared / "real" / "videos"
     joined = "[0:v]scale=320:240,setsar=1,fps=30[a];[1:v]scale=320:240,setsar=1,fps=30[b];[a][b]concat=n=2:v=1[v]"
-    source = ["-i", videos / "demo.mp4", "-i", videos / "test.mp4", "-filter_complex", joined, "-map", "[v]", "-frames:v", str(LENGTH)]
+    source = [
+        "-i",
+        videos / "demo.mp4",
+        "-i",
+        videos / "test.mp4",
+        "-filter_complex",
+        joined,
+        "-map",
+        "[v]",
+        "-frames:v",
+        str(LENGTH),
+    ]
     for form, options in {
         "gop16": ["-c:v", "libx264", "-g", "16", "-bf", "0"],
         "gop250": ["-c:v", "libx264", "-g", "250"],
@@ -58,14 +69,22 @@ def root(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jpg(path: Path, start: int, frames: int) -> np.ndarray:
     """One file after the other."""
     folder = path.with_name("0_frames")
-    images = [cv2.imread(str(folder / f"frame_{number}.jpg")) for number in range(start, start + frames)]
+    images = [
+        cv2.imread(str(folder / f"frame_{number}.jpg")) for number in range(start, start + frames)
+    ]
     return np.stack([cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in images])
 
 
 def ours(root: Path, **data: object) -> Callable[[int], np.ndarray]:
     """The trainer's own clips: number -> the clip that epoch draws."""
     conf = {"frames": FRAMES, "size": SIZE, "start": "random", "flip": 0.0, "val_fraction": 0.0}
-    config = Config(data=DataConf(root=str(root), cache=str(root / f"cache-{len(list(root.iterdir()))}"), **{**conf, **data}))  # type: ignore[arg-type]
+    config = Config(
+        data=DataConf(
+            root=str(root),
+            cache=str(root / f"cache-{len(list(root.iterdir()))}"),
+            **{**conf, **data},
+        )
+    )  # type: ignore[arg-type]
     ensure_cache(config, Path(config.data.cache), lambda _: None)
     clips = open_split(config, "train", Path(config.data.cache))
     return lambda number: clips.__getitems__([(number, 0)])[0][0].numpy()
@@ -75,7 +94,9 @@ def peer(read: Reader, root: Path) -> Callable[[int], np.ndarray]:
     """The same clips, each read by other means."""
     path = root / "videos" / "train" / "v" / "0.mp4"
     key = {"seed": 1, "sample": 0, "random_start": True, "flip": 0.0}
-    return lambda number: by_hand.resized(read(path, sampling.draw(LENGTH, FRAMES, epoch=number, **key).start, FRAMES), SIZE)  # type: ignore[arg-type]
+    return lambda number: by_hand.resized(
+        read(path, sampling.draw(LENGTH, FRAMES, epoch=number, **key).start, FRAMES), SIZE
+    )  # type: ignore[arg-type]
 
 
 def rates(ways: dict[str, Callable[[int], np.ndarray]]) -> dict[str, float]:
@@ -97,7 +118,11 @@ def test_random_clips_per_second(root: Path) -> None:
     ways: dict[str, Callable[[int], np.ndarray]] = {}
     for form in ("gop16", "gop250"):
         ways[f"{form}: ours, from files"] = ours(root / form, source="files")
-        for name, read in {"torchcodec": by_hand.torchcodec, "PyAV": by_hand.pyav, "OpenCV": by_hand.opencv}.items():
+        for name, read in {
+            "torchcodec": by_hand.torchcodec,
+            "PyAV": by_hand.pyav,
+            "OpenCV": by_hand.opencv,
+        }.items():
             ways[f"{form}: {name} by hand"] = peer(read, root / form)
     ways["jpg: ours, from files"] = ours(root / "jpg", source="files")
     ways["jpg: OpenCV by hand"] = peer(jpg, root / "jpg")
@@ -105,12 +130,20 @@ def test_random_clips_per_second(root: Path) -> None:
     ways["cache of 112x112"] = ours(root / "gop16")
     pictures = {name: clip(5).astype(int) for name, clip in ways.items()}
     for name, clip in pictures.items():
-        assert np.abs(clip - pictures["cache of 112x112"]).mean() < 6, name  # one clip, three times compressed
+        # one clip, three times compressed
+        assert np.abs(clip - pictures["cache of 112x112"]).mean() < 6, name
     assert np.array_equal(pictures["gop16: ours, from files"], pictures["cache of 320x240"])
     found = rates(ways)
-    print(f"\n{platform.processor() or platform.machine()}, torch {torch.__version__}; {FRAMES} frames of {SIZE} px, one thread, CPU time")
+    print(
+        f"\n{platform.processor() or platform.machine()}, torch {torch.__version__}; {FRAMES} frames of {SIZE} px, one thread, CPU time"
+    )
     reference = found["gop250: torchcodec by hand"]
     for name, value in found.items():
-        print(f"{name:28s} {value:9.1f} clips/s   {value / reference:7.2f} x torchcodec by hand on gop250")
-    sizes = {form: sum(file.stat().st_size for file in (root / form / "videos").rglob("*.*")) for form in ("gop16", "gop250", "jpg")}
+        print(
+            f"{name:28s} {value:9.1f} clips/s   {value / reference:7.2f} x torchcodec by hand on gop250"
+        )
+    sizes = {
+        form: sum(file.stat().st_size for file in (root / form / "videos").rglob("*.*"))
+        for form in ("gop16", "gop250", "jpg")
+    }
     print("bytes: " + ", ".join(f"{form} {size / 1e6:.2f} MB" for form, size in sizes.items()))

@@ -29,7 +29,12 @@ from small_image import small_image
 MIB = int(os.environ.get("VIDJOBS_BENCH_MIB", "1024"))
 RUN = "bench-train-aaaaaa"
 CUTS = [0.3, 0.3, 0.3]  # shares of the file that pass before each cut
-pytestmark = [pytest.mark.bench, pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="no cluster: KUBECONFIG is not set")]
+pytestmark = [
+    pytest.mark.bench,
+    pytest.mark.skipif(
+        not os.environ.get("KUBECONFIG"), reason="no cluster: KUBECONFIG is not set"
+    ),
+]
 
 
 class Proxy:
@@ -116,15 +121,30 @@ class Bench:
         errors = self.folder / "errors"
         with errors.open("wb") as told:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=self.researcher.environment, stdout=subprocess.DEVNULL, stderr=told, stdin=subprocess.DEVNULL
+                command,
+                cwd=self.folder,
+                env=self.researcher.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=told,
+                stdin=subprocess.DEVNULL,
             )
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
-        ended = "ok" if process.returncode == 0 else f"exit {process.returncode}: {errors.read_text().strip().splitlines()[-1][:70]}"
+        ended = (
+            "ok"
+            if process.returncode == 0
+            else f"exit {process.returncode}: {errors.read_text().strip().splitlines()[-1][:70]}"
+        )
         if good is not None and ended == "ok" and not _same(good, self.folder / "source.bin"):
             ended = "ok, it says, but the file is not the same"
-        return Measured(name=name, seconds=seconds, wire=self.proxy.passed / 1048576, memory=usage.ru_maxrss / 1024, ended=ended)
+        return Measured(
+            name=name,
+            seconds=seconds,
+            wire=self.proxy.passed / 1048576,
+            memory=usage.ru_maxrss / 1024,
+            ended=ended,
+        )
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -142,14 +162,32 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     config = Path(researcher.environment["KUBECONFIG"])
     host, port = re.search(r"https://([^:/]+):(\d+)", config.read_text()).groups()  # type: ignore[union-attr]
     proxy = Proxy(host, int(port))
-    config.write_text(config.read_text().replace(f"https://{host}:{port}", f"https://{host}:{proxy.port}"))
+    config.write_text(
+        config.read_text().replace(f"https://{host}:{port}", f"https://{host}:{proxy.port}")
+    )
     try:
         _profile(researcher, image)
         researcher.vidjobs("volume", "create", "data", "--size", f"{5 * MIB}Mi")
         _record(researcher, image)
         kubectl("apply", f"--namespace={namespace}", "--filename=-", text=json.dumps(_pod(image)))
-        kubectl("wait", "pod/copier", "--for=condition=Ready", f"--namespace={namespace}", "--timeout=120s")
-        subprocess.run(["dd", "if=/dev/urandom", f"of={tmp_path / 'source.bin'}", "bs=1M", f"count={MIB}", "status=none"], check=True)
+        kubectl(
+            "wait",
+            "pod/copier",
+            "--for=condition=Ready",
+            f"--namespace={namespace}",
+            "--timeout=120s",
+        )
+        subprocess.run(
+            [
+                "dd",
+                "if=/dev/urandom",
+                f"of={tmp_path / 'source.bin'}",
+                "bs=1M",
+                f"count={MIB}",
+                "status=none",
+            ],
+            check=True,
+        )
         yield Bench(researcher=researcher, proxy=proxy, pod=f"{namespace}/copier", folder=tmp_path)
     finally:
         proxy.close()
@@ -181,9 +219,11 @@ def _pod(image: str) -> dict[str, object]:
     """What our helper pods are: the same limits and ids."""
     from launcher.backends.kube.helper_pod import HelperSpec, manifest
 
-    return manifest(HelperSpec(image=image, claim="data", mount="/volume", read_only=False), name="copier", namespace="") | {
-        "metadata": {"name": "copier"}
-    }
+    return manifest(
+        HelperSpec(image=image, claim="data", mount="/volume", read_only=False),
+        name="copier",
+        namespace="",
+    ) | {"metadata": {"name": "copier"}}
 
 
 def test_a_file_onto_a_claim_and_back(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,12 +231,23 @@ def test_a_file_onto_a_claim_and_back(bench: Bench, capsys: pytest.CaptureFixtur
     rows = []
     for cut in (False, True):
         what, number = ("cut 3 times" if cut else "clean"), int(cut)
-        there, cp, back = f"data:{RUN}/file-{number}.bin", f"/volume/cp-{number}.bin", bench.folder / f"cp-{number}.bin"
+        there, cp, back = (
+            f"data:{RUN}/file-{number}.bin",
+            f"/volume/cp-{number}.bin",
+            bench.folder / f"cp-{number}.bin",
+        )
         source = str(bench.folder / "source.bin")
         out = bench.folder / f"out-{number}"
         rows += [
-            bench.measure(f"vidjobs push, {what}", [*vidjobs, "push", source, there], good=None, cut=cut),
-            bench.measure(f"kubectl cp up, {what}", ["kubectl", "cp", source, f"{bench.pod}:{cp}", "-c", "files"], good=None, cut=cut),
+            bench.measure(
+                f"vidjobs push, {what}", [*vidjobs, "push", source, there], good=None, cut=cut
+            ),
+            bench.measure(
+                f"kubectl cp up, {what}",
+                ["kubectl", "cp", source, f"{bench.pod}:{cp}", "-c", "files"],
+                good=None,
+                cut=cut,
+            ),
             bench.measure(
                 f"vidjobs fetch, {what}",
                 [*vidjobs, "fetch", f"file-{number}.bin", RUN, "-o", str(out)],
@@ -205,7 +256,15 @@ def test_a_file_onto_a_claim_and_back(bench: Bench, capsys: pytest.CaptureFixtur
             ),
             bench.measure(
                 f"kubectl cp down --retries=5, {what}",
-                ["kubectl", "cp", f"{bench.pod}:{'/volume/cp-0.bin'}", str(back), "-c", "files", "--retries=5"],
+                [
+                    "kubectl",
+                    "cp",
+                    f"{bench.pod}:{'/volume/cp-0.bin'}",
+                    str(back),
+                    "-c",
+                    "files",
+                    "--retries=5",
+                ],
                 good=back,
                 cut=cut,
             ),
@@ -213,8 +272,14 @@ def test_a_file_onto_a_claim_and_back(bench: Bench, capsys: pytest.CaptureFixtur
         for path in (out / f"file-{number}.bin", back):
             path.unlink(missing_ok=True)
     with capsys.disabled():
-        print(f"\n{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, a file of {MIB} MiB")
-        print(f"{'command':38}{'s':>7}{'MiB/s':>8}{'wire MiB':>10}{'re-sent':>9}{'RSS MiB':>9}  ended")
+        print(
+            f"\n{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, a file of {MIB} MiB"
+        )
+        print(
+            f"{'command':38}{'s':>7}{'MiB/s':>8}{'wire MiB':>10}{'re-sent':>9}{'RSS MiB':>9}  ended"
+        )
         for row in rows:
             again = max(0.0, row.wire - MIB)
-            print(f"{row.name:38}{row.seconds:7.1f}{MIB / row.seconds:8.1f}{row.wire:10.0f}{again:9.0f}{row.memory:9.0f}  {row.ended}")
+            print(
+                f"{row.name:38}{row.seconds:7.1f}{MIB / row.seconds:8.1f}{row.wire:10.0f}{again:9.0f}{row.memory:9.0f}  {row.ended}"
+            )

@@ -34,7 +34,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Tubes of TinyVIRAT's size: 64 to 80 px, about 90 frames."""
     root = tmp_path_factory.mktemp("bench") / "TinyVIRAT"
     make_tinyvirat(root, train=TUBES, test=7, seed=1, frames=(80, 100), sizes=(64, 80))
-    return Config(data=DataConf(root=str(root), frames=FRAMES, size=SIZE, start="random", val_fraction=0.0, flip=0.0))
+    return Config(
+        data=DataConf(
+            root=str(root), frames=FRAMES, size=SIZE, start="random", val_fraction=0.0, flip=0.0
+        )
+    )
 
 
 def small(read: Callable[[Path, int, int], np.ndarray]) -> Reader:
@@ -62,7 +66,11 @@ def test_clips_per_second(config: Config, tmp_path: Path) -> None:
     dataset: TinyVirat = open_dataset(config.data)
     starts = np.random.default_rng(0).integers(0, 80 - FRAMES, TUBES)
     jobs = list(zip([clip.path for clip in dataset.clips("train")], starts.tolist(), strict=True))
-    peers = {"torchcodec": by_hand.torchcodec, "PyAV by hand": by_hand.pyav, "OpenCV by hand": by_hand.opencv}
+    peers = {
+        "torchcodec": by_hand.torchcodec,
+        "PyAV by hand": by_hand.pyav,
+        "OpenCV by hand": by_hand.opencv,
+    }
     readers = {name: small(read) for name, read in peers.items()}
     pictures = {name: read(*jobs[0]).astype(int) for name, read in readers.items()}
     for name, clip in pictures.items():
@@ -70,13 +78,23 @@ def test_clips_per_second(config: Config, tmp_path: Path) -> None:
     clips = open_split(config, "train", tmp_path)
 
     def from_cache() -> int:
-        return sum(len(batch.indices_B) for epoch in range(5) for batch in batches(clips, epoch=epoch, batch=32, seed=1, shuffle=True))
+        return sum(
+            len(batch.indices_B)
+            for epoch in range(5)
+            for batch in batches(clips, epoch=epoch, batch=32, seed=1, shuffle=True)
+        )
 
     def from_video(read: Reader) -> Callable[[], int]:
         return lambda: len([read(path, start) for path, start in jobs])
 
-    rates = {name: rate(from_video(read)) for name, read in readers.items()} | {"our cache": rate(from_cache)}
-    print(f"\n{platform.processor() or platform.machine()}, torch {torch.__version__}; clips of {FRAMES} x {SIZE} px, one thread, CPU time")
+    rates = {name: rate(from_video(read)) for name, read in readers.items()} | {
+        "our cache": rate(from_cache)
+    }
+    print(
+        f"\n{platform.processor() or platform.machine()}, torch {torch.__version__}; clips of {FRAMES} x {SIZE} px, one thread, CPU time"
+    )
     for name, value in rates.items():
-        print(f"{name:16s} {value:9.0f} clips/s   cache is {rates['our cache'] / value:6.1f} times as fast")
+        print(
+            f"{name:16s} {value:9.0f} clips/s   cache is {rates['our cache'] / value:6.1f} times as fast"
+        )
     print(f"prepare          {prepared:9.0f} clips/s, once, all threads, wall time")

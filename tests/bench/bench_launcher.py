@@ -48,7 +48,11 @@ main()
 
 
 def _state(over: bool) -> dict[str, Any]:
-    return {"terminated": {"exitCode": 0, "startedAt": BEGAN}} if over else {"running": {"startedAt": BEGAN}}
+    return (
+        {"terminated": {"exitCode": 0, "startedAt": BEGAN}}
+        if over
+        else {"running": {"startedAt": BEGAN}}
+    )
 
 
 class _Server:
@@ -58,7 +62,10 @@ class _Server:
         lines = [self._line(number) for number in range(LINES)]
         raw = b"".join(lines)
         blocks = [raw[start : start + 32768] for start in range(0, len(raw), 32768)]
-        self.bodies = {"one chunk a line": self._chunked(lines), "chunks of 32 KiB": self._chunked(blocks)}
+        self.bodies = {
+            "one chunk a line": self._chunked(lines),
+            "chunks of 32 KiB": self._chunked(blocks),
+        }
         self.mode = "one chunk a line"
         self.followed = False
         self.began = 0.0  # time.perf_counter() when the log was asked for
@@ -70,8 +77,15 @@ class _Server:
         second, rest = divmod(number * 33_000, 10**9)
         stamp = b"2026-11-21T16:%02d:%02d.%09dZ " % (second // 60, second % 60, rest)
         if number % 10:
-            return stamp + b"step %d of an epoch, and a few more words that nobody looks for\n" % number
-        return stamp + b"train Loss: 0.0710 epoch=3 step=%d lr=1.5e-03 clips_per_s=412.0 data_wait=0.03 eta=1h02m\n" % number
+            return (
+                stamp
+                + b"step %d of an epoch, and a few more words that nobody looks for\n" % number
+            )
+        return (
+            stamp
+            + b"train Loss: 0.0710 epoch=3 step=%d lr=1.5e-03 clips_per_s=412.0 data_wait=0.03 eta=1h02m\n"
+            % number
+        )
 
     @staticmethod
     def _chunked(pieces: Sequence[bytes]) -> bytes:
@@ -96,27 +110,67 @@ class _Server:
                     client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
                     client.sendall(self.bodies[self.mode])
                     continue
-                data = self.last if "/log" in path else json.dumps(self._object(path.partition("?")[0])).encode()
-                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+                data = (
+                    self.last
+                    if "/log" in path
+                    else json.dumps(self._object(path.partition("?")[0])).encode()
+                )
+                client.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                    % len(data)
+                    + data
+                )
 
     def _object(self, path: str) -> dict[str, Any]:
-        pods = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
-        status = {"name": "trainer", "state": _state(self.followed), "ready": True, "restartCount": 0, "image": "i", "imageID": "i"}
+        pods = {
+            "name": "pods",
+            "singularName": "pod",
+            "namespaced": True,
+            "kind": "Pod",
+            "verbs": ["get", "list"],
+        }
+        status = {
+            "name": "trainer",
+            "state": _state(self.followed),
+            "ready": True,
+            "restartCount": 0,
+            "image": "i",
+            "imageID": "i",
+        }
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": "p", "namespace": "lab", "uid": "u", "resourceVersion": "1", "creationTimestamp": BEGAN},
+            "metadata": {
+                "name": "p",
+                "namespace": "lab",
+                "uid": "u",
+                "resourceVersion": "1",
+                "creationTimestamp": BEGAN,
+            },
             "spec": {"containers": [{"name": "trainer", "image": "i"}]},
-            "status": {"phase": "Succeeded" if self.followed else "Running", "containerStatuses": [status]},
+            "status": {
+                "phase": "Succeeded" if self.followed else "Running",
+                "containerStatuses": [status],
+            },
         }
         known: dict[str, dict[str, Any]] = {
             "/api": {"kind": "APIVersions", "versions": ["v1"]},
             "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
             "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [pods]},
             "/api/v1/namespaces/lab/pods/p": pod,
-            "/api/v1/namespaces/lab/pods": {"kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": [pod]},
+            "/api/v1/namespaces/lab/pods": {
+                "kind": "PodList",
+                "metadata": {"resourceVersion": "1"},
+                "items": [pod],
+            },
         }
-        return known.get(path, {"metadata": {"name": "r"}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}})
+        return known.get(
+            path,
+            {
+                "metadata": {"name": "r"},
+                "status": {"conditions": [{"type": "Complete", "status": "True"}]},
+            },
+        )
 
 
 @contextmanager
@@ -135,7 +189,10 @@ def _served(folder: Path) -> Iterator[tuple[_Server, dict[str, str]]]:
     }
     (folder / "kubeconfig").write_text(json.dumps(config))
     try:
-        yield server, os.environ | {"KUBECONFIG": str(folder / "kubeconfig"), "PYTHONPATH": str(PROJECT)}
+        yield (
+            server,
+            os.environ | {"KUBECONFIG": str(folder / "kubeconfig"), "PYTHONPATH": str(PROJECT)},
+        )
     finally:
         server.listener.close()
 
@@ -162,7 +219,9 @@ def _followed(server: _Server, command: Sequence[str], environment: dict[str, st
 
 
 def _medians(runs: Sequence[_Follow]) -> _Follow:
-    return _Follow(*(statistics.median(getattr(run, one.name) for run in runs) for one in fields(_Follow)))
+    return _Follow(
+        *(statistics.median(getattr(run, one.name) for run in runs) for one in fields(_Follow))
+    )
 
 
 def test_a_log_followed_through_grep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,15 +243,26 @@ def test_a_log_followed_through_grep(tmp_path: Path, capsys: pytest.CaptureFixtu
                     state = tmp_path / f"state{number}"
                     (state / "vidjobs/runs").mkdir(parents=True)
                     (state / "vidjobs/runs/r.json").write_text(json.dumps(asdict(RECORD)))
-                    runs[name].append(_followed(server, command, environment | {"XDG_STATE_HOME": str(state)}))
+                    runs[name].append(
+                        _followed(server, command, environment | {"XDG_STATE_HOME": str(state)})
+                    )
                     shutil.rmtree(state, ignore_errors=True)
-            print(f"\n{mode}, load {os.getloadavg()[0]:.1f}; klines/s in all, while following; CPU s; peak")
+            print(
+                f"\n{mode}, load {os.getloadavg()[0]:.1f}; klines/s in all, while following; CPU s; peak"
+            )
             theirs, ours = (_medians(each) for each in runs.values())
             for name, run in zip(commands, (theirs, ours), strict=True):
                 rates = f"{LINES / run.whole_s / 1000:8.0f}{LINES / run.follow_s / 1000:8.0f}"
-                print(f"  {name:30}{rates}{run.cpu_s:7.2f}" + (f"{run.peak:6.0f} MiB" if run.peak else ""))
+                print(
+                    f"  {name:30}{rates}{run.cpu_s:7.2f}"
+                    + (f"{run.peak:6.0f} MiB" if run.peak else "")
+                )
             ratios = (theirs.whole_s / ours.whole_s, theirs.follow_s / ours.follow_s)
-            print("  ratio in all {:.2f}, while following {:.2f}; CPU {:.2f}".format(*ratios, ours.cpu_s / theirs.cpu_s))
+            print(
+                "  ratio in all {:.2f}, while following {:.2f}; CPU {:.2f}".format(
+                    *ratios, ours.cpu_s / theirs.cpu_s
+                )
+            )
 
 
 def test_submit_until_the_job_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,17 +274,43 @@ def test_submit_until_the_job_exists(tmp_path: Path, capsys: pytest.CaptureFixtu
         pytest.skip("no cluster: KUBECONFIG is not set")
     namespace = f"bench-{secrets.token_hex(3)}"
     _output("kubectl", "create", "namespace", namespace)
-    _output("kubectl", "wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=60s")
+    _output(
+        "kubectl",
+        "wait",
+        "--for=create",
+        "serviceaccount/default",
+        f"--namespace={namespace}",
+        "--timeout=60s",
+    )
     try:
-        environment = os.environ | {"PYTHONPATH": str(PROJECT), "XDG_STATE_HOME": str(tmp_path / "state")}
-        plain, by_package = (environment | {"KUBECONFIG": each} for each in _kubeconfigs(tmp_path, namespace))
+        environment = os.environ | {
+            "PYTHONPATH": str(PROJECT),
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+        }
+        plain, by_package = (
+            environment | {"KUBECONFIG": each} for each in _kubeconfigs(tmp_path, namespace)
+        )
         volumes = "job.volumes=[{claim: c, mount: /r, as: runs}, {claim: d, mount: /d, as: data}]"
         sets = ("job.code=image", "job.image=localhost/none:1", "job.resources.gpus=99", volumes)
-        options = ["train", "conf/quickstart.yaml", "--cluster", "kube-one", *(part for each in sets for part in ("--set", each))]
+        options = [
+            "train",
+            "conf/quickstart.yaml",
+            "--cluster",
+            "kube-one",
+            *(part for each in sets for part in ("--set", each)),
+        ]
         vidjobs = [sys.executable, "-m", "launcher"]
         manifest = _output(*vidjobs, "render", *options, env=plain)
-        name = next(line.split()[-1].strip('"') for line in manifest.splitlines() if line.startswith("  name:"))
-        times: dict[str, list[float]] = {"kubectl apply": [], "vidjobs submit": [], "vidjobs submit, kubernetes package": []}
+        name = next(
+            line.split()[-1].strip('"')
+            for line in manifest.splitlines()
+            if line.startswith("  name:")
+        )
+        times: dict[str, list[float]] = {
+            "kubectl apply": [],
+            "vidjobs submit": [],
+            "vidjobs submit, kubernetes package": [],
+        }
         for number in range(SUBMITS + 1):
             text = manifest.replace(name, f"bench-{number}")
             for each, command, env in (
@@ -225,12 +321,15 @@ def test_submit_until_the_job_exists(tmp_path: Path, capsys: pytest.CaptureFixtu
                 start = time.perf_counter()
                 _output(*command, env=env, text=text)
                 times[each].append(time.perf_counter() - start)
-        assert len(_output("kubectl", "get", "jobs", "-oname", env=plain).split()) == 3 * (SUBMITS + 1)
+        assert len(_output("kubectl", "get", "jobs", "-oname", env=plain).split()) == 3 * (
+            SUBMITS + 1
+        )
     finally:
         _output("kubectl", "delete", "namespace", namespace, "--wait=false")
     with capsys.disabled():
         print(f"\nuntil the Job exists, load {os.getloadavg()[0]:.1f}")
-        medians = {each: 1000 * statistics.median(found[1:]) for each, found in times.items()}  # the first fills caches
+        # the first fills caches
+        medians = {each: 1000 * statistics.median(found[1:]) for each, found in times.items()}
         for each, median in medians.items():
             print(f"  {each:36}{median:6.0f} ms, ratio {median / medians['kubectl apply']:.2f}")
 
@@ -246,4 +345,6 @@ def _kubeconfigs(folder: Path, namespace: str) -> Iterator[str]:
 
 
 def _output(*command: str, env: dict[str, str] | None = None, text: str = "") -> str:
-    return subprocess.run(command, cwd=PROJECT, env=env, input=text, text=True, capture_output=True, check=True).stdout
+    return subprocess.run(
+        command, cwd=PROJECT, env=env, input=text, text=True, capture_output=True, check=True
+    ).stdout

@@ -28,10 +28,13 @@ def _measure(command: Sequence[str]) -> tuple[float, float, float]:
     walls, cpus = [], []
     for _ in range(_ROUNDS + 1):
         before, start = _children(), time.perf_counter()
-        subprocess.run(command, cwd=_PROJECT, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            command, cwd=_PROJECT, check=True, capture_output=True, stdin=subprocess.DEVNULL
+        )
         walls.append(1000 * (time.perf_counter() - start))
         cpus.append(1000 * (_children() - before))
-    return statistics.median(walls[1:]), statistics.median(cpus[1:]), min(cpus[1:])  # the first fills the page cache
+    # the first fills the page cache
+    return statistics.median(walls[1:]), statistics.median(cpus[1:]), min(cpus[1:])
 
 
 def _children() -> float:
@@ -44,7 +47,9 @@ def _torchx() -> str | None:
     return shutil.which("torchx", path=str(Path(folder) / "bin") if folder else None)
 
 
-def test_answers_of_the_launcher_beside_kubectl_and_torchx(capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_of_the_launcher_beside_kubectl_and_torchx(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """`--help`, `render` (code baked in, and this working tree with its git calls) and `lint` against `version --client` and `--help`."""
     vidjobs = [sys.executable, "-m", "launcher"]
     rendering = [*vidjobs, "render", "train", "conf/quickstart.yaml", "--cluster", "local"]
@@ -56,14 +61,19 @@ def test_answers_of_the_launcher_beside_kubectl_and_torchx(capsys: pytest.Captur
         "vidjobs lint": [*vidjobs, "lint", "conf/quickstart.yaml", "--cluster", "local"],
     }
     skipped = []
-    for name, program, arguments in [("kubectl", shutil.which("kubectl"), ["version", "--client"]), ("torchx", _torchx(), ["--help"])]:
+    for name, program, arguments in [
+        ("kubectl", shutil.which("kubectl"), ["version", "--client"]),
+        ("torchx", _torchx(), ["--help"]),
+    ]:
         if program:
             commands[f"{name} {' '.join(arguments)}"] = [program, *arguments]
         else:
             skipped.append(f"{name}: not measured, it is not installed")
     rows = [(name, *_measure(command)) for name, command in commands.items()]
     with capsys.disabled():
-        print(f"\n{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}")
+        print(
+            f"\n{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+        )
         print(f"{'command':36}{'wall ms':>9}{'CPU ms':>9}{'least CPU':>11}")
         for name, wall, cpu, least in rows:
             print(f"{name:36}{wall:9.0f}{cpu:9.0f}{least:11.0f}")

@@ -50,27 +50,42 @@ def _session(conf: ComputeConf, clips: int, batch: int) -> Session:
     )
 
 
-def _seconds_of_a_step(conf: ComputeConf, *, batch: int, warm: int, measured: int) -> tuple[float, float]:
+def _seconds_of_a_step(
+    conf: ComputeConf, *, batch: int, warm: int, measured: int
+) -> tuple[float, float]:
     """(median seconds, final loss) of the loop's own step, forward to update."""
     count = batch * (warm + measured)
     session = _session(conf, count, batch)
     video = torch.randint(0, 256, (batch, FRAMES, SIDE, SIDE, 3), dtype=torch.uint8)
     labels = (torch.rand(batch, CLASSES) > 0.8).float()
-    source = (Batch(video, labels, torch.arange(batch) + begin, batch) for begin in range(0, count, batch))
+    source = (
+        Batch(video, labels, torch.arange(batch) + begin, batch) for begin in range(0, count, batch)
+    )
     meter, times, began = Meter(), [], time.perf_counter()
     for _ in steps(session, source, Position(), meter):
-        times.append(time.perf_counter() - began)  # the step waits for its loss, so the device is done
+        # the step waits for its loss, so the device is done
+        times.append(time.perf_counter() - began)
         began = time.perf_counter()
     return statistics.median(times[warm:]), meter.take()[0]
 
 
-def _compare(title: str, confs: dict[str, ComputeConf], measure: Callable[[ComputeConf], tuple[float, float]], batch: int) -> None:
-    print(f"\nI3D {FRAMES}x{SIDE}, one training step of {batch} clips, {title}, torch {torch.__version__}")
+def _compare(
+    title: str,
+    confs: dict[str, ComputeConf],
+    measure: Callable[[ComputeConf], tuple[float, float]],
+    batch: int,
+) -> None:
+    print(
+        f"\nI3D {FRAMES}x{SIDE}, one training step of {batch} clips, {title}, torch {torch.__version__}"
+    )
     reference = 0.0
     for name, conf in confs.items():
         seconds, loss = measure(conf)
         reference = reference or seconds
-        print(f"  {name:<28} {batch / seconds:8.2f} clips/s  {reference / seconds:5.2f}x  (mean loss {loss:.4f})", flush=True)
+        print(
+            f"  {name:<28} {batch / seconds:8.2f} clips/s  {reference / seconds:5.2f}x  (mean loss {loss:.4f})",
+            flush=True,
+        )
         assert loss == pytest.approx(loss)  # finite
 
 
@@ -93,7 +108,9 @@ def test_a_step_on_the_gpu() -> None:
     confs = {
         "fp32 eager": ComputeConf(**EXACT),
         "bf16": ComputeConf(**{**EXACT, "precision": "bf16"}),
-        "bf16, channels_last_3d": ComputeConf(**{**EXACT, "precision": "bf16", "channels_last": True}),
+        "bf16, channels_last_3d": ComputeConf(
+            **{**EXACT, "precision": "bf16", "channels_last": True}
+        ),
         "the defaults": ComputeConf(),
     }
     title = f"{torch.cuda.get_device_name()}, cuDNN {torch.backends.cudnn.version()}"

@@ -30,7 +30,9 @@ from launcher.records import RunRecord
 _ROUNDS = 5
 _RUNS = 1000
 _LOG = b"".join(
-    b"train Loss: 0.0710 epoch=%d step=%d lr=1.5e-03 clips_per_s=412.0 eta=1h02m\n" % (step // 100, step) for step in range(1000)
+    b"train Loss: 0.0710 epoch=%d step=%d lr=1.5e-03 clips_per_s=412.0 eta=1h02m\n"
+    % (step // 100, step)
+    for step in range(1000)
 )
 CONF: dict[str, Any] = {
     "name": "many",
@@ -43,7 +45,12 @@ CONF: dict[str, Any] = {
         "volumes": [{"claim": "runs", "mount": "/runs", "as": "runs"}],
         "node_selector": {"no-such": "node"},  # no pod of it ever starts
     },
-    "sweep": {"grid": {"train.lr": [round(0.001 * step, 3) for step in range(1, 101)], "train.seed": list(range(10))}},
+    "sweep": {
+        "grid": {
+            "train.lr": [round(0.001 * step, 3) for step in range(1, 101)],
+            "train.seed": list(range(10)),
+        }
+    },
 }
 pytestmark = pytest.mark.bench
 
@@ -62,14 +69,25 @@ def namespace() -> Iterator[str]:
         pytest.skip("no cluster: KUBECONFIG names none")
     name = f"bench-{secrets.token_hex(3)}"
     subprocess.run(["kubectl", "create", "namespace", name], check=True, capture_output=True)
-    wait = ["kubectl", "wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=60s"]
+    wait = [
+        "kubectl",
+        "wait",
+        "--for=create",
+        "serviceaccount/default",
+        f"--namespace={name}",
+        "--timeout=60s",
+    ]
     subprocess.run(wait, check=True, capture_output=True)
     yield name
-    subprocess.run(["kubectl", "delete", "namespace", name, "--wait=false"], check=True, capture_output=True)
+    subprocess.run(
+        ["kubectl", "delete", "namespace", name, "--wait=false"], check=True, capture_output=True
+    )
 
 
 def _run(command: list[str], environ: dict[str, str], folder: Path) -> str:
-    done = subprocess.run(command, env=environ, cwd=folder, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environ, cwd=folder, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
@@ -84,7 +102,9 @@ def _median(action: Callable[[], object]) -> float:
     return statistics.median(times[1:])
 
 
-def test_a_sweep_of_a_thousand_trials(tmp_path: Path, environ: dict[str, str], namespace: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_of_a_thousand_trials(
+    tmp_path: Path, environ: dict[str, str], namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Expanded, each trial checked by the trainer, asked of admission, created: beside one run of the same conf, and beside kubectl."""
     (tmp_path / "many.yaml").write_text(yaml.safe_dump(CONF))
     environ["KUBECONFIG"] = _here(tmp_path, namespace)
@@ -98,22 +118,36 @@ def test_a_sweep_of_a_thousand_trials(tmp_path: Path, environ: dict[str, str], n
         _run(["kubectl", "create", f"--namespace={namespace}", "-f", "job.yaml"], environ, tmp_path)
 
     ours = _median(lambda: _run(sweep, environ, tmp_path))
-    one = _median(lambda: _run([*vidjobs, "submit", "train", "many.yaml", "--cluster", "kube-one"], environ, tmp_path))
+    one = _median(
+        lambda: _run(
+            [*vidjobs, "submit", "train", "many.yaml", "--cluster", "kube-one"], environ, tmp_path
+        )
+    )
     bare = _median(by_kubectl)
     with capsys.disabled():
-        print(f"\nvidjobs sweep submit, 1,000 trials: {ours:.2f} s; of one run {one:.2f} s ({ours / one:.1f}x)")
+        print(
+            f"\nvidjobs sweep submit, 1,000 trials: {ours:.2f} s; of one run {one:.2f} s ({ours / one:.1f}x)"
+        )
         print(f"kubectl create of the same Job:     {bare:.2f} s ({ours / bare:.1f}x)")
 
 
 def _here(folder: Path, namespace: str) -> str:
     """A kubeconfig whose namespace is this one."""
-    config = json.loads(_run(["kubectl", "config", "view", "--raw", "--flatten", "--minify", "-o", "json"], dict(os.environ), folder))
+    config = json.loads(
+        _run(
+            ["kubectl", "config", "view", "--raw", "--flatten", "--minify", "-o", "json"],
+            dict(os.environ),
+            folder,
+        )
+    )
     config["contexts"][0]["context"]["namespace"] = namespace
     (folder / "kubeconfig").write_text(json.dumps(config))
     return str(folder / "kubeconfig")
 
 
-def test_a_thousand_runs_of_this_machine_are_listed(tmp_path: Path, environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_thousand_runs_of_this_machine_are_listed(
+    tmp_path: Path, environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each with its record, state and log of a thousand losses; beside a process that reads the same files and does nothing with them."""
     for number in range(_RUNS):
         record = _record(number, "local", "")
@@ -121,14 +155,18 @@ def test_a_thousand_runs_of_this_machine_are_listed(tmp_path: Path, environ: dic
         files = run_dir(record.run)
         files.root.mkdir(parents=True)
         pod = f"{record.run}-abcde"
-        status = PodStatus(name=pod, phase=Phase.SUCCEEDED, exit_code=0, finished="2026-01-01T00:00:00Z")
+        status = PodStatus(
+            name=pod, phase=Phase.SUCCEEDED, exit_code=0, finished="2026-01-01T00:00:00Z"
+        )
         save(State(run=record.run, phase=Phase.SUCCEEDED, pods=(status,)), files.state)
         log = LineWriter(files.log(pod))
         log.feed(_LOG)
         log.close()
     ours = _median(lambda: _run([sys.executable, "-m", "launcher", "status"], environ, tmp_path))
     read = "import pathlib, sys; [path.read_bytes() for path in pathlib.Path(sys.argv[1]).rglob('*') if path.is_file()]"
-    bare = _median(lambda: _run([sys.executable, "-c", read, os.environ["XDG_STATE_HOME"]], environ, tmp_path))
+    bare = _median(
+        lambda: _run([sys.executable, "-c", read, os.environ["XDG_STATE_HOME"]], environ, tmp_path)
+    )
     with capsys.disabled():
         print(
             f"\nvidjobs status, 1,000 ended runs of this machine: {ours:.2f} s; only reading their files {bare:.2f} s ({ours / bare:.1f}x)"
@@ -141,12 +179,25 @@ def test_a_thousand_runs_of_a_cluster_are_listed(
     """Ended well, their Jobs still in the cluster, and then gone, which leaves their records; beside `kubectl get jobs`."""
     environ["KUBECONFIG"] = _here(tmp_path, namespace)
     context = json.loads(Path(environ["KUBECONFIG"]).read_text())["current-context"]
-    (tmp_path / "many.yaml").write_text(yaml.safe_dump({key: value for key, value in CONF.items() if key != "sweep"}))
-    command = [sys.executable, "-m", "launcher", "render", "train", "many.yaml", "--cluster", "kube-one"]
+    (tmp_path / "many.yaml").write_text(
+        yaml.safe_dump({key: value for key, value in CONF.items() if key != "sweep"})
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "launcher",
+        "render",
+        "train",
+        "many.yaml",
+        "--cluster",
+        "kube-one",
+    ]
     manifest = yaml.safe_load(_run(command, environ, tmp_path))
     jobs = []
     for number in range(_RUNS):
-        record = dataclasses.replace(_record(number, "kube", namespace), context=context, manifests=[manifest])
+        record = dataclasses.replace(
+            _record(number, "kube", namespace), context=context, manifests=[manifest]
+        )
         _keep(record)
         text = json.dumps(manifest).replace(manifest["metadata"]["name"], record.run)
         job = json.loads(text)
@@ -160,7 +211,9 @@ def test_a_thousand_runs_of_a_cluster_are_listed(
     _run(["kubectl", "delete", "jobs", "--all", "--wait=false"], environ, tmp_path)
     gone = _median(lambda: _run(status, environ, tmp_path))
     with capsys.disabled():
-        print(f"\nvidjobs status, 1,000 ended runs of a cluster: {ours:.2f} s; kubectl get jobs -o json {bare:.2f} s ({ours / bare:.1f}x)")
+        print(
+            f"\nvidjobs status, 1,000 ended runs of a cluster: {ours:.2f} s; kubectl get jobs -o json {bare:.2f} s ({ours / bare:.1f}x)"
+        )
         print(f"  with their Jobs gone: {gone:.2f} s ({gone / bare:.1f}x)")
 
 
@@ -168,15 +221,41 @@ def _ended(jobs: list[dict[str, Any]], environ: dict[str, str], folder: Path) ->
     """Create the Jobs, and say that they have ended well just now: had they long ago, their time to live would be over."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     conditions = [
-        {"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now, "reason": "CompletionsReached", "message": ""}
+        {
+            "type": kind,
+            "status": "True",
+            "lastTransitionTime": now,
+            "lastProbeTime": now,
+            "reason": "CompletionsReached",
+            "message": "",
+        }
         for kind in ("SuccessCriteriaMet", "Complete")
     ]
     status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions}
-    ends = [{**{key: job[key] for key in ("apiVersion", "kind")}, "metadata": _named(job), "status": status} for job in jobs]
+    ends = [
+        {
+            **{key: job[key] for key in ("apiVersion", "kind")},
+            "metadata": _named(job),
+            "status": status,
+        }
+        for job in jobs
+    ]
     for name, items in (("jobs.json", jobs), ("ends.json", ends)):
         (folder / name).write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     _run(["kubectl", "create", "-f", "jobs.json"], environ, folder)
-    _run(["kubectl", "apply", "--server-side", "--force-conflicts", "--subresource=status", "-f", "ends.json"], environ, folder)
+    _run(
+        [
+            "kubectl",
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--subresource=status",
+            "-f",
+            "ends.json",
+        ],
+        environ,
+        folder,
+    )
 
 
 def _named(job: dict[str, Any]) -> dict[str, str]:

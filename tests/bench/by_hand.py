@@ -44,4 +44,6 @@ def opencv(path: Path, start: int, frames: int) -> np.ndarray:
 
 def resized(frames: np.ndarray, size: int) -> np.ndarray:
     """(T, size, size, 3), bilinear."""
-    return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR) for frame in frames])
+    return np.stack(
+        [cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR) for frame in frames]
+    )

@@ -12,7 +12,11 @@ from typing import Any
 from launcher.rules.model import Condition, Rule
 from launcher.rules.paths import Step, parse
 
-_RESOURCES = {"Job": ("batch", "v1", "jobs"), "Pod": ("", "v1", "pods"), "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims")}
+_RESOURCES = {
+    "Job": ("batch", "v1", "jobs"),
+    "Pod": ("", "v1", "pods"),
+    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
+}
 _POD = {"Job": "object.spec.template.spec", "Pod": "object.spec"}
 Judge = Callable[[str], str]  # a CEL expression of a value -> a CEL expression of a truth
 
@@ -27,7 +31,12 @@ def policies(rule: Rule, kind: str, namespace: str) -> list[dict[str, Any]]:
     name = f"{namespace}-{kind.lower()}-{rule.id}"
     group, version, resource = _RESOURCES[kind]
     selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
-    matched = {"apiGroups": [group], "apiVersions": [version], "operations": ["CREATE"], "resources": [resource]}
+    matched = {
+        "apiGroups": [group],
+        "apiVersions": [version],
+        "operations": ["CREATE"],
+        "resources": [resource],
+    }
     labels = {"vidjobs/test": namespace}
     message = f"{rule.id}: {rule.fix}".replace("\n", " ")
     return [
@@ -66,11 +75,16 @@ def _condition(one: Condition, kind: str, here: str, *, some: bool) -> str:
     if one.exists is not None:
         there = _some(one.path, kind, here, lambda _: "true")
         parts.append(there if one.exists else f"!({there})")
-    positive = any(each is not None for each in (one.equals, one.one_of, one.matches, one.at_most, one.at_least))
+    positive = any(
+        each is not None
+        for each in (one.equals, one.one_of, one.matches, one.at_most, one.at_least)
+    )
     if some and positive:
         parts.append(_some(one.path, kind, here, lambda _: "true"))
     if judged := _judged(one, kind, here):
-        parts.append(_all(one.path, kind, here, lambda value: " && ".join(each(value) for each in judged)))
+        parts.append(
+            _all(one.path, kind, here, lambda value: " && ".join(each(value) for each in judged))
+        )
     return "(" + " && ".join(parts) + ")"
 
 
@@ -93,7 +107,11 @@ def _judged(one: Condition, kind: str, here: str) -> list[Judge]:
     if one.at_least is not None:
         found.append(lambda value: f"{_number(value)}{times} >= {_number(_text(one.at_least))}")
     if one.within_percent is not None:
-        found.append(lambda value: _all(one.of, kind, here, lambda base: _within(value, base, one.within_percent or 0)))
+        found.append(
+            lambda value: _all(
+                one.of, kind, here, lambda base: _within(value, base, one.within_percent or 0)
+            )
+        )
     return found
 
 
@@ -114,7 +132,9 @@ def _first(path: str, kind: str) -> str:
     """A field's number, 1 where it is not there."""
     root, steps = parse(path)
     at = _root(root, kind, "object")
-    parents = [at + "".join(f".{step.name}" for step in steps[: count + 1]) for count in range(len(steps))]
+    parents = [
+        at + "".join(f".{step.name}" for step in steps[: count + 1]) for count in range(len(steps))
+    ]
     return f"(({' && '.join(f'has({each})' for each in parents)}) ? double({parents[-1]}) : 1.0)"
 
 
@@ -137,7 +157,8 @@ def _walk(value: str, steps: tuple[Step, ...], judge: Judge, *, every: bool) -> 
     if not steps:
         return f"({judge(value)})"
     step, rest = steps[0], steps[1:]
-    name = f"v{value.count('[') + value.count('.') + len(rest)}x{len(value)}"  # new in its scope: inner values are longer
+    # new in its scope: inner values are longer
+    name = f"v{value.count('[') + value.count('.') + len(rest)}x{len(value)}"
     if step.kind == "field":
         inner = _walk(f"{value}.{step.name}", rest, judge, every=every)
         there = f"has({value}.{step.name})"
@@ -149,5 +170,11 @@ def _walk(value: str, steps: tuple[Step, ...], judge: Judge, *, every: bool) -> 
     if step.kind == "keys":
         inner = _walk(f"{value}[{name}]", rest, judge, every=every)
         starts = f"{name}.startsWith({key})"
-        return f"{value}.all({name}, !{starts} || {inner})" if every else f"{value}.exists({name}, {starts} && {inner})"
-    return f"{value}.{'all' if every else 'exists'}({name}, {_walk(name, rest, judge, every=every)})"
+        return (
+            f"{value}.all({name}, !{starts} || {inner})"
+            if every
+            else f"{value}.exists({name}, {starts} && {inner})"
+        )
+    return (
+        f"{value}.{'all' if every else 'exists'}({name}, {_walk(name, rest, judge, every=every)})"
+    )

@@ -34,26 +34,47 @@ class Lab:
     image: str
     backend: KubeBackend
 
-    def job(self, script: str, *, retries: int = 0, container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    def job(
+        self, script: str, *, retries: int = 0, container: dict[str, Any] | None = None, **spec: Any
+    ) -> dict[str, Any]:
         """A Job in a run's shape whose trainer runs a shell script, Pod Security `restricted` clean; `spec` goes to its pod."""
         run = f"t-{secrets.token_hex(3)}"
         trainer = {
             "name": "trainer",
             "image": self.image,
             "command": ["sh", "-c", script],
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            },
             "terminationMessagePolicy": "FallbackToLogsOnError",
             **(container or {}),
         }
-        ids = {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-        pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 5, "securityContext": ids, "containers": [trainer], **spec}
+        ids = {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        pod = {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 5,
+            "securityContext": ids,
+            "containers": [trainer],
+            **spec,
+        }
         labels = {"vidjobs/run": run, "app.kubernetes.io/managed-by": "vidjobs"}
         template = {"metadata": {"labels": labels}, "spec": pod}
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": run, "labels": labels},
-            "spec": {"backoffLimit": retries, "podReplacementPolicy": "Failed", "template": template},
+            "spec": {
+                "backoffLimit": retries,
+                "podReplacementPolicy": "Failed",
+                "template": template,
+            },
         }
 
     def record(self, job: dict[str, Any], claim: str = "runs") -> RunRecord:
@@ -68,7 +89,9 @@ class Lab:
         self.backend.submit([job])
         return self.record(job)
 
-    def wait(self, record: RunRecord, wanted: Callable[[RunStatus], bool], seconds: float = 60) -> RunStatus:
+    def wait(
+        self, record: RunRecord, wanted: Callable[[RunStatus], bool], seconds: float = 60
+    ) -> RunStatus:
         """The first status that is as wanted."""
         until = time.monotonic() + seconds
         while not wanted(status := self.backend.status(record)):
@@ -93,7 +116,12 @@ def mounted(claim: str) -> dict[str, Any]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that train come first, for they take longest; those that stop parts of the node last, for they run alone."""
     training = {item.path for item in items if "lab" in item.fixturenames}
-    items.sort(key=lambda item: (item.get_closest_marker("disturbs") is not None, item.path not in training))
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("disturbs") is not None,
+            item.path not in training,
+        )
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,7 +146,9 @@ def _hold_the_bridges_address() -> None:
     """
     given = BRIDGE / "addr_assign_type"
     if given.exists() and given.read_text().strip() != _SET:
-        subprocess.run(["ip", "link", "set", "dev", BRIDGE.name, "address", "02:00:0a:58:00:01"], check=True)
+        subprocess.run(
+            ["ip", "link", "set", "dev", BRIDGE.name, "address", "02:00:0a:58:00:01"], check=True
+        )
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +164,11 @@ def kube(small: str) -> Iterator[Lab]:
     kubectl("create", "namespace", namespace)
     try:
         kubectl(
-            "wait", "--for=create", "serviceaccount/default", f"--namespace={namespace}", "--timeout=60s"
+            "wait",
+            "--for=create",
+            "serviceaccount/default",
+            f"--namespace={namespace}",
+            "--timeout=60s",
         )  # without it no pod is admitted
         yield Lab(namespace, small, KubeBackend(ClusterProfile(name="test", namespace=namespace)))
     finally:

@@ -84,7 +84,13 @@ class _GitHandler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        done = subprocess.run(["git", "http-backend"], input=body, stdout=subprocess.PIPE, check=True, env=self._environment())
+        done = subprocess.run(
+            ["git", "http-backend"],
+            input=body,
+            stdout=subprocess.PIPE,
+            check=True,
+            env=self._environment(),
+        )
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         headers = [line.split(": ", 1) for line in head.decode().split("\r\n")]
         self._start(int(dict(headers).get("Status", "200").split()[0]))
@@ -102,7 +108,10 @@ class _GitHandler(BaseHTTPRequestHandler):
         if self.git.token is None:
             return True
         scheme, _, credentials = self.headers.get("Authorization", "").partition(" ")
-        return scheme == "Basic" and base64.b64decode(credentials).decode().partition(":")[2] == self.git.token
+        return (
+            scheme == "Basic"
+            and base64.b64decode(credentials).decode().partition(":")[2] == self.git.token
+        )
 
     def _environment(self) -> dict[str, str]:
         target = urlsplit(self.path)
@@ -122,6 +131,17 @@ class _GitHandler(BaseHTTPRequestHandler):
 
 def git(*arguments: str | Path, cwd: Path | None = None) -> str:
     """Stdout of git, which must succeed, without the settings of whoever runs this."""
-    person = {f"GIT_{role}_{what}": "test" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", **person}
-    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+    person = {
+        f"GIT_{role}_{what}": "test"
+        for role in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **person,
+    }
+    return subprocess.run(
+        ["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True, env=environment
+    ).stdout.strip()

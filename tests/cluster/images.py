@@ -44,7 +44,9 @@ def job_image(project: Path = PROJECT) -> str:
 
 def inputs_hash(project: Path) -> str:
     """Twelve hex digits that change when the image would: its recipe, its packages, its base."""
-    extras = tomllib.loads((project / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((project / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     digest = hashlib.sha256(f"{SUITE} {extras['trainer']} {extras['video']}".encode())
     for name in ("Dockerfile", "entrypoint.sh", "requirements.py"):
         lines = (project / "docker" / name).read_text().splitlines()
@@ -66,7 +68,12 @@ def _node_images(*arguments: str) -> str:
     socket = NODE_HOME / "run" / "containerd.sock"
     if not socket.exists():
         return ""
-    return subprocess.run(["ctr", "-a", socket, "-n", "k8s.io", "images", *arguments], capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        ["ctr", "-a", socket, "-n", "k8s.io", "images", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
 
 
 def _build(project: Path, name: str) -> None:
@@ -100,7 +107,8 @@ def _load(name: str) -> None:
     archive = CACHE / "image.tar"
     archive.unlink(missing_ok=True)
     try:
-        _buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")  # its layers are not compressed: faster on both sides
+        # its layers are not compressed: faster on both sides
+        _buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
         load_archive(archive)
     finally:
         archive.unlink(missing_ok=True)
@@ -116,7 +124,12 @@ def _forget_older() -> None:
 
 
 def _built(name: str) -> bool:
-    return subprocess.run([*_STORAGE, "inspect", "--type", "image", name], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            [*_STORAGE, "inspect", "--type", "image", name], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def _clean() -> None:
@@ -127,7 +140,9 @@ def _clean() -> None:
 def _require_space() -> None:
     free = shutil.disk_usage(CACHE).free
     if free < SPACE_NEEDED:
-        raise OSError(f"{CACHE} has {free / 1e9:.0f} GB free; building and loading the job image needs {SPACE_NEEDED / 1e9:.0f} GB")
+        raise OSError(
+            f"{CACHE} has {free / 1e9:.0f} GB free; building and loading the job image needs {SPACE_NEEDED / 1e9:.0f} GB"
+        )
 
 
 _STORAGE = ["buildah", "--root", str(CACHE / "storage"), "--runroot", str(CACHE / "storage-run")]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CACHE = Path(os.environ.get("VIDJOBS_IMAGE_CACHE", "/var/tmp/vidjobs-images"))  # kept between runs, outside any checkout
+# kept between runs, outside any checkout
+CACHE = Path(os.environ.get("VIDJOBS_IMAGE_CACHE", "/var/tmp/vidjobs-images"))
 
 
 @contextmanager

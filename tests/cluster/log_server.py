@@ -21,7 +21,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 SECOND = 1_000_000_000
-MODES = ("reset", "eof", "torn", "error")  # RST; a clean end though the container runs; an end within a chunk; 500 in place of an answer
+# RST; a clean end though the container runs; an end within a chunk; 500 in place of an answer
+MODES = ("reset", "eof", "torn", "error")
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,22 @@ def served(chunks: Sequence[Chunk], since: int | None = None, *, stamps: bool = 
     sent, new_line = [], True
     for chunk in chunks:
         if since is None or chunk.ns >= since * SECOND:
-            sent += [stamp(chunk.ns) if new_line and stamps else b"", chunk.text, b"" if chunk.partial else b"\n"]
+            sent += [
+                stamp(chunk.ns) if new_line and stamps else b"",
+                chunk.text,
+                b"" if chunk.partial else b"\n",
+            ]
         new_line = not chunk.partial
     return b"".join(sent)
 
 
 def whole_lines(chunks: Sequence[Chunk]) -> list[str]:
     """What a reader must show. A last line without a newline counts, also an empty one."""
-    return [line.partition(b" ")[2].decode("utf-8", "replace") for line in served(chunks).split(b"\n") if line]
+    return [
+        line.partition(b" ")[2].decode("utf-8", "replace")
+        for line in served(chunks).split(b"\n")
+        if line
+    ]
 
 
 @dataclass
@@ -67,7 +76,8 @@ class Pod:
 
     chunks: Sequence[Chunk]
     cuts: Sequence[Cut]
-    block: int = 4096  # bytes of one chunk of the answer; 0: each line is a chunk, as a kubelet sends them
+    # bytes of one chunk of the answer; 0: each line is a chunk, as a kubelet sends them
+    block: int = 4096
     asked: int = 0
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -77,9 +87,26 @@ class Pod:
         return self.asked >= len(self.cuts)
 
     def as_json(self) -> dict[str, Any]:
-        state = {"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}} if self.over else {"running": {}}
-        status = {"name": "trainer", "state": state, "ready": True, "restartCount": 0, "image": "i", "imageID": "i"}
-        meta = {"name": "p", "namespace": "lab", "uid": "u-1", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}
+        state = (
+            {"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}
+            if self.over
+            else {"running": {}}
+        )
+        status = {
+            "name": "trainer",
+            "state": state,
+            "ready": True,
+            "restartCount": 0,
+            "image": "i",
+            "imageID": "i",
+        }
+        meta = {
+            "name": "p",
+            "namespace": "lab",
+            "uid": "u-1",
+            "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        }
         spec = {"containers": [{"name": "trainer", "image": "i"}]}
         phase = "Succeeded" if self.over else "Running"
         return {
@@ -102,7 +129,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif address.path.endswith("/pods/p") and not self.pod.gone:
             self._json(200, self.pod.as_json())
         else:
-            self._json(404, {"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "not here"})
+            self._json(
+                404,
+                {
+                    "kind": "Status",
+                    "status": "Failure",
+                    "code": 404,
+                    "reason": "NotFound",
+                    "message": "not here",
+                },
+            )
 
     def _log(self, query: dict[str, str]) -> None:
         pod = self.pod
@@ -110,11 +146,24 @@ class _Handler(BaseHTTPRequestHandler):
             number = pod.asked
             pod.asked += 1
         cut = pod.cuts[number] if number < len(pod.cuts) else None
-        there = len(pod.chunks) * (number + 1) // (len(pod.cuts) + 1) if cut else len(pod.chunks)  # the log grows meanwhile
-        since = int(datetime.fromisoformat(query["sinceTime"].replace("Z", "+00:00")).timestamp()) if "sinceTime" in query else None
+        # the log grows meanwhile
+        there = len(pod.chunks) * (number + 1) // (len(pod.cuts) + 1) if cut else len(pod.chunks)
+        since = (
+            int(datetime.fromisoformat(query["sinceTime"].replace("Z", "+00:00")).timestamp())
+            if "sinceTime" in query
+            else None
+        )
         body = served(pod.chunks[:there], since, stamps=query.get("timestamps") == "true")
         if cut and cut.mode == "error":
-            self._json(500, {"kind": "Status", "status": "Failure", "code": 500, "message": "etcdserver: request timed out"})
+            self._json(
+                500,
+                {
+                    "kind": "Status",
+                    "status": "Failure",
+                    "code": 500,
+                    "message": "etcdserver: request timed out",
+                },
+            )
             return
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
@@ -175,13 +224,17 @@ def log_server() -> Iterator[tuple[type[_Handler], str]]:
             thread.join()
 
 
-def kubeconfig(folder: Path, server: str, user: dict[str, Any] | None = None, **cluster: Any) -> Path:
+def kubeconfig(
+    folder: Path, server: str, user: dict[str, Any] | None = None, **cluster: Any
+) -> Path:
     """A kubeconfig that names this server and the namespace `lab`."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
-        "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "lab"}}],
+        "contexts": [
+            {"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "lab"}}
+        ],
         "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
         "users": [{"name": "u", "user": user or {"token": "secret"}}],
     }

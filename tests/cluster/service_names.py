@@ -70,21 +70,48 @@ def _found(lab: Lab, how: str) -> bool:
         "command": ["python", "-c", ASK.format(seconds=PATIENCE[how])],
         "securityContext": security,
     }
-    spec = {"restartPolicy": "Never", "hostname": "one", "subdomain": "peers", "securityContext": ids, "containers": [container]}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"ask": "peers"}}, "spec": spec}
+    spec = {
+        "restartPolicy": "Never",
+        "hostname": "one",
+        "subdomain": "peers",
+        "securityContext": ids,
+        "containers": [container],
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"ask": "peers"}},
+        "spec": spec,
+    }
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "peers"}}
-    service["spec"] = {"clusterIP": "None", "selector": {"ask": "peers"}, "publishNotReadyAddresses": True}
+    service["spec"] = {
+        "clusterIP": "None",
+        "selector": {"ask": "peers"},
+        "publishNotReadyAddresses": True,
+    }
     for thing in (service, pod):
         kubectl("apply", place, "--filename=-", text=json.dumps(thing))
-    kubectl("wait", place, f"pod/{name}", "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}", "--timeout=150s")
+    kubectl(
+        "wait",
+        place,
+        f"pod/{name}",
+        "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}",
+        "--timeout=150s",
+    )
     (asked,) = get("pod", name, place)["status"]["containerStatuses"]
     return bool(asked["state"]["terminated"]["exitCode"] == 0)
 
 
 def _mended(text: str) -> str:
     """The Corefile with a block for the cluster's own names before all others; "" when it says not where to listen and whom to ask."""
-    address, kubeconfig = (re.search(rf"^\s*{word} +(.+)$", text, re.MULTILINE) for word in ("bind", "kubeconfig"))
-    return BLOCK.format(address=address[1], kubeconfig=kubeconfig[1]) + text if address and kubeconfig else ""
+    address, kubeconfig = (
+        re.search(rf"^\s*{word} +(.+)$", text, re.MULTILINE) for word in ("bind", "kubeconfig")
+    )
+    return (
+        BLOCK.format(address=address[1], kubeconfig=kubeconfig[1]) + text
+        if address and kubeconfig
+        else ""
+    )
 
 
 def _answer_by(corefile: Path, text: str) -> None:

@@ -35,7 +35,11 @@ def small_image(project: Path = PROJECT) -> str:
             archive = CACHE / f"small-{tag}.tar"
             try:
                 _write_archive(archive, name, _layer(tag))
-                subprocess.run([project.parent / "shared" / "kube" / "cluster", "load", archive], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run(
+                    [project.parent / "shared" / "kube" / "cluster", "load", archive],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
             finally:
                 archive.unlink(missing_ok=True)
     return name
@@ -43,7 +47,12 @@ def small_image(project: Path = PROJECT) -> str:
 
 def _on_node(name: str) -> bool:
     socket = NODE_HOME / "run" / "containerd.sock"
-    listing = subprocess.run(["ctr", "-a", socket, "-n", "k8s.io", "images", "ls", "--quiet"], capture_output=True, text=True, check=False)
+    listing = subprocess.run(
+        ["ctr", "-a", socket, "-n", "k8s.io", "images", "ls", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return name in listing.stdout.split()
 
 
@@ -54,7 +63,9 @@ def _layer(tag: str) -> Path:
         root = CACHE / f"small-{tag}.root"
         shutil.rmtree(root, ignore_errors=True)
         subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={RECIPE[1]}", RECIPE[0], root, MIRROR], check=True, stdout=subprocess.DEVNULL
+            ["debootstrap", "--variant=minbase", f"--include={RECIPE[1]}", RECIPE[0], root, MIRROR],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         (root / "usr/bin/python").symlink_to("python3")
         shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
@@ -68,7 +79,11 @@ def _layer(tag: str) -> Path:
 def _write_archive(archive: Path, name: str, layer: Path) -> None:
     """A `docker load` archive of one layer."""
     digest = hashlib.file_digest(layer.open("rb"), "sha256").hexdigest()
-    config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/usr/bin:/bin:/usr/sbin:/sbin"]}}
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Env": ["PATH=/usr/bin:/bin:/usr/sbin:/sbin"]},
+    }
     config["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
     index = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     with tarfile.open(archive, "w") as tar:

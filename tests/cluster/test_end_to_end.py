@@ -34,7 +34,9 @@ def trained(lab: Lab) -> Trained:
     """A finished training, followed from the moment it was submitted. Its branch has moved on before the pod could check it out."""
     run = lab.submit("train", lab.conf("tiny"))
     assert lab.git.publish("vidjobs", images.PROJECT) != lab.commit
-    lines = lab.researcher.vidjobs("logs", run, "--follow", "--grep", "Loss", seconds=240).splitlines()
+    lines = lab.researcher.vidjobs(
+        "logs", run, "--follow", "--grep", "Loss", seconds=240
+    ).splitlines()
     lab.wait_for(run, lambda status: status["phase"] == "succeeded")
     return Trained(run, lines)
 
@@ -49,8 +51,16 @@ def test_a_doctor_with_the_printed_role_finds_every_right(lab: Lab) -> None:
 
 def test_losses_are_followed_from_pending_to_the_end(lab: Lab, trained: Trained) -> None:
     """Every step's and every epoch's line comes once, in order, though the follow began before there was a container."""
-    steps = [int(match[1]) for line in trained.losses if (match := re.match(r"train Loss: \S+ .*\bstep=(\d+)", line))]
-    epochs = [int(match[1]) for line in trained.losses if (match := re.match(r"val +Loss: \S+ .*\bepoch=(\d+)", line))]
+    steps = [
+        int(match[1])
+        for line in trained.losses
+        if (match := re.match(r"train Loss: \S+ .*\bstep=(\d+)", line))
+    ]
+    epochs = [
+        int(match[1])
+        for line in trained.losses
+        if (match := re.match(r"val +Loss: \S+ .*\bepoch=(\d+)", line))
+    ]
 
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= EPOCHS
@@ -73,7 +83,9 @@ def test_status_names_the_missing_gpus(lab: Lab) -> None:
     """Nine GPUs where there are four: pending, and the scheduler's reason in one line."""
     run = lab.submit("train", lab.conf("greedy"), "--set", "job.resources.gpus=9")
 
-    status = lab.wait_for(run, lambda status: "Insufficient nvidia.com/gpu" in status["cause"], seconds=60)
+    status = lab.wait_for(
+        run, lambda status: "Insufficient nvidia.com/gpu" in status["cause"], seconds=60
+    )
 
     assert status["phase"] == "pending"
     assert status["fix"]
@@ -87,12 +99,22 @@ def test_checkpoints_come_back_whole_after_the_end(lab: Lab, trained: Trained) -
     lab.researcher.vidjobs("fetch", "checkpoints", trained.run, "--out", str(out))
 
     manifest = json.loads((out / "checkpoints" / "manifest.json").read_text())
-    weights = {name: entry for name, entry in manifest["files"].items() if entry["kind"] == "weights"}
+    weights = {
+        name: entry for name, entry in manifest["files"].items() if entry["kind"] == "weights"
+    }
     assert len(weights) == EPOCHS
     for name, entry in weights.items():
-        assert hashlib.sha256((out / "checkpoints" / name).read_bytes()).hexdigest() == entry["sha256"]
-    running = [pod for pod in get("pods", f"--namespace={lab.researcher.namespace}")["items"] if pod["status"]["phase"] == "Running"]
-    assert [pod["metadata"]["name"] for pod in running if not pod["metadata"].get("deletionTimestamp")] == []
+        assert (
+            hashlib.sha256((out / "checkpoints" / name).read_bytes()).hexdigest() == entry["sha256"]
+        )
+    running = [
+        pod
+        for pod in get("pods", f"--namespace={lab.researcher.namespace}")["items"]
+        if pod["status"]["phase"] == "Running"
+    ]
+    assert [
+        pod["metadata"]["name"] for pod in running if not pod["metadata"].get("deletionTimestamp")
+    ] == []
 
 
 def test_eval_starts_from_the_best_checkpoint_of_another_run(lab: Lab, trained: Trained) -> None:
@@ -103,7 +125,9 @@ def test_eval_starts_from_the_best_checkpoint_of_another_run(lab: Lab, trained: 
     lab.researcher.vidjobs("fetch", "predictions", run, "--out", str(out))
 
     folder = out / "predictions"
-    logits, probabilities = (np.load(folder / f"{name}.npy") for name in ("logits", "probabilities"))
+    logits, probabilities = (
+        np.load(folder / f"{name}.npy") for name in ("logits", "probabilities")
+    )
     assert logits.shape == np.load(folder / "actuals.npy").shape == (12, CLASSES)
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4, atol=1e-6)
     assert np.load(folder / "confusion.npy").shape == (CLASSES, 2, 2)
@@ -113,16 +137,30 @@ def test_eval_starts_from_the_best_checkpoint_of_another_run(lab: Lab, trained: 
 
 def test_a_conf_or_data_error_is_not_retried(lab: Lab) -> None:
     """64 and 65 fail the Job at its first pod, and `status` says what the trainer said."""
-    older = lab.folder / "older-code"  # code that does not know a setting which this launcher's own trainer accepts
-    shutil.copytree(images.PROJECT / "trainer", older / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    # code that does not know a setting which this launcher's own trainer accepts
+    older = lab.folder / "older-code"
+    shutil.copytree(
+        images.PROJECT / "trainer", older / "trainer", ignore=shutil.ignore_patterns("__pycache__")
+    )
     config = older / "trainer" / "config.py"
-    config.write_text(config.read_text().replace("    split_seed: int", "    seed_of_the_split: int"))
+    config.write_text(
+        config.read_text().replace("    split_seed: int", "    seed_of_the_split: int")
+    )
     lab.git.publish("older", older)
     job = {"code": {"repo": lab.git.url("older"), "ref": "main"}}
-    data = {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 8, "size": 32, "split_seed": 3}
+    data = {
+        "name": "tinyvirat",
+        "root": "${data}/TinyVIRAT",
+        "frames": 8,
+        "size": 32,
+        "split_seed": 3,
+    }
     expected = {
         lab.submit("train", lab.conf("unknown-key", data=data, job=job)): (64, "split_seed"),
-        lab.submit("train", lab.conf("no-data", data=data | {"root": "${data}/Missing"})): (65, "/data/Missing"),
+        lab.submit("train", lab.conf("no-data", data=data | {"root": "${data}/Missing"})): (
+            65,
+            "/data/Missing",
+        ),
     }
 
     for run, (code, word) in expected.items():
@@ -141,7 +179,9 @@ def test_a_private_repository_opens_with_a_secret(lab: Lab, tmp_path: Path) -> N
     with git_server.serve(tmp_path, token=token) as private:
         private.publish("private", images.PROJECT)
         url = private.url("private")
-        (lab.folder / ".git-credentials").write_text(url.replace("http://", f"http://me:{token}@").rsplit("/", 1)[0] + "\n")
+        (lab.folder / ".git-credentials").write_text(
+            url.replace("http://", f"http://me:{token}@").rsplit("/", 1)[0] + "\n"
+        )
         code = {"repo": url, "ref": "main", "token": {"secret": "git", "key": "token"}}
         run = lab.submit("prepare", lab.conf("private", job={"code": code}))
         lab.wait_for(run, lambda status: status["phase"] == "succeeded")

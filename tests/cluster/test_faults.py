@@ -17,7 +17,9 @@ from launcher.log_spool import RunSpool
 
 pytestmark = pytest.mark.cluster
 
-TIGHT = "96Mi"  # a few epochs fit: 7 MB of weights each, two states of three times as much, and one more of all while it is written
+# a few epochs fit: 7 MB of weights each, two states of three times as much, and one more of all
+# while it is written
+TIGHT = "96Mi"
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +37,19 @@ def diverged(lab: Lab) -> list[str]:
 def full(lab: Lab) -> str:
     """A run whose checkpoints go to a claim that is too small for them."""
     lab.researcher.vidjobs("volume", "create", "tight", "--size", TIGHT)
-    volumes = [{"claim": "tight", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}]
+    volumes = [
+        {"claim": "tight", "mount": "/runs", "as": "runs"},
+        {"claim": "data", "mount": "/data", "as": "data"},
+    ]
     data = {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 16, "size": 32}
     train = {"epochs": 16, "batch": 6, "lr": 1e-3, "validate_every": 16}
-    conf = lab.conf("full", data=data, model={"name": "squeezenet_3d"}, train=train, job={"volumes": volumes, "retries": 1})
+    conf = lab.conf(
+        "full",
+        data=data,
+        model={"name": "squeezenet_3d"},
+        train=train,
+        job={"volumes": volumes, "retries": 1},
+    )
     return lab.submit("train", conf)
 
 
@@ -49,10 +60,15 @@ def test_two_submits_at_once_are_two_runs(lab: Lab, diverged: list[str], full: s
     assert second
     known = {row["run"] for row in lab.researcher.json("status")}
     assert {first, second} <= known
-    assert all(lab.researcher.pods(run) or lab.wait_for(run, lambda status: status["pods"]) for run in diverged)
+    assert all(
+        lab.researcher.pods(run) or lab.wait_for(run, lambda status: status["pods"])
+        for run in diverged
+    )
 
 
-def test_a_loss_that_is_no_number_stops_at_once_and_names_its_step(lab: Lab, diverged: list[str]) -> None:
+def test_a_loss_that_is_no_number_stops_at_once_and_names_its_step(
+    lab: Lab, diverged: list[str]
+) -> None:
     """76 without a retry; `status` says the step and what is kept."""
     for run in diverged:
         status = lab.wait_for(run, lambda status: status["phase"] == "failed")
@@ -61,14 +77,17 @@ def test_a_loss_that_is_no_number_stops_at_once_and_names_its_step(lab: Lab, div
         assert "step" in status["cause"]
 
 
-def test_a_full_claim_ends_training_cleanly_and_keeps_its_last_checkpoint(lab: Lab, full: str, tmp_path: Path) -> None:
+def test_a_full_claim_ends_training_cleanly_and_keeps_its_last_checkpoint(
+    lab: Lab, full: str, tmp_path: Path
+) -> None:
     """73 without a retry; `status` says how much is missing; the last good checkpoint comes back whole."""
     status = lab.wait_for(full, lambda status: status["phase"] == "failed", seconds=240)
     (pod,) = status["pods"]
     assert pod["exit_code"] == 73
     assert "is full" in status["cause"]
     assert "missing" in status["cause"]
-    out = lab.researcher.vidjobs("fetch", "checkpoints", full, "--last", "-o", str(tmp_path))  # compared with the manifest's sha256
+    # compared with the manifest's sha256
+    out = lab.researcher.vidjobs("fetch", "checkpoints", full, "--last", "-o", str(tmp_path))
     assert "epoch-" in out
 
 
@@ -91,7 +110,11 @@ def test_hostile_names_from_the_pod_are_refused_or_inert(kube: SmallLab, tmp_pat
     """Line ends, escape sequences, options, bytes that are no text, links, a pipe: what comes lies in the folder, and nothing else does."""
     kube.claim("hostile")
     job = kube.job("", **mounted("hostile"))
-    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", HOSTILE.format(run=job["metadata"]["name"])]
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = [
+        "python",
+        "-c",
+        HOSTILE.format(run=job["metadata"]["name"]),
+    ]
     kube.backend.submit([job])
     record = kube.record(job, "hostile")
     kube.wait(record, lambda status: status.phase == "succeeded")
@@ -117,7 +140,10 @@ def test_a_log_outlives_its_pod(kube: SmallLab) -> None:
     kube.claim("outlived")
     job = kube.job("", **mounted("outlived"))
     write = "import pathlib; d = pathlib.Path('/runs/{run}'); d.mkdir(); (d / 'train.log').write_text('one\\ntwo\\nthree\\n'); "
-    program = write.format(run=job["metadata"]["name"]) + "print('one\\nnot in train.log\\ntwo\\nthree', end='')"
+    program = (
+        write.format(run=job["metadata"]["name"])
+        + "print('one\\nnot in train.log\\ntwo\\nthree', end='')"
+    )
     job["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", program]
     kube.backend.submit([job])
     record = kube.record(job, "outlived")
@@ -133,7 +159,8 @@ def test_a_log_outlives_its_pod(kube: SmallLab) -> None:
     assert texts(list(kube.backend.logs(record, tail=1))) == ["three"]
     (kept,) = RunSpool(record.run).logs_without(set())
     whole = kept.path.read_bytes().splitlines(keepends=True)
-    kept.path.write_bytes(b"".join(whole[:3]))  # as a follower leaves it that was killed after the second line
+    # as a follower leaves it that was killed after the second line
+    kept.path.write_bytes(b"".join(whole[:3]))
     again = list(kube.backend.logs(record))
     assert texts(again) == ["one", "not in train.log", "two", "three"]
     assert again[-1].kind == "gap"

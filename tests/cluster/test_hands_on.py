@@ -99,27 +99,44 @@ def _cut(channel: Duplex) -> None:
 def whole(kube: Lab, claim: str, folder: str, source: Path) -> bool:
     """Every file of `source` lies in the claim's folder, equal by digest, and nothing else does."""
     with kube.backend.volume_files(claim, folder) as files:
-        there = {file.path: files.sha256(file.path) for file in files.list() if file.path.endswith(("large.bin", "177.bin"))}
+        there = {
+            file.path: files.sha256(file.path)
+            for file in files.list()
+            if file.path.endswith(("large.bin", "177.bin"))
+        }
         listed = {file.path: file.size for file in files.list()}
-    here = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
+    here = {
+        path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()
+    }
     assert listed == {name: path.stat().st_size for name, path in here.items()}
-    return all(digest == hashlib.sha256(here[name].read_bytes()).hexdigest() for name, digest in there.items())
+    return all(
+        digest == hashlib.sha256(here[name].read_bytes()).hexdigest()
+        for name, digest in there.items()
+    )
 
 
-def test_a_push_through_three_cuts_sends_only_what_is_missing(kube: Lab, claim: str, source: Path) -> None:
+def test_a_push_through_three_cuts_sends_only_what_is_missing(
+    kube: Lab, claim: str, source: Path
+) -> None:
     files = tree(source)
     with kube.backend.inlet(claim) as inlet:
-        done = Push(inlet=Cutter(inlet, [200_000, 9 << 20, 11 << 20]), files=files, folder="deep/tree").run()
+        done = Push(
+            inlet=Cutter(inlet, [200_000, 9 << 20, 11 << 20]), files=files, folder="deep/tree"
+        ).run()
         assert len(helpers(kube)) == 1
         assert (done.cuts, done.there) == (3, 0)
-        assert done.sent - done.bytes < 3 * (18 << 20), "no more than what was on the wire at each cut"
+        assert done.sent - done.bytes < 3 * (18 << 20), (
+            "no more than what was on the wire at each cut"
+        )
         again = Push(inlet=inlet, files=files, folder="deep/tree").run()
         assert (again.sent, again.there) == (0, 1001)
     assert helpers(kube) == []
     assert whole(kube, claim, "deep/tree", source)
 
 
-def test_a_push_goes_on_in_another_pod_when_its_own_is_deleted(kube: Lab, claim: str, source: Path) -> None:
+def test_a_push_goes_on_in_another_pod_when_its_own_is_deleted(
+    kube: Lab, claim: str, source: Path
+) -> None:
     def kill() -> None:
         while not (found := helpers(kube)):
             time.sleep(0.2)
@@ -129,7 +146,12 @@ def test_a_push_goes_on_in_another_pod_when_its_own_is_deleted(kube: Lab, claim:
     thread = threading.Thread(target=kill)
     thread.start()
     with kube.backend.inlet(claim) as inlet:
-        done = Push(inlet=inlet, files=tree(source), folder="other", progress=lambda _done: time.sleep(0.002)).run()
+        done = Push(
+            inlet=inlet,
+            files=tree(source),
+            folder="other",
+            progress=lambda _done: time.sleep(0.002),
+        ).run()
     thread.join()
     assert done.cuts >= 1
     assert whole(kube, claim, "other", source)
@@ -141,7 +163,10 @@ def test_what_the_volume_refuses_is_told(kube: Lab, claim: str, tmp_path: Path) 
         Push(inlet=inlet, files=tree(tmp_path), folder="x").run()
         with pytest.raises(UserError, match=r"x/a cannot be written on the claim: Not a dir"):
             Push(inlet=inlet, files=tree(tmp_path), folder="x/a").run()
-    with pytest.raises(ClusterError, match='"absent" does not exist'), kube.backend.inlet("absent") as inlet:
+    with (
+        pytest.raises(ClusterError, match='"absent" does not exist'),
+        kube.backend.inlet("absent") as inlet,
+    ):
         Push(inlet=inlet, files=tree(tmp_path)).run()
 
 
@@ -155,12 +180,23 @@ def newcomer(small: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         job = {
             "image": small,
             "code": "image",
-            "resources": {"gpus": 0, "cpu": "200m", "memory": "512Mi", "shm": "64Mi", "scratch": "100Mi"},
+            "resources": {
+                "gpus": 0,
+                "cpu": "200m",
+                "memory": "512Mi",
+                "shm": "64Mi",
+                "scratch": "100Mi",
+            },
             "volumes": [{"claim": "runs", "mount": "/runs", "as": "runs"}],
             "env": {"WORD": "it's $(WORD) of ${runs}"},
             "retries": 0,
         }
-        conf = {"name": "again", "data": {"root": "/data", "frames": 8, "size": 32}, "model": {"name": "i3d", "mode": "8x32"}, "job": job}
+        conf = {
+            "name": "again",
+            "data": {"root": "/data", "frames": 8, "size": 32},
+            "model": {"name": "i3d", "mode": "8x32"},
+            "job": job,
+        }
         (researcher.folder / "exp.yaml").write_text(json.dumps(conf))
         yield researcher
     finally:
@@ -196,18 +232,25 @@ def test_a_rerun_on_the_cluster_is_the_same_pod_again(newcomer: Researcher) -> N
 def test_a_rerun_avoids_the_node_that_failed_every_attempt(newcomer: Researcher) -> None:
     """It says so; where no other node is, `status` says why it waits; `--set job.avoid_nodes=[]` undoes it. Also when the Job has gone."""
     (node,) = (each["metadata"]["name"] for each in get("nodes")["items"])
-    (newcomer.folder / "crash.py").write_text("import os\nos._exit(139)  # as a segmentation fault ends\n")
+    (newcomer.folder / "crash.py").write_text(
+        "import os\nos._exit(139)  # as a segmentation fault ends\n"
+    )
     newcomer.vidjobs("push", "crash.py", "runs:lib/trainer/__main__.py")
     crashes = ("--set", "job.retries=1", "--set", "job.env.PYTHONPATH=/runs/lib")
     first = newcomer.vidjobs("submit", "train", "exp.yaml", *crashes).strip()
     status = _until(newcomer, first, lambda status: status["phase"] == "failed")
     assert status["blamed"] == {node: 2}
-    assert f"rerun     avoids node {node}, which failed 2 attempts" in newcomer.vidjobs("status", first)
+    assert f"rerun     avoids node {node}, which failed 2 attempts" in newcomer.vidjobs(
+        "status", first
+    )
     newcomer.vidjobs("delete", first)
 
     started = newcomer.start("rerun", first)
     second, said = started.communicate()
-    assert f"avoids node {node}, which failed 2 attempts of {first}; `--set job.avoid_nodes=[]` takes any node" in said
+    assert (
+        f"avoids node {node}, which failed 2 attempts of {first}; `--set job.avoid_nodes=[]` takes any node"
+        in said
+    )
     status = _until(newcomer, second.strip(), lambda status: bool(status["fix"]))
     assert status["phase"] == "pending"
     assert f"(avoids {node})" in status["cause"]
@@ -216,13 +259,22 @@ def test_a_rerun_avoids_the_node_that_failed_every_attempt(newcomer: Researcher)
     started = newcomer.start("rerun", second.strip(), "--set", "job.avoid_nodes=[]")
     third, said = started.communicate()
     assert "avoids" not in said
-    _until(newcomer, third.strip(), lambda status: bool(status["pods"]) and status["pods"][0]["node"] == node)
+    _until(
+        newcomer,
+        third.strip(),
+        lambda status: bool(status["pods"]) and status["pods"][0]["node"] == node,
+    )
 
 
 def _told(pod: Any, run: str) -> str:
     """What a pod was told to be, but for the run's name, and what the cluster adds with a random name."""
     spec = pod["spec"]
-    told = [spec["containers"], spec.get("initContainers"), spec["securityContext"], pod["metadata"]["annotations"]["vidjobs/conf"]]
+    told = [
+        spec["containers"],
+        spec.get("initContainers"),
+        spec["securityContext"],
+        pod["metadata"]["annotations"]["vidjobs/conf"],
+    ]
     return json.dumps(told).replace(run, "RUN")
 
 
@@ -231,15 +283,38 @@ def test_doctor_looks_at_the_pull_secrets_of_the_profile(kube: Lab) -> None:
     here = f"--namespace={kube.namespace}"
     login = ("--docker-username=me", "--docker-password=secret-word")
     kubectl("create", "secret", "generic", "other", "--from-literal=a=b", here)
-    kubectl("create", "secret", "docker-registry", "good", "--docker-server=https://registry.example/v2/", *login, here)
-    kubectl("create", "secret", "docker-registry", "elsewhere", "--docker-server=quay.example", *login, here)
+    kubectl(
+        "create",
+        "secret",
+        "docker-registry",
+        "good",
+        "--docker-server=https://registry.example/v2/",
+        *login,
+        here,
+    )
+    kubectl(
+        "create",
+        "secret",
+        "docker-registry",
+        "elsewhere",
+        "--docker-server=quay.example",
+        *login,
+        here,
+    )
     names = ["absent", "other", "good", "elsewhere"]
     found = doctor.examine(kube.backend.client, image="registry.example/a/v:1", pull_secrets=names)
-    assert [each.ok for each in found if each.what.startswith("pull secret")] == [False, False, True, False]
+    assert [each.ok for each in found if each.what.startswith("pull secret")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
     assert "secret-word" not in str(found)
 
 
-def test_a_shell_in_a_running_run_is_in_its_pod_and_folder(kube: Lab, claim: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_shell_in_a_running_run_is_in_its_pod_and_folder(
+    kube: Lab, claim: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     job = kube.job("mkdir -p /runs/$RUN && sleep 60", **mounted(claim))
     container = job["spec"]["template"]["spec"]["containers"][0]
     container["env"] = [{"name": "RUN", "value": job["metadata"]["name"]}]
@@ -257,9 +332,14 @@ def test_a_shell_in_a_running_run_is_in_its_pod_and_folder(kube: Lab, claim: str
 
     noted = run_view.one(_saved(record)).status
     assert noted
-    assert records.find(record.run).image_id, "what the pod runs is written down by whoever looks first"
+    assert records.find(record.run).image_id, (
+        "what the pod runs is written down by whoever looks first"
+    )
 
-    assert _typed(record, b"echo $((40+2)) in $PWD; tty >/dev/null && exit 3\n") == (3, f"42 in /runs/{record.run}")
+    assert _typed(record, b"echo $((40+2)) in $PWD; tty >/dev/null && exit 3\n") == (
+        3,
+        f"42 in /runs/{record.run}",
+    )
     kube.backend.delete(record)
 
 
@@ -284,15 +364,26 @@ def _typed(record: RunRecord, keys: bytes) -> tuple[int, str]:
     _, status = os.waitpid(process, 0)
     os.close(terminal)
     lines = shown.decode().replace("\r", "").splitlines()
-    return os.waitstatus_to_exitcode(status), next((line[line.index("42 in") :] for line in lines if "42 in" in line), "\n".join(lines))
+    return os.waitstatus_to_exitcode(status), next(
+        (line[line.index("42 in") :] for line in lines if "42 in" in line), "\n".join(lines)
+    )
 
 
-def test_a_shell_beside_an_ended_run_is_a_pod_that_ends(kube: Lab, claim: str, capfd: pytest.CaptureFixture[str]) -> None:
-    record = dataclasses.replace(kube.submit("mkdir -p /runs/x", **mounted(claim)), runs_claim=claim)
+def test_a_shell_beside_an_ended_run_is_a_pod_that_ends(
+    kube: Lab, claim: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = dataclasses.replace(
+        kube.submit("mkdir -p /runs/x", **mounted(claim)), runs_claim=claim
+    )
     kube.wait(record, lambda status: status.phase == "succeeded")
-    with kube.backend.shell(record, "", ShellOptions(seconds=900, cpu="200m", memory="64Mi")) as shell:
+    with kube.backend.shell(
+        record, "", ShellOptions(seconds=900, cpu="200m", memory="64Mi")
+    ) as shell:
         (helper,) = helpers(kube)
-        assert get("pod", helper, f"--namespace={kube.namespace}")["spec"]["activeDeadlineSeconds"] == 900
+        assert (
+            get("pod", helper, f"--namespace={kube.namespace}")["spec"]["activeDeadlineSeconds"]
+            == 900
+        )
         assert helper in shell.where
         assert shell.run("id -u; pwd; touch written; echo $HOME") == 0
     assert capfd.readouterr().out.split() == ["1000", "/runs", "/tmp"]

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.cluster
 
 
 def names(kube: Lab, kind: str) -> list[str]:
-    return [thing["metadata"]["name"] for thing in get(kind, f"--namespace={kube.namespace}")["items"]]
+    return [
+        thing["metadata"]["name"] for thing in get(kind, f"--namespace={kube.namespace}")["items"]
+    ]
 
 
 def test_a_server_dry_run_makes_nothing_and_keeps_the_whole_message(kube: Lab) -> None:
@@ -26,7 +28,9 @@ def test_a_server_dry_run_makes_nothing_and_keeps_the_whole_message(kube: Lab) -
     unknown, wrong = kube.job("true"), kube.job("true")
     unknown["spec"]["backofLimit"] = 3
     wrong["spec"]["template"]["spec"]["restartPolicy"] = "Always"
-    with pytest.raises(AdmissionError, match=r'strict decoding error: unknown field "spec.backofLimit"'):
+    with pytest.raises(
+        AdmissionError, match=r'strict decoding error: unknown field "spec.backofLimit"'
+    ):
         kube.backend.submit([unknown], dry_run=True)
     with pytest.raises(AdmissionError, match=r"spec.template.spec.restartPolicy: Required value"):
         kube.backend.submit([wrong])
@@ -36,7 +40,12 @@ def test_a_server_dry_run_makes_nothing_and_keeps_the_whole_message(kube: Lab) -
 def test_objects_beside_the_job_belong_to_it_and_go_with_it(kube: Lab) -> None:
     """Created first, owned afterwards; removed again when the Job is refused."""
     job = kube.job("true")
-    beside = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{job['metadata']['name']}-diff"}, "data": {"a": "b"}}
+    beside = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{job['metadata']['name']}-diff"},
+        "data": {"a": "b"},
+    }
     refused = kube.job("true")
     refused["spec"]["template"]["spec"]["containers"][0]["image"] = ""
     with pytest.raises(AdmissionError):
@@ -44,7 +53,9 @@ def test_objects_beside_the_job_belong_to_it_and_go_with_it(kube: Lab) -> None:
     assert beside["metadata"]["name"] not in names(kube, "configmaps")
 
     kube.backend.submit([beside, job])
-    (owner,) = get("configmap", beside["metadata"]["name"], f"--namespace={kube.namespace}")["metadata"]["ownerReferences"]
+    (owner,) = get("configmap", beside["metadata"]["name"], f"--namespace={kube.namespace}")[
+        "metadata"
+    ]["ownerReferences"]
     assert (owner["kind"], owner["name"]) == ("Job", job["metadata"]["name"])
     record = kube.record(job)
     kube.backend.delete(record)
@@ -99,7 +110,10 @@ def test_an_ended_run_can_be_neither_cancelled_nor_resumed(kube: Lab) -> None:
 
 def test_a_run_that_has_failed_goes_on_in_its_folder(kube: Lab) -> None:
     """A failed Job cannot be started again: the same one takes its place, with what it owns; what was written is there."""
-    job = kube.job('test -e /runs/half && echo "goes on" && exit 0; touch /runs/half; exit 70', **mounted("again"))
+    job = kube.job(
+        'test -e /runs/half && echo "goes on" && exit 0; touch /runs/half; exit 70',
+        **mounted("again"),
+    )
     kube.claim("again")
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": job["metadata"]["name"]}}
     service["spec"] = {"clusterIP": "None", "selector": {"a": "b"}}
@@ -135,8 +149,21 @@ def test_a_volume_is_made_once_and_listed(kube: Lab) -> None:
 
 def test_doctor_sees_the_whole_cluster_as_its_owner(kube: Lab) -> None:
     """Rights, quota, claims and free GPUs by type."""
-    kubectl("create", "quota", "few", "--hard=count/jobs.batch=1000", f"--namespace={kube.namespace}")
+    kubectl(
+        "create", "quota", "few", "--hard=count/jobs.batch=1000", f"--namespace={kube.namespace}"
+    )
     findings = {finding.what: finding for finding in kube.backend.doctor()}
-    assert all(findings[what].ok for what in ("packages", "clients", "server", "clock", "rights: base", "rights: fetch", "rights: volume"))
+    assert all(
+        findings[what].ok
+        for what in (
+            "packages",
+            "clients",
+            "server",
+            "clock",
+            "rights: base",
+            "rights: fetch",
+            "rights: volume",
+        )
+    )
     assert "count/jobs.batch" in findings["quota few"].detail
     assert any(what.startswith("gpus") for what in findings)

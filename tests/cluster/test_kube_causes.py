@@ -25,7 +25,12 @@ def has_cause(status: RunStatus) -> bool:
 @pytest.fixture
 def limit_range(kube: Lab) -> Iterator[None]:
     limits = [{"type": "Container", "max": {"memory": "128Mi"}}]
-    thing = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": limits}}
+    thing = {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": "small"},
+        "spec": {"limits": limits},
+    }
     kubectl("create", f"--namespace={kube.namespace}", "--filename=-", text=json.dumps(thing))
     time.sleep(1)
     yield
@@ -35,13 +40,17 @@ def limit_range(kube: Lab) -> Iterator[None]:
 def test_more_than_a_limit_range_allows(kube: Lab, limit_range: None) -> None:
     """`submit` is refused before the Job is made; a Job made by other means says it in `status`."""
     job = kube.job("true", container={"resources": {"limits": {"memory": "1Gi", "cpu": "1"}}})
-    with pytest.raises(AdmissionError, match="maximum memory usage per Container is 128Mi") as refusal:
+    with pytest.raises(
+        AdmissionError, match="maximum memory usage per Container is 128Mi"
+    ) as refusal:
         kube.backend.submit([job])
     assert "job.resources" in refusal.value.hint
     kubectl("create", f"--namespace={kube.namespace}", "--filename=-", text=json.dumps(job))
     status = kube.wait(kube.record(job), has_cause)
     assert status.phase is Phase.PENDING
-    assert status.cause.startswith("a LimitRange of the namespace refuses the pod: maximum memory usage per Container is 128Mi")
+    assert status.cause.startswith(
+        "a LimitRange of the namespace refuses the pod: maximum memory usage per Container is 128Mi"
+    )
 
 
 def test_a_volume_that_cannot_be_mounted(kube: Lab) -> None:
@@ -53,7 +62,14 @@ def test_a_volume_that_cannot_be_mounted(kube: Lab) -> None:
     assert status.phase is Phase.STARTING
     assert 'secret "absent" not found' in status.cause
     assert status.fix.startswith("create the secret absent")
-    kubectl("create", "secret", "generic", "absent", "--from-literal=a=b", f"--namespace={kube.namespace}")
+    kubectl(
+        "create",
+        "secret",
+        "generic",
+        "absent",
+        "--from-literal=a=b",
+        f"--namespace={kube.namespace}",
+    )
     status = kube.wait(record, lambda status: status.phase is Phase.RUNNING, seconds=180)
     assert status.cause == ""
     kube.backend.delete(record)
@@ -62,7 +78,10 @@ def test_a_volume_that_cannot_be_mounted(kube: Lab) -> None:
 def test_evicted_as_a_drained_node_does(kube: Lab) -> None:
     """By the eviction API: said while the trainer writes its checkpoint; then the next attempt runs."""
     job = kube.job("trap 'sleep 3; exit 75' TERM; while :; do sleep 0.2; done", retries=1)
-    ignore = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    ignore = {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
     job["spec"]["podFailurePolicy"] = {"rules": [ignore]}
     kube.backend.submit([job])
     record = kube.record(job)
@@ -70,19 +89,27 @@ def test_evicted_as_a_drained_node_does(kube: Lab) -> None:
     evict(kube.namespace, first)
     status = kube.wait(record, lambda status: bool(status.cause), seconds=5)
     assert status.cause == "evicted, as a drained node does: the trainer writes its checkpoint"
-    kube.wait(record, lambda status: status.phase is Phase.RUNNING and status.pods[-1].name != first)
+    kube.wait(
+        record, lambda status: status.phase is Phase.RUNNING and status.pods[-1].name != first
+    )
     kube.backend.delete(record)
 
 
 def test_evicted_for_its_disk(kube: Lab) -> None:
     """More local disk than its limit: the node evicts it; the fix names the key."""
-    container = {"resources": {"limits": {"ephemeral-storage": "1Mi", "memory": "64Mi", "cpu": "500m"}}}
+    container = {
+        "resources": {"limits": {"ephemeral-storage": "1Mi", "memory": "64Mi", "cpu": "500m"}}
+    }
     mount = {"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}
     script = "head -c 20000000 /dev/zero > /tmp/x; sleep 120"
-    record = kube.submit(script, container=container | mount, volumes=[{"name": "tmp", "emptyDir": {}}])
+    record = kube.submit(
+        script, container=container | mount, volumes=[{"name": "tmp", "emptyDir": {}}]
+    )
     status = kube.wait(record, lambda status: status.phase.ended, seconds=120)
     assert status.phase is Phase.FAILED
-    assert status.cause.startswith("evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi")
+    assert status.cause.startswith(
+        "evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi"
+    )
     assert "job.resources.scratch" in status.fix
 
 
@@ -106,7 +133,13 @@ def test_held_in_a_queue(kube: Lab) -> None:
     assert kube.backend.status(record).cause == 'waits in the queue "lab" to be admitted'
     name, workload = job["metadata"]["name"], f"job-{job['metadata']['name']}-1a2b3"
     short = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor default, 2 more needed"
-    _event(kube, "Job", name, reason="CreatedWorkload", message=f"Created Workload: {kube.namespace}/{workload}")
+    _event(
+        kube,
+        "Job",
+        name,
+        reason="CreatedWorkload",
+        message=f"Created Workload: {kube.namespace}/{workload}",
+    )
     _event(kube, "Workload", workload, reason="Pending", message=short)
     status = kube.wait(record, lambda status: "insufficient" in status.cause, seconds=10)
     assert status.phase is Phase.PENDING
@@ -130,10 +163,23 @@ def _event(kube: Lab, kind: str, name: str, *, reason: str, message: str) -> Non
 def no_busybox(kube: Lab) -> Iterator[str]:
     """A policy of this namespace's pods, as a site has."""
     name = f"{kube.namespace}-owner"
-    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kube.namespace}}}
-    matched = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    rule = {"expression": "'owner' in object.metadata.?labels.orValue({})", "message": "label your pods with an owner"}
-    spec: dict[str, Any] = {"matchConstraints": {"resourceRules": [matched], **selector}, "validations": [rule]}
+    selector = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kube.namespace}}
+    }
+    matched = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["pods"],
+    }
+    rule = {
+        "expression": "'owner' in object.metadata.?labels.orValue({})",
+        "message": "label your pods with an owner",
+    }
+    spec: dict[str, Any] = {
+        "matchConstraints": {"resourceRules": [matched], **selector},
+        "validations": [rule],
+    }
     policy = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",

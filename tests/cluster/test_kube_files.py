@@ -33,7 +33,11 @@ def write(kube: Lab, claim: str, then: str, **options: object) -> RunRecord:
     """A run that writes a few files into its folder."""
     job = kube.job("", **options, **mounted(claim))  # type: ignore[arg-type]
     run = job["metadata"]["name"]
-    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-c", WRITE.format(run=run, then=then)]
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = [
+        "sh",
+        "-c",
+        WRITE.format(run=run, then=then),
+    ]
     kube.backend.submit([job])
     return kube.record(job, claim)
 
@@ -46,7 +50,9 @@ def runs(kube: Lab) -> str:
 
 @pytest.fixture(scope="module")
 def ended(kube: Lab, runs: str) -> RunRecord:
-    record = write(kube, runs, "head -c 30000000 /dev/urandom > big; sha256sum < big | cut -c1-64 > big.sha256")
+    record = write(
+        kube, runs, "head -c 30000000 /dev/urandom > big; sha256sum < big | cut -c1-64 > big.sha256"
+    )
     kube.wait(record, lambda status: status.phase == "succeeded")
     return record
 
@@ -79,15 +85,23 @@ def test_an_ended_run_is_read_through_a_helper_that_goes_away(kube: Lab, ended: 
             digest.update(block)
             size += len(block)
         assert size == 30_000_000
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000, "KiB: blocks are handed on, not gathered"
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000, (
+            "KiB: blocks are handed on, not gathered"
+        )
 
-        assert digest.hexdigest() == files.sha256("big") == b"".join(files.read("big.sha256", 0, 64)).decode()
+        assert (
+            digest.hexdigest()
+            == files.sha256("big")
+            == b"".join(files.read("big.sha256", 0, 64)).decode()
+        )
         assert b"".join(files.read("checkpoints/epoch-000001.pt", 8, 100)) == b"ij"
         assert b"".join(files.read("empty", 0, 100)) == b""
     assert helpers(kube) == []
 
 
-def test_a_run_that_ends_in_the_middle_of_a_fetch_is_read_on_elsewhere(kube: Lab, runs: str) -> None:
+def test_a_run_that_ends_in_the_middle_of_a_fetch_is_read_on_elsewhere(
+    kube: Lab, runs: str
+) -> None:
     """Begun in the running pod, ended through a helper, then through another helper when somebody deletes the first."""
     record = write(kube, runs, "while [ ! -e /runs/go ]; do sleep 0.2; done; rm /runs/go")
     kube.wait(record, lambda status: status.phase == "running")
@@ -107,8 +121,12 @@ def test_a_run_that_ends_in_the_middle_of_a_fetch_is_read_on_elsewhere(kube: Lab
     assert helpers(kube) == []
 
 
-@pytest.mark.parametrize("path", ["../other/secret", "/etc/passwd", "a/../../b", "", ".", "a//b", "a\0b"])
-def test_a_path_outside_the_folder_is_refused_before_anything_is_asked(kube: Lab, ended: RunRecord, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["../other/secret", "/etc/passwd", "a/../../b", "", ".", "a//b", "a\0b"]
+)
+def test_a_path_outside_the_folder_is_refused_before_anything_is_asked(
+    kube: Lab, ended: RunRecord, path: str
+) -> None:
     """Not even a pod is needed to say no."""
     from launcher.backends.kube.files import PodFiles
 
@@ -120,7 +138,12 @@ def test_a_path_outside_the_folder_is_refused_before_anything_is_asked(kube: Lab
 def test_links_and_files_that_are_not_there_are_errors(kube: Lab, ended: RunRecord) -> None:
     """The pod's own sentence comes back."""
     with kube.backend.files(ended) as files:
-        reasons = {"link": "symbolic link", "linked/epoch-000001.pt": "Not a directory", "pipe": "not a regular file", "no": "No such file"}
+        reasons = {
+            "link": "symbolic link",
+            "linked/epoch-000001.pt": "Not a directory",
+            "pipe": "not a regular file",
+            "no": "No such file",
+        }
         for path, reason in reasons.items():
             with pytest.raises(ClusterError, match=reason):
                 files.sha256(path)
@@ -141,13 +164,18 @@ def test_a_claim_is_listed_by_folder(kube: Lab, ended: RunRecord) -> None:
         assert [file.path for file in files.list()] == ["epoch-000001.pt"]
     with kube.backend.volume_files("runs", "/nowhere") as files:
         assert files.list() == []
-    with pytest.raises(ClusterError, match='"absent" does not exist'), kube.backend.volume_files("absent", ""):
+    with (
+        pytest.raises(ClusterError, match='"absent" does not exist'),
+        kube.backend.volume_files("absent", ""),
+    ):
         pass
     with pytest.raises(UserError), kube.backend.volume_files("runs", "../x"):
         pass
 
 
-def test_deleting_a_run_with_its_files_leaves_the_others(kube: Lab, ended: RunRecord, runs: str) -> None:
+def test_deleting_a_run_with_its_files_leaves_the_others(
+    kube: Lab, ended: RunRecord, runs: str
+) -> None:
     """The folder and the Job are gone; a run that has not ended keeps its folder."""
     record = write(kube, runs, "true")
     with pytest.raises(ClusterError, match="not ended"):

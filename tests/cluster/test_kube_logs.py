@@ -75,7 +75,10 @@ def test_a_retry_follows_on(kube: Lab) -> None:
     first, second = (pod.name for pod in kube.backend.status(record).pods)
     assert texts(lines) == [f"I am {first}", f"I am {second}"]
     assert texts(list(kube.backend.logs(record))) == [f"I am {second}"]
-    assert texts(list(kube.backend.logs(record, all_pods=True))) == [f"I am {first}", f"I am {second}"]
+    assert texts(list(kube.backend.logs(record, all_pods=True))) == [
+        f"I am {first}",
+        f"I am {second}",
+    ]
 
 
 def test_pods_that_run_together_are_followed_side_by_side(kube: Lab) -> None:
@@ -85,14 +88,20 @@ def test_pods_that_run_together_are_followed_side_by_side(kube: Lab) -> None:
     kube.backend.submit([job])
     lines = list(kube.backend.logs(kube.record(job), follow=True, all_pods=True))
     for index in range(3):
-        assert [text for text in texts(lines) if text.startswith(f"{index} ")] == [f"{index} {i}" for i in range(1, 6)]
+        assert [text for text in texts(lines) if text.startswith(f"{index} ")] == [
+            f"{index} {i}" for i in range(1, 6)
+        ]
     assert len({line.pod for line in lines}) == 3
     assert [line.time for line in lines] == sorted(line.time for line in lines)
 
 
 def test_what_a_failed_first_container_said_is_shown(kube: Lab) -> None:
     """A checkout that fails is the run's log."""
-    first = {"name": "code", "image": kube.image, "command": ["sh", "-c", "echo no such commit >&2; exit 65"]}
+    first = {
+        "name": "code",
+        "image": kube.image,
+        "command": ["sh", "-c", "echo no such commit >&2; exit 65"],
+    }
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     record = kube.submit("echo never", initContainers=[first | {"securityContext": restricted}])
     lines = list(kube.backend.logs(record, follow=True))
@@ -109,7 +118,9 @@ def test_lines_of_a_megabyte_and_progress_bars_come_whole(kube: Lab) -> None:
     assert done.text == "done"
 
 
-def test_every_line_once_although_the_connection_is_cut_again_and_again(kube: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_line_once_although_the_connection_is_cut_again_and_again(
+    kube: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A proxy that resets connections at random moments stands between us and the API server."""
     record = kube.submit("", container=counting(6000, 0.03))
     with _cutting_proxy(random.Random(1)) as (port, cuts):
@@ -121,13 +132,17 @@ def test_every_line_once_although_the_connection_is_cut_again_and_again(kube: La
     assert lines[-1].text == "last words"
     assert len(lines) == 6001
     for part in (0, 1):  # stdout and stderr are each in order
-        numbers = [int(line.text[5:]) for line in lines[:-1] if (int(line.text[5:]) % 3 == 0) == part]
+        numbers = [
+            int(line.text[5:]) for line in lines[:-1] if (int(line.text[5:]) % 3 == 0) == part
+        ]
         assert numbers == sorted(set(numbers))
 
 
 def test_a_pod_deleted_in_the_middle_leaves_a_gap_and_its_replacement_follows(kube: Lab) -> None:
     """What the cluster itself lost is marked, and the follow goes on."""
-    record = kube.submit("trap 'exit 1' TERM; echo I am $HOSTNAME; sleep 8 & wait; echo $HOSTNAME is done", retries=2)
+    record = kube.submit(
+        "trap 'exit 1' TERM; echo I am $HOSTNAME; sleep 8 & wait; echo $HOSTNAME is done", retries=2
+    )
     lines: list[LogLine] = []
     reader = threading.Thread(target=lambda: lines.extend(kube.backend.logs(record, follow=True)))
     reader.start()
@@ -163,7 +178,8 @@ def _cutting_proxy(dice: random.Random) -> Iterator[tuple[int, list[float]]]:
             cuts.append(time.monotonic())
         for end in ends:
             with suppress(OSError):  # closed already
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # close sends RST
+                # close sends RST
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
                 end.shutdown(socket.SHUT_RDWR)
 
     def accept() -> None:
@@ -186,7 +202,9 @@ def _cutting_proxy(dice: random.Random) -> Iterator[tuple[int, list[float]]]:
 
 def _through(port: int, folder: Path) -> Path:
     """The same kubeconfig with the proxy as its server."""
-    config = json.loads(kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json"))
+    config = json.loads(
+        kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json")
+    )
     cluster = config["clusters"][0]["cluster"]
     cluster["tls-server-name"] = urlsplit(cluster["server"]).hostname
     cluster["server"] = f"https://127.0.0.1:{port}"

@@ -28,9 +28,20 @@ def account(kube: Lab, folder: Path, features: list[str]) -> Path:
     for feature in features:
         kubectl("apply", here, "--filename=-", text=to_yaml([rbac.role(feature)]))
         role = rbac.role_name(feature)
-        kubectl("create", "rolebinding", f"{name}-{feature}", f"--role={role}", f"--serviceaccount={kube.namespace}:{name}", here)
-    config = json.loads(kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json"))
-    config["users"] = [{"name": name, "user": {"token": kubectl("create", "token", name, here).strip()}}]
+        kubectl(
+            "create",
+            "rolebinding",
+            f"{name}-{feature}",
+            f"--role={role}",
+            f"--serviceaccount={kube.namespace}:{name}",
+            here,
+        )
+    config = json.loads(
+        kubectl("config", "view", "--raw", "--flatten", "--minify", "--output=json")
+    )
+    config["users"] = [
+        {"name": name, "user": {"token": kubectl("create", "token", name, here).strip()}}
+    ]
     config["contexts"][0]["context"] |= {"user": name, "namespace": kube.namespace}
     path = folder / f"{name}.kubeconfig"
     path.write_text(json.dumps(config))
@@ -52,7 +63,11 @@ def test_the_whole_path_with_the_printed_role(limited: Lab) -> None:
     job = limited.job("", **mounted("runs"))
     run = job["metadata"]["name"]
     script = f"mkdir -p /runs/{run}; echo hello > /runs/{run}/train.log; echo hello; while [ ! -e /runs/{run}/go ]; do sleep 0.2; done"
-    job["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-c", f"trap 'touch /runs/{run}/go' TERM; {script}"]
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = [
+        "sh",
+        "-c",
+        f"trap 'touch /runs/{run}/go' TERM; {script}",
+    ]
     backend.submit([job], dry_run=True)
     backend.submit([job])
     record = limited.record(job)
@@ -65,9 +80,13 @@ def test_the_whole_path_with_the_printed_role(limited: Lab) -> None:
     backend.resume(record)
     limited.wait(record, lambda status: status.phase is Phase.SUCCEEDED)
     assert [line.text for line in backend.logs(record)] == ["hello"]
-    assert [line.text for line in backend.logs(record, all_pods=True)] == ["hello", "hello"]  # also of the pod that cancel took away
+    # also of the pod that cancel took away
+    assert [line.text for line in backend.logs(record, all_pods=True)] == ["hello", "hello"]
     with backend.files(record) as files:
-        assert files.sha256("train.log") == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+        assert (
+            files.sha256("train.log")
+            == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+        )
     assert [status.run for status in backend.list_runs()] == [run]
     assert [volume.claim for volume in backend.volumes()] == ["runs"]
     backend.delete(record, files=True)
@@ -78,13 +97,18 @@ def test_the_whole_path_with_the_printed_role(limited: Lab) -> None:
     assert findings["gpus"].detail == "not allowed to see"
 
 
-def test_without_the_fetch_block_the_error_names_the_right(kube: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_fetch_block_the_error_names_the_right(
+    kube: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Base alone submits and follows; fetch says what is missing and who can give it."""
     monkeypatch.setenv("KUBECONFIG", str(account(kube, tmp_path, ["base"])))
     limited = dataclasses.replace(kube, backend=KubeBackend(ClusterProfile(name="test")))
     record = limited.submit("echo hello; sleep 30")
     assert next(limited.backend.logs(record, follow=True)).text == "hello"
-    with pytest.raises(ClusterError, match=r"not allowed: pods .* is forbidden") as refusal, limited.backend.files(record) as files:
+    with (
+        pytest.raises(ClusterError, match=r"not allowed: pods .* is forbidden") as refusal,
+        limited.backend.files(record) as files,
+    ):
         files.list()
     assert "vidjobs rbac" in refusal.value.hint
     findings = {finding.what: finding for finding in limited.backend.doctor()}
@@ -93,7 +117,9 @@ def test_without_the_fetch_block_the_error_names_the_right(kube: Lab, tmp_path: 
     limited.backend.delete(record)
 
 
-def test_a_login_that_has_expired_is_told_from_a_server_that_is_away(kube: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_that_has_expired_is_told_from_a_server_that_is_away(
+    kube: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three ways not to get in, three next steps."""
     path = account(kube, tmp_path, [])
     config = json.loads(path.read_text())
@@ -110,7 +136,11 @@ def test_a_login_that_has_expired_is_told_from_a_server_that_is_away(kube: Lab, 
     assert expired.status == 401
     assert "log in again" in expired.hint
 
-    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", "echo the login page is down >&2; exit 1"]}
+    command = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", "echo the login page is down >&2; exit 1"],
+    }
     config["users"][0]["user"] = {"exec": command | {"interactiveMode": "Never"}}
     failed = error()
     assert "the login page is down" in failed.message

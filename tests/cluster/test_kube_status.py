@@ -31,20 +31,33 @@ def test_too_many_gpus(kube: Lab) -> None:
 
 def test_a_gpu_type_that_no_node_has(kube: Lab) -> None:
     """The label that was asked for is named."""
-    term = {"matchExpressions": [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["Tesla-K80"]}]}
-    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    term = {
+        "matchExpressions": [
+            {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["Tesla-K80"]}
+        ]
+    }
+    affinity = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
+        }
+    }
     status = kube.wait(kube.submit("true", affinity=affinity), has_cause)
     assert "nvidia.com/gpu.product=Tesla-K80" in status.cause
     assert "gpu_type" in status.fix
 
 
 @pytest.mark.parametrize(
-    ("claim", "storage_class", "expected"), [("slow", "no-such-class", "not bound"), ("absent", None, "does not exist")]
+    ("claim", "storage_class", "expected"),
+    [("slow", "no-such-class", "not bound"), ("absent", None, "does not exist")],
 )
-def test_a_claim_that_is_not_bound_or_not_there(kube: Lab, claim: str, storage_class: str | None, expected: str) -> None:
+def test_a_claim_that_is_not_bound_or_not_there(
+    kube: Lab, claim: str, storage_class: str | None, expected: str
+) -> None:
     """The claim is named, and how to get one."""
     if storage_class:
-        kube.backend.create_volume(claim, size="1Gi", access="ReadWriteOnce", storage_class=storage_class)
+        kube.backend.create_volume(
+            claim, size="1Gi", access="ReadWriteOnce", storage_class=storage_class
+        )
     volumes = [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}]
     status = kube.wait(kube.submit("true", volumes=volumes), has_cause)
     assert status.phase is Phase.PENDING
@@ -54,7 +67,9 @@ def test_a_claim_that_is_not_bound_or_not_there(kube: Lab, claim: str, storage_c
 
 def test_an_image_that_is_nowhere(kube: Lab) -> None:
     """Named, with the runtime's reason."""
-    status = kube.wait(kube.submit("true", container={"image": "registry.invalid/lab/x:1"}), has_cause)
+    status = kube.wait(
+        kube.submit("true", container={"image": "registry.invalid/lab/x:1"}), has_cause
+    )
     assert status.phase is Phase.STARTING
     assert 'image "registry.invalid/lab/x:1" cannot be pulled' in status.cause
     assert "pull_secrets" in status.fix
@@ -69,7 +84,13 @@ def test_a_secret_that_is_not_there(kube: Lab) -> None:
 
 @pytest.fixture
 def quota(kube: Lab) -> Iterator[None]:
-    kubectl("create", "quota", "gpus", "--hard=requests.nvidia.com/gpu=1", f"--namespace={kube.namespace}")
+    kubectl(
+        "create",
+        "quota",
+        "gpus",
+        "--hard=requests.nvidia.com/gpu=1",
+        f"--namespace={kube.namespace}",
+    )
     time.sleep(1)
     yield
     kubectl("delete", "quota", "gpus", f"--namespace={kube.namespace}")
@@ -97,7 +118,9 @@ def restricted(kube: Lab) -> Iterator[None]:
 def test_a_root_pod_in_a_restricted_namespace(kube: Lab, restricted: None) -> None:
     """`submit` refuses it with the server's whole message; a Job made by other means says so in `status`."""
     job = kube.job("true", securityContext={"runAsUser": 0})
-    with pytest.raises(AdmissionError, match=r'violates PodSecurity "restricted:latest".*seccompProfile') as refusal:
+    with pytest.raises(
+        AdmissionError, match=r'violates PodSecurity "restricted:latest".*seccompProfile'
+    ) as refusal:
         kube.backend.submit([job])
     assert "runAsNonRoot != true" in refusal.value.message
     kubectl("create", f"--namespace={kube.namespace}", "--filename=-", text=json.dumps(job))
@@ -107,9 +130,20 @@ def test_a_root_pod_in_a_restricted_namespace(kube: Lab, restricted: None) -> No
 
 def test_a_data_error_tells_the_trainers_own_words(kube: Lab) -> None:
     """Exit code and termination message; the Job's podFailurePolicy fails it at once."""
-    message = json.dumps({"cause": "data", "message": "clips/a.mp4 is empty", "exit_code": 65, "step": 12, "checkpoint": "state-000001.pt"})
+    message = json.dumps(
+        {
+            "cause": "data",
+            "message": "clips/a.mp4 is empty",
+            "exit_code": 65,
+            "step": 12,
+            "checkpoint": "state-000001.pt",
+        }
+    )
     job = kube.job(f"echo '{message}' > /dev/termination-log; exit 65", retries=3)
-    rule = {"action": "FailJob", "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [64, 65, 73, 76]}}
+    rule = {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [64, 65, 73, 76]},
+    }
     job["spec"]["podFailurePolicy"] = {"rules": [rule]}
     kube.backend.submit([job])
     status = kube.wait(kube.record(job), lambda status: status.phase.ended)
@@ -122,7 +156,10 @@ def test_a_data_error_tells_the_trainers_own_words(kube: Lab) -> None:
 
 def test_out_of_memory(kube: Lab) -> None:
     """The limit it went over is named."""
-    container = {"command": ["python", "-c", "x = bytearray(200 << 20)"], "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}}}
+    container = {
+        "command": ["python", "-c", "x = bytearray(200 << 20)"],
+        "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}},
+    }
     status = kube.wait(kube.submit("", container=container), lambda status: status.phase.ended)
     assert status.phase is Phase.FAILED
     assert "64Mi" in status.cause
@@ -143,9 +180,17 @@ def test_a_deadline(kube: Lab) -> None:
 def test_a_failed_checkout(kube: Lab) -> None:
     """The first container is named, with its last words."""
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    script = "echo cloning >&2; echo no such commit >&2; exit 65"  # one stream: two may change places
-    first = {"name": "code", "image": kube.image, "command": ["sh", "-c", script], "securityContext": restricted}
-    record = kube.submit("true", initContainers=[first | {"terminationMessagePolicy": "FallbackToLogsOnError"}])
+    # one stream: two may change places
+    script = "echo cloning >&2; echo no such commit >&2; exit 65"
+    first = {
+        "name": "code",
+        "image": kube.image,
+        "command": ["sh", "-c", script],
+        "securityContext": restricted,
+    }
+    record = kube.submit(
+        "true", initContainers=[first | {"terminationMessagePolicy": "FallbackToLogsOnError"}]
+    )
     status = kube.wait(record, lambda status: status.phase.ended)
     assert 'first container "code" failed with exit code 65: no such commit' in status.cause
 

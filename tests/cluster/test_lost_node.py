@@ -26,7 +26,9 @@ sleep 600 & wait
 
 def _cluster(*arguments: str) -> None:
     program = (
-        os.environ.get("KUBE_CLUSTER") or shutil.which("cluster") or Path(__file__).resolve().parents[3] / "shared" / "kube" / "cluster"
+        os.environ.get("KUBE_CLUSTER")
+        or shutil.which("cluster")
+        or Path(__file__).resolve().parents[3] / "shared" / "kube" / "cluster"
     )
     if not Path(program).exists():
         pytest.skip("KUBE_CLUSTER names no program that stops a kubelet")
@@ -35,10 +37,18 @@ def _cluster(*arguments: str) -> None:
 
 def _give_up(namespace: str, pod: str) -> None:
     """As the taint-eviction controller does. Here it leaves that to us: when all nodes are lost, Kubernetes suspects itself and waits."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")  # one without a time is taken for stale, and taken back
-    condition = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "lastTransitionTime": now}
+    # one without a time is taken for stale, and taken back
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByTaintManager",
+        "lastTransitionTime": now,
+    }
     patch = json.dumps({"status": {"conditions": [condition]}})
-    kubectl("patch", "pod", pod, f"--namespace={namespace}", "--subresource=status", f"--patch={patch}")
+    kubectl(
+        "patch", "pod", pod, f"--namespace={namespace}", "--subresource=status", f"--patch={patch}"
+    )
     kubectl("delete", "pod", pod, f"--namespace={namespace}", "--wait=false")
 
 

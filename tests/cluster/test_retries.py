@@ -16,7 +16,8 @@ from launcher.spec import CodePin, JobSpec, Mount, Resources
 
 pytestmark = pytest.mark.cluster
 
-_FINAL, _AGAIN = (64, 65, 73, 76), (70, 75, 137)  # exit codes that fail the Job at once, and those that are tried again and counted
+# exit codes that fail the Job at once, and those that are tried again and counted
+_FINAL, _AGAIN = (64, 65, 73, 76), (70, 75, 137)
 
 
 def _manifest(kube: Lab, script: str, **changes: Any) -> Manifest:
@@ -40,7 +41,10 @@ def test_each_exit_code_is_final_or_tried_again_as_the_trainer_means_it(kube: La
     """64, 65, 73 and 76 have one pod; 70, 75 and a kill have one more for each retry. `status` tells what the trainer said."""
     script = """echo '{"cause": "word", "message": "said with %d", "step": 7}' > /dev/termination-log; exit %d"""
     runs = {code: _submit(kube, script % (code, code), retries=1) for code in (*_FINAL, *_AGAIN)}
-    ended = {code: kube.wait(record, lambda status: status.phase is Phase.FAILED, 90) for code, record in runs.items()}
+    ended = {
+        code: kube.wait(record, lambda status: status.phase is Phase.FAILED, 90)
+        for code, record in runs.items()
+    }
     assert {code: [pod.exit_code for pod in status.pods] for code, status in ended.items()} == {
         **{code: [code] for code in _FINAL},
         **{code: [code, code] for code in _AGAIN},
@@ -51,7 +55,10 @@ def test_each_exit_code_is_final_or_tried_again_as_the_trainer_means_it(kube: La
         assert f"said with {code}" in status.cause
         assert ("2 attempts failed" in status.cause) is (code in _AGAIN)
     reasons = {code: _failed_for(kube, record) for code, record in runs.items()}
-    assert reasons == {**dict.fromkeys(_FINAL, "PodFailurePolicy"), **dict.fromkeys(_AGAIN, "BackoffLimitExceeded")}
+    assert reasons == {
+        **dict.fromkeys(_FINAL, "PodFailurePolicy"),
+        **dict.fromkeys(_AGAIN, "BackoffLimitExceeded"),
+    }
 
 
 def test_an_eviction_is_not_counted(kube: Lab) -> None:
@@ -74,15 +81,23 @@ def test_a_pod_that_ran_out_of_memory_is_tried_again(kube: Lab) -> None:
     kube.claim("eaten")
     eat = "import pathlib; pathlib.Path('/runs/began').touch(); x = bytearray(200 << 20)"
     record = _submit(
-        kube, f'[ ! -e /runs/began ] || exit 0; exec python -c "{eat}"', retries=1, mounts=(Mount(claim="eaten", mount="/runs"),)
+        kube,
+        f'[ ! -e /runs/began ] || exit 0; exec python -c "{eat}"',
+        retries=1,
+        mounts=(Mount(claim="eaten", mount="/runs"),),
     )
     status = kube.wait(record, lambda status: status.phase.ended, 90)
     assert status.phase is Phase.SUCCEEDED, status
-    assert [(pod.exit_code, pod.reason) for pod in status.pods] == [(137, "OOMKilled"), (0, "Completed")]
+    assert [(pod.exit_code, pod.reason) for pod in status.pods] == [
+        (137, "OOMKilled"),
+        (0, "Completed"),
+    ]
     assert get("job", record.run, f"--namespace={kube.namespace}")["status"]["failed"] == 1
 
 
-def test_the_group_of_a_lost_node_comes_back_together_and_its_retries_are_counted_together(kube: Lab) -> None:
+def test_the_group_of_a_lost_node_comes_back_together_and_its_retries_are_counted_together(
+    kube: Lab,
+) -> None:
     """Two nodes, one retry each: both end with 75 three times, which is one more than the Job has."""
     record = _submit(kube, "sleep 1; exit 75", retries=1, nodes=2)
     status = kube.wait(record, lambda status: status.phase is Phase.FAILED, 120)
@@ -97,4 +112,6 @@ def _started(status: RunStatus) -> bool:
 def _failed_for(kube: Lab, record: RunRecord) -> str:
     """The reason of the Job's condition Failed (or FailureTarget, which comes first)."""
     conditions = get("job", record.run, f"--namespace={kube.namespace}")["status"]["conditions"]
-    return str(next(each["reason"] for each in conditions if each["type"] in ("Failed", "FailureTarget")))
+    return str(
+        next(each["reason"] for each in conditions if each["type"] in ("Failed", "FailureTarget"))
+    )

@@ -113,7 +113,9 @@ _BY_HAND: list[Callable[[Manifest], None]] = [
     _change("spec.template.spec.automountServiceAccountToken", True),
     _change("spec.template.spec.containers.0.resources", {}),
     _change("spec.template.spec.containers.0.args", ["--token", "hf_abcdefghijklmnopqrstuvwx"]),
-    lambda job: job["spec"]["template"]["spec"]["volumes"].append({"name": "more", "emptyDir": {"medium": "Memory"}}),
+    lambda job: job["spec"]["template"]["spec"]["volumes"].append(
+        {"name": "more", "emptyDir": {"medium": "Memory"}}
+    ),
     lambda job: _resources(job, cpu="4800m"),
     lambda job: _resources(job, cpu="4801m"),
     lambda job: _resources(job, memory="20Gi"),
@@ -139,10 +141,20 @@ def _experiment(folder: Path, sets: list[str], profile: ClusterProfile) -> Exper
 def installed(kube: Lab) -> Iterator[dict[str, set[str]]]:
     """Policies of every rule that CEL can say, in this namespace only: kind -> ids. All gone afterwards."""
     rules: dict[str, list[Rule]] = {
-        kind: [rule for rule in of_profile(load("nautilus")) if expressible(rule, kind)] for kind in ("Job", "Pod", "PersistentVolumeClaim")
+        kind: [rule for rule in of_profile(load("nautilus")) if expressible(rule, kind)]
+        for kind in ("Job", "Pod", "PersistentVolumeClaim")
     }
-    made = [each for kind, mine in rules.items() for rule in mine for each in policies(rule, kind, kube.namespace)]
-    kubectl("create", "--filename=-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
+    made = [
+        each
+        for kind, mine in rules.items()
+        for rule in mine
+        for each in policies(rule, kind, kube.namespace)
+    ]
+    kubectl(
+        "create",
+        "--filename=-",
+        text=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}),
+    )
     try:
         yield {kind: {rule.id for rule in mine} for kind, mine in rules.items()}
     finally:
@@ -153,17 +165,32 @@ def installed(kube: Lab) -> Iterator[dict[str, set[str]]]:
 def _verdicts(manifest: Manifest, kube: Lab) -> set[str]:
     """Ids of the rules that the server warns of, asked by a dry run."""
     kind = manifest["kind"].lower()
-    command = ["kubectl", "create", "--dry-run=server", f"--namespace={kube.namespace}", "--filename=-"]
-    done = subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=False)
+    command = [
+        "kubectl",
+        "create",
+        "--dry-run=server",
+        f"--namespace={kube.namespace}",
+        "--filename=-",
+    ]
+    done = subprocess.run(
+        command, input=json.dumps(manifest), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "failed to" not in done.stderr, done.stderr
-    return set(re.findall(rf"ValidatingAdmissionPolicy '{kube.namespace}-{kind}-([a-z0-9-]+)'", done.stderr))
+    return set(
+        re.findall(
+            rf"ValidatingAdmissionPolicy '{kube.namespace}-{kind}-([a-z0-9-]+)'", done.stderr
+        )
+    )
 
 
 def _named(manifest: Manifest, kube: Lab) -> Manifest:
     """As the server wants it: no namespace but this one."""
     made = copy.deepcopy(manifest)
-    made["metadata"] = made.get("metadata", {}) | {"name": made.get("metadata", {}).get("name", "x"), "namespace": kube.namespace}
+    made["metadata"] = made.get("metadata", {}) | {
+        "name": made.get("metadata", {}).get("name", "x"),
+        "namespace": kube.namespace,
+    }
     return made
 
 
@@ -174,28 +201,44 @@ def _wait_for_policies(kube: Lab, bad: Manifest, expected: set[str]) -> None:
         time.sleep(0.5)
 
 
-def test_the_server_agrees_with_lint_rule_by_rule(kube: Lab, installed: dict[str, set[str]], tmp_path: Path) -> None:
+def test_the_server_agrees_with_lint_rule_by_rule(
+    kube: Lab, installed: dict[str, set[str]], tmp_path: Path
+) -> None:
     """On each conf of the corpus the same rules are broken; each rule is broken by at least one."""
     profile = load("nautilus")
     cases: list[tuple[str, list[Manifest], set[str]]] = []
     for sets in _CONFS:
         experiment = _experiment(tmp_path, sets, profile)
         for manifest in sketch(experiment, profile, KubeBackend(profile)):
-            cases.append((f"{sets} {manifest['kind']}", [manifest], {each.rule for each in lint(experiment, profile, [manifest])}))
+            cases.append(
+                (
+                    f"{sets} {manifest['kind']}",
+                    [manifest],
+                    {each.rule for each in lint(experiment, profile, [manifest])},
+                )
+            )
     plain = sketch(_experiment(tmp_path, [], profile), profile, KubeBackend(profile))[0]
     for number, change in enumerate(_BY_HAND):
         job = copy.deepcopy(plain)
         change(job)
-        cases.append((f"by hand {number}", [job], {each.rule for each in lint_manifest(job, profile)}))
+        cases.append(
+            (f"by hand {number}", [job], {each.rule for each in lint_manifest(job, profile)})
+        )
     worst = next(manifests[0] for name, manifests, _ in cases if "1Ti" in name)
-    _wait_for_policies(kube, _named(worst, kube), {"nrp-priority", "nrp-scratch", "short-ttl", "image-digest", "nrp-gpus-per-pod"})
+    _wait_for_policies(
+        kube,
+        _named(worst, kube),
+        {"nrp-priority", "nrp-scratch", "short-ttl", "image-digest", "nrp-gpus-per-pod"},
+    )
     seen: set[str] = set()
     differ = []
     for name, manifests, expected in cases:
         theirs, ours = _verdicts(_named(manifests[0], kube), kube), expected & installed["Job"]
         seen |= theirs
         if theirs != ours:
-            differ.append(f"{name}: the server says {sorted(theirs - ours)} more and {sorted(ours - theirs)} less")
+            differ.append(
+                f"{name}: the server says {sorted(theirs - ours)} more and {sorted(ours - theirs)} less"
+            )
     assert not differ, "\n".join(differ)
     assert seen == installed["Job"]
 
@@ -209,22 +252,46 @@ def test_the_server_agrees_with_lint_rule_by_rule(kube: Lab, installed: dict[str
         ("linstor-ha", "ReadWriteOnce"),
     ],
 )
-def test_the_server_agrees_about_claims(kube: Lab, installed: dict[str, set[str]], storage: str, access: str) -> None:
+def test_the_server_agrees_about_claims(
+    kube: Lab, installed: dict[str, set[str]], storage: str, access: str
+) -> None:
     """Classes that never bind."""
-    spec = {"accessModes": [access], "storageClassName": storage, "resources": {"requests": {"storage": "1Gi"}}}
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": spec}
+    spec = {
+        "accessModes": [access],
+        "storageClassName": storage,
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "c"},
+        "spec": spec,
+    }
     bad = claim | {"spec": spec | {"storageClassName": "ceph-rbd"}}
     _wait_for_policies(kube, _named(bad, kube), {"nrp-class-never-binds"})
-    assert _verdicts(_named(claim, kube), kube) == {each.rule for each in lint_manifest(claim, load("nautilus"))}
+    assert _verdicts(_named(claim, kube), kube) == {
+        each.rule for each in lint_manifest(claim, load("nautilus"))
+    }
 
 
-def test_submit_names_the_policy_s_words_our_rule_and_the_fix(kube: Lab, installed: dict[str, set[str]], tmp_path: Path) -> None:
+def test_submit_names_the_policy_s_words_our_rule_and_the_fix(
+    kube: Lab, installed: dict[str, set[str]], tmp_path: Path
+) -> None:
     """A policy that denies: the whole message of the server, and the rule's id and fix as the hint."""
     profile = dataclasses.replace(load("nautilus"), context="", namespace=kube.namespace)
     backend = KubeBackend(profile)
-    job = _named(sketch(_experiment(tmp_path, ["job.resources.scratch=51Gi"], profile), profile, backend)[0], kube)
+    job = _named(
+        sketch(_experiment(tmp_path, ["job.resources.scratch=51Gi"], profile), profile, backend)[0],
+        kube,
+    )
     change = json.dumps({"spec": {"validationActions": ["Deny"]}})
-    kubectl("patch", "validatingadmissionpolicybinding", f"{kube.namespace}-job-nrp-scratch", "--type=merge", f"--patch={change}")
+    kubectl(
+        "patch",
+        "validatingadmissionpolicybinding",
+        f"{kube.namespace}-job-nrp-scratch",
+        "--type=merge",
+        f"--patch={change}",
+    )
     refusal = _refusal(backend, job)
     assert "denied request: nrp-scratch: 50Gi or less" in refusal.message
     assert refusal.hint.startswith("50Gi or less")

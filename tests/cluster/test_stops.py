@@ -23,7 +23,13 @@ def _conf(lab: Lab, name: str, **job: Any) -> str:
     resources = {"cpu": cpu(), "memory": "2Gi", "shm": "64Mi", "scratch": "1Gi"}
     return lab.conf(
         name,
-        data={"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 16, "size": 48, "cache": "${runs}/stops-cache"},
+        data={
+            "name": "tinyvirat",
+            "root": "${data}/TinyVIRAT",
+            "frames": 16,
+            "size": 48,
+            "cache": "${runs}/stops-cache",
+        },
         model={"name": "squeezenet_3d"},
         train={"epochs": EPOCHS, "batch": 6, "lr": 1e-3, "keep_weights": "last:1"},
         compute={"threads": 1, "workers": 0},
@@ -65,11 +71,14 @@ def test_a_deleted_pod_is_replaced_and_its_training_goes_on(lab: Lab, expected: 
     lab.wait_for(run, lambda status: status["phase"] == "succeeded")
     assert [pod["metadata"]["name"] for pod in lab.researcher.pods(run)] != [first]
     assert any("resumed at step" in line for line in lines)
-    assert not any("unable to retrieve container logs" in line for line in lines)  # the kubelet's words, not the trainer's
+    # the kubelet's words, not the trainer's
+    assert not any("unable to retrieve container logs" in line for line in lines)
     _assert_as_if_nothing_had_been(lab, run, expected)
 
 
-def test_a_preempted_pod_saves_and_its_training_goes_on(lab: Lab, expected: Weights, urgent: str) -> None:
+def test_a_preempted_pod_saves_and_its_training_goes_on(
+    lab: Lab, expected: Weights, urgent: str
+) -> None:
     """More than half of the node twice is too much: the scheduler takes the trainer's pod away for an urgent one. No retry is spent."""
     if len(get("nodes")["items"]) != 1:
         pytest.skip("made for one node: elsewhere the urgent pod goes to another")
@@ -81,7 +90,13 @@ def test_a_preempted_pod_saves_and_its_training_goes_on(lab: Lab, expected: Weig
 
     with watched(lab.researcher.namespace, first) as newest:
         kubectl("apply", place, "--filename=-", text=json.dumps(_short_pod(lab, memory, urgent)))
-        kubectl("wait", place, "pod/urgent", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
+        kubectl(
+            "wait",
+            place,
+            "pod/urgent",
+            "--for=jsonpath={.status.phase}=Succeeded",
+            "--timeout=120s",
+        )
         taken = newest()
     kubectl("delete", place, "pod", "urgent", "--wait=false")
 
@@ -94,7 +109,11 @@ def test_a_preempted_pod_saves_and_its_training_goes_on(lab: Lab, expected: Weig
     assert said["checkpoint"].startswith("state-")
 
     lab.wait_for(run, lambda status: status["phase"] == "succeeded")
-    assert first not in {pod["metadata"]["name"] for pod in lab.researcher.pods(run) if pod["status"]["phase"] == "Succeeded"}
+    assert first not in {
+        pod["metadata"]["name"]
+        for pod in lab.researcher.pods(run)
+        if pod["status"]["phase"] == "Succeeded"
+    }
     assert f"resumed at step {said['step']} " in lab.researcher.vidjobs("logs", run)
     _assert_as_if_nothing_had_been(lab, run, expected)
 
@@ -105,7 +124,9 @@ def test_cancel_keeps_the_state_and_resume_goes_on(lab: Lab, expected: Weights) 
     lab.says(run, r"step=3\b")
 
     lab.researcher.vidjobs("cancel", run)
-    lab.wait_for(run, lambda status: status["phase"] == "cancelled" and not lab.researcher.pods(run))
+    lab.wait_for(
+        run, lambda status: status["phase"] == "cancelled" and not lab.researcher.pods(run)
+    )
     lab.researcher.vidjobs("resume", run)
 
     lines = lab.researcher.vidjobs("logs", run, "--follow", seconds=240).splitlines()
@@ -119,7 +140,9 @@ def _assert_as_if_nothing_had_been(lab: Lab, run: str, expected: Weights) -> Non
     records = lab.metrics(run)
     steps = [record["step"] for record in records if record["phase"] == "train"]
     assert steps == list(range(1, len(steps) + 1))
-    assert [record["epoch"] for record in records if record["phase"] == "val"] == list(range(1, EPOCHS + 1))
+    assert [record["epoch"] for record in records if record["phase"] == "val"] == list(
+        range(1, EPOCHS + 1)
+    )
     assert same(lab.weights(run), expected())
 
 
@@ -134,5 +157,10 @@ def _short_pod(lab: Lab, memory: str, priority: str) -> dict[str, Any]:
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     ids = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"restartPolicy": "Never", "priorityClassName": priority, "securityContext": ids, "containers": [container]}
+    spec = {
+        "restartPolicy": "Never",
+        "priorityClassName": priority,
+        "securityContext": ids,
+        "containers": [container],
+    }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "urgent"}, "spec": spec}

@@ -90,7 +90,9 @@ class Lab:
         return f"{name}.yaml"
 
     def submit(self, name: str, sweep: dict[str, Any], **job: Any) -> str:
-        (run,) = self.researcher.vidjobs("sweep", "submit", "train", self.conf(name, sweep, **job)).split()
+        (run,) = self.researcher.vidjobs(
+            "sweep", "submit", "train", self.conf(name, sweep, **job)
+        ).split()
         return run
 
     def wait(self, run: str, wanted: Callable[[Any], bool], *, seconds: float = 120) -> Any:
@@ -107,21 +109,53 @@ class Lab:
     def put(self, archive: bytes) -> None:
         """Unpack a tar file on the claim, in a pod that also makes room for it."""
         place = f"--namespace={self.researcher.namespace}"
-        ids = {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+        ids = {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
         container = {
             "name": "put",
             "image": self.image,
             "command": ["sleep", "600"],
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            },
             "volumeMounts": [{"name": "runs", "mountPath": "/runs"}],
         }
         volumes = [{"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}]
-        spec = {"securityContext": ids, "containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 0}
+        spec = {
+            "securityContext": ids,
+            "containers": [container],
+            "volumes": volumes,
+            "terminationGracePeriodSeconds": 0,
+        }
         kubectl(
-            "apply", place, "--filename=-", text=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "put"}, "spec": spec})
+            "apply",
+            place,
+            "--filename=-",
+            text=json.dumps(
+                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "put"}, "spec": spec}
+            ),
         )
         kubectl("wait", place, "pod/put", "--for=condition=Ready", "--timeout=60s")
-        command = ["kubectl", "exec", "--stdin", place, "put", "--", "tar", "-x", "-C", "/runs", "-f", "-"]
+        command = [
+            "kubectl",
+            "exec",
+            "--stdin",
+            place,
+            "put",
+            "--",
+            "tar",
+            "-x",
+            "-C",
+            "/runs",
+            "-f",
+            "-",
+        ]
         subprocess.run(command, input=archive, check=True, capture_output=True)
         kubectl("delete", place, "pod", "put", "--now")
 
@@ -170,15 +204,25 @@ def test_trials_run_and_fail_each_by_itself(lab: Lab) -> None:
     assert most == 2
     job = lab.job(run)["status"]
     assert (job["completedIndexes"], job["failedIndexes"]) == ("0,1,3,4", "2")
-    attempts = [pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in lab.researcher.pods(run)]
+    attempts = [
+        pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
+        for pod in lab.researcher.pods(run)
+    ]
     assert sorted(attempts) == ["0", "1", "2", "3", "3", "4"]
 
     told, said = watched.communicate(timeout=30)
-    assert (watched.returncode, "trial 4 succeeded (train.lr=0.5), f1_macro 0.5" in told.splitlines()) == (4, True), told + said
+    assert (
+        watched.returncode,
+        "trial 4 succeeded (train.lr=0.5), f1_macro 0.5" in told.splitlines(),
+    ) == (4, True), told + said
     assert f"{run} failed: 1 of 5 trials failed (2)" in said
     _look(lab, run)
     lab.researcher.vidjobs("delete", run, "--yes")
-    rows = list(csv.DictReader(io.StringIO(lab.researcher.vidjobs("sweep", "results", run, "--by", "f1_macro"))))
+    rows = list(
+        csv.DictReader(
+            io.StringIO(lab.researcher.vidjobs("sweep", "results", run, "--by", "f1_macro"))
+        )
+    )
     assert [row["trial"] for row in rows] == ["4", "3", "1", "0", "2"]
     assert (rows[4]["phase"], rows[4]["cause"]) == ("failed", "the loss is nan at step 3")
 
@@ -187,15 +231,26 @@ def _look(lab: Lab, run: str) -> None:
     """The table, one trial's log, one trial's files, while the Job is there."""
     table = lab.researcher.json("sweep", "status", run)
     assert table["counts"] == {"succeeded": 4, "failed": 1}
-    assert [trial["scores"].get("f1_macro") for trial in table["trials"]] == [0.1, 0.2, None, 0.4, 0.5]
+    assert [trial["scores"].get("f1_macro") for trial in table["trials"]] == [
+        0.1,
+        0.2,
+        None,
+        0.4,
+        0.5,
+    ]
     assert table["trials"][2]["cause"].endswith("the loss is nan at step 3")
     assert table["trials"][4]["changes"] == {"train.lr": 0.5}
     log = lab.researcher.vidjobs("logs", run, "--trial", "4").splitlines()
     assert log[0] == "trial 4 of 5: train.lr=0.5"
-    assert log[1:] == ["train Loss: 0.5000 epoch=1 step=5 trial=4", "train Loss: 0.2500 epoch=2 step=10 trial=4"]
+    assert log[1:] == [
+        "train Loss: 0.5000 epoch=1 step=5 trial=4",
+        "train Loss: 0.2500 epoch=2 step=10 trial=4",
+    ]
     lab.researcher.vidjobs("fetch", "checkpoints", run, "--trial", "4", "--best", "-o", "four")
     assert (lab.folder / "four/checkpoints/epoch-000001.pt").read_text() == "weights of 0.5"
-    would = lab.researcher.vidjobs("submit", "eval", "grid.yaml", "--from", f"{run}@best", "--dry-run")
+    would = lab.researcher.vidjobs(
+        "submit", "eval", "grid.yaml", "--from", f"{run}@best", "--dry-run"
+    )
     assert f"/runs/{run}/trials/0004/checkpoints/epoch-000001.pt" in would
 
 
@@ -204,7 +259,9 @@ def test_a_sweep_is_followed_cancelled_and_resumed(lab: Lab) -> None:
     run = lab.submit("pause", {"grid": {"train.lr": [0.1, 0.9, 0.9001]}, "parallelism": 3})
     status = lab.wait(run, lambda status: status["cause"].startswith("2 of 3 trials done, 1 run"))
     table = lab.researcher.json("sweep", "status", run)
-    assert [trial["phase"] for trial in table["trials"]] == ["succeeded", "running", "succeeded"], status
+    assert [trial["phase"] for trial in table["trials"]] == ["succeeded", "running", "succeeded"], (
+        status
+    )
     lab.researcher.vidjobs("cancel", run)
     lab.wait(run, lambda status: status["phase"] == "cancelled" and not status["cause"])
     table = lab.researcher.json("sweep", "status", run)
@@ -220,18 +277,36 @@ def test_a_sweep_is_followed_cancelled_and_resumed(lab: Lab) -> None:
     assert followed.returncode == 0, err
     assert out.splitlines()[-1] == "train Loss: 0.4500 epoch=2 step=10 trial=1"
     lab.wait(run, lambda status: status["phase"] == "succeeded")
-    assert sum(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == "0" for pod in lab.researcher.pods(run)) == 1
+    assert (
+        sum(
+            pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == "0"
+            for pod in lab.researcher.pods(run)
+        )
+        == 1
+    )
 
 
 def test_a_thousand_trials_are_one_object_within_two_seconds(lab: Lab) -> None:
     """Expanded, each checked by the trainer, admitted and created."""
-    sweep = {"grid": {"train.lr": [round(0.001 * n, 3) for n in range(1, 101)], "train.seed": list(range(10))}, "parallelism": 1}
+    sweep = {
+        "grid": {
+            "train.lr": [round(0.001 * n, 3) for n in range(1, 101)],
+            "train.seed": list(range(10)),
+        },
+        "parallelism": 1,
+    }
     conf = lab.conf("many", sweep, priority="")
-    before = {one["metadata"]["name"] for one in get("jobs,configmaps", f"--namespace={lab.researcher.namespace}")["items"]}
+    before = {
+        one["metadata"]["name"]
+        for one in get("jobs,configmaps", f"--namespace={lab.researcher.namespace}")["items"]
+    }
     began, used = time.perf_counter(), _cpu()
     (run,) = lab.researcher.vidjobs("sweep", "submit", "train", conf).split()
     took, used = time.perf_counter() - began, _cpu() - used
-    after = {one["metadata"]["name"] for one in get("jobs,configmaps", f"--namespace={lab.researcher.namespace}")["items"]}
+    after = {
+        one["metadata"]["name"]
+        for one in get("jobs,configmaps", f"--namespace={lab.researcher.namespace}")["items"]
+    }
     assert after - before == {run}
     assert lab.job(run)["spec"]["completions"] == 1000
     lab.researcher.vidjobs("cancel", run)

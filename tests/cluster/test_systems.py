@@ -29,7 +29,10 @@ DATASETS = ("kinetics", "ucf101_videos", "ucf101_c3d", "hmdb51")
 TRAININGS: dict[str, dict[str, Any]] = {  # what is smaller than published
     "two_stream/inception_rgb": {"data": {"size": 75, "resize": "short:84", "val_step": 12}},
     "efficient/mobilenetv2": {"data": {"size": 64, "test_short": 64}, "model": {"width": 0.2}},
-    "vmz/r2plus1d34_hmdb51": {"data": {"frames": 8, "size": 32, "resize": "36x48"}, "model": {"depth": 10}},
+    "vmz/r2plus1d34_hmdb51": {
+        "data": {"frames": 8, "size": 32, "resize": "36x48"},
+        "model": {"depth": 10},
+    },
     "c3d/ucf101_scratch": {"data": {"source": "files"}},
 }
 
@@ -37,7 +40,9 @@ TRAININGS: dict[str, dict[str, Any]] = {  # what is smaller than published
 @pytest.fixture(scope="module")
 def pushed(lab: Lab, layouts: Any) -> str:
     """What `volume ls` says after `vidjobs push`: tiny datasets as the confs expect them. The cluster profile names the image."""
-    profile = yaml.safe_load((Path(launcher.__path__[0]) / "clusters" / "kube-one.yaml").read_text())
+    profile = yaml.safe_load(
+        (Path(launcher.__path__[0]) / "clusters" / "kube-one.yaml").read_text()
+    )
     place = lab.folder / "conf" / "clusters"
     place.mkdir(parents=True)
     (place / "kube-one.yaml").write_text(yaml.safe_dump({**profile, "job": {"image": lab.image}}))
@@ -52,7 +57,14 @@ def test_a_conf_of_each_system_trains_on_pushed_data(lab: Lab, pushed: str, name
     """Two steps, a validation, and the best checkpoint brought back with what inference needs."""
     assert all(dataset in pushed for dataset in DATASETS)
     own = TRAININGS[name]
-    resources = {"gpus": 0, "gpu_type": [], "cpu": cpu(), "memory": "4Gi", "shm": "256Mi", "scratch": "1Gi"}
+    resources = {
+        "gpus": 0,
+        "gpu_type": [],
+        "cpu": cpu(),
+        "memory": "4Gi",
+        "shm": "256Mi",
+        "scratch": "1Gi",
+    }
     conf = lab.conf(
         name.replace("/", "-").replace("_", "-"),
         extends=str(CONF / f"{name}.yaml"),

@@ -52,7 +52,10 @@ class Lab:
                 "shm": "256Mi",
                 "scratch": "2Gi",
             },
-            "volumes": [{"claim": "runs", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}],
+            "volumes": [
+                {"claim": "runs", "mount": "/runs", "as": "runs"},
+                {"claim": "data", "mount": "/data", "as": "data"},
+            ],
             "retries": 2,
             "grace": "30s",
         }
@@ -135,7 +138,9 @@ def same(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
     """Whether two sets of tensors are equal, bit for bit."""
     import torch
 
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], value) for key, value in theirs.items())
+    return mine.keys() == theirs.keys() and all(
+        torch.equal(mine[key], value) for key, value in theirs.items()
+    )
 
 
 @contextmanager
@@ -177,8 +182,15 @@ def _put_data(lab: Lab) -> None:
                     "name": "put",
                     "image": lab.image,
                     "imagePullPolicy": "IfNotPresent",
-                    "command": ["sh", "-c", f"git clone --quiet {lab.git.url('vidjobs')} /tmp/code && cd /tmp/code && {make}"],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    "command": [
+                        "sh",
+                        "-c",
+                        f"git clone --quiet {lab.git.url('vidjobs')} /tmp/code && cd /tmp/code && {make}",
+                    ],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
                     "volumeMounts": [{"name": "data", "mountPath": "/data"}],
                 }
             ],

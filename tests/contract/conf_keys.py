@@ -12,7 +12,10 @@ HEAD = """# Every key of a conf
 Made by `make docs` from `launcher/conf/schema.py` (name, job, sweep) and `trainer/config.py` (all else); do not edit.
 `vidjobs conf CONF --explain` shows the value of each and which layer, file and line set it.
 """
-ROOTS = {"launcher/conf/schema.py": {"JobConf": "job", "SweepConf": "sweep"}, "trainer/config.py": {"Config": ""}}
+ROOTS = {
+    "launcher/conf/schema.py": {"JobConf": "job", "SweepConf": "sweep"},
+    "trainer/config.py": {"Config": ""},
+}
 
 
 def document() -> str:
@@ -20,30 +23,56 @@ def document() -> str:
     parts = [HEAD]
     for name, roots in ROOTS.items():
         source = (PROJECT / name).read_text(encoding="utf-8")
-        classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+        classes = {
+            node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)
+        }
         for root, section in roots.items():
             parts += _section(section, classes[root], classes, source.splitlines())
     return "\n".join(parts)
 
 
-def _section(path: str, node: ast.ClassDef, classes: dict[str, ast.ClassDef], lines: list[str]) -> list[str]:
+def _section(
+    path: str, node: ast.ClassDef, classes: dict[str, ast.ClassDef], lines: list[str]
+) -> list[str]:
     """A heading and a table of the class's own keys, then one for each key that is a section itself."""
     rows, inner = [], []
     for field in (each for each in node.body if isinstance(each, ast.AnnAssign)):
         kind = ast.unparse(field.annotation)
         if kind.startswith("ClassVar"):
             continue
-        key, text = ast.unparse(field.target).rstrip("_"), lines[(field.end_lineno or 1) - 1]
+        key = ast.unparse(field.target).rstrip("_")
         where = f"{path}.{key}" if path else key
         nested = next((name for name in re.findall(r"\w+", kind) if name in classes), None)
         if nested:
-            inner += _section(f"{where}[]" if kind.startswith("tuple") else where, classes[nested], classes, lines)
+            inner += _section(
+                f"{where}[]" if kind.startswith("tuple") else where, classes[nested], classes, lines
+            )
             kind = "list, below" if kind.startswith("tuple") else "mapping, below"
-        note = text.split("  # ", 1)[1] if "  # " in text else ""
+        note = _note(field, lines)
         if path:
-            rows.append(f"| `{where}` | {_cell(kind, code=not nested)} | {_cell(_default(field.value))} | {_cell(note, code=False)} |")
-    heading = [f"## {path}", "", ast.get_docstring(node) or "", "", "| key | type | default | |", "|---|---|---|---|"]
+            rows.append(
+                f"| `{where}` | {_cell(kind, code=not nested)} | {_cell(_default(field.value))} | {_cell(note, code=False)} |"
+            )
+    heading = [
+        f"## {path}",
+        "",
+        ast.get_docstring(node) or "",
+        "",
+        "| key | type | default | |",
+        "|---|---|---|---|",
+    ]
     return [*(heading if path else []), *rows, "", *inner]
+
+
+def _note(field: ast.AnnAssign, lines: list[str]) -> str:
+    """The comment at the end of the field's line, or else the lines of comment above it."""
+    _, _, trailing = lines[(field.end_lineno or 1) - 1].partition("  # ")
+    above: list[str] = []
+    number = field.lineno - 2
+    while lines[number].startswith("    # "):
+        above.insert(0, lines[number].removeprefix("    # "))
+        number -= 1
+    return trailing or " ".join(above)
 
 
 def _default(value: ast.expr | None) -> str:

@@ -31,7 +31,17 @@ stand beside them. `vidjobs models NAME` says of each file where it is, how its 
 a weight's name stands for `model.init: published:NAME`, or for the file of that record where it has no address of its own.
 """
 # a conf may differ in these and still run that row's network
-COSTLESS = ("num_classes", "frames", "size", "in_size", "seq_len", "in_channels", "dropout", "bn_momentum", "freeze_i3d")
+COSTLESS = (
+    "num_classes",
+    "frames",
+    "size",
+    "in_size",
+    "seq_len",
+    "in_channels",
+    "dropout",
+    "bn_momentum",
+    "freeze_i3d",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,10 @@ class Row:
     @property
     def title(self) -> str:
         """As a conf writes it, as far as it is not the default."""
-        own = ", ".join(f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in self.options.items())
+        own = ", ".join(
+            f"{key}: {str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in self.options.items()
+        )
         return f"`{self.model}`" + (f" {own}" if own else "")
 
     @property
@@ -64,8 +77,24 @@ class Row:
 
 
 def _efficient() -> Iterator[Row]:
-    for depth, shortcut in ((18, "A"), (18, "B"), (34, "A"), (34, "B"), (50, "B"), (101, "B"), (152, "B"), (200, "B")):
-        yield Row("resnet3d", 16, 112, 600, {"depth": depth, "shortcut": shortcut}, short=(depth, shortcut) in ((18, "A"), (50, "B")))
+    for depth, shortcut in (
+        (18, "A"),
+        (18, "B"),
+        (34, "A"),
+        (34, "B"),
+        (50, "B"),
+        (101, "B"),
+        (152, "B"),
+        (200, "B"),
+    ):
+        yield Row(
+            "resnet3d",
+            16,
+            112,
+            600,
+            {"depth": depth, "shortcut": shortcut},
+            short=(depth, shortcut) in ((18, "A"), (50, "B")),
+        )
     for depth in (50, 101, 152):
         yield Row("resnext3d", 16, 112, 600, {"depth": depth, "shortcut": "B"}, short=depth == 101)
     widths = {"mobilenetv2_3d": (0.2, 0.45, 0.7, 1.0), "shufflenetv2_3d": (0.25, 1.0, 1.5, 2.0)}
@@ -75,11 +104,26 @@ def _efficient() -> Iterator[Row]:
     yield Row("squeezenet_3d", 16, 112, 600, short=True)
     yield Row("c3d_bn", 16, 112, 600, short=True)
     for depth, bottleneck in ((26, "ip"), (50, "ip"), (50, "ir"), (101, "ip"), (152, "ip")):
-        yield Row("csn", 16, 112, 101, {"depth": depth, "bottleneck": bottleneck}, short=(depth, bottleneck) == (50, "ip"))
+        yield Row(
+            "csn",
+            16,
+            112,
+            101,
+            {"depth": depth, "bottleneck": bottleneck},
+            short=(depth, bottleneck) == (50, "ip"),
+        )
 
 
 def _vmz() -> Iterator[Row]:
-    yield Row("r2plus1d", 8, 112, 400, {"depth": 18}, short=True, result="Kinetics-400 video top-1 65.3, top-5 85.2")
+    yield Row(
+        "r2plus1d",
+        8,
+        112,
+        400,
+        {"depth": 18},
+        short=True,
+        result="Kinetics-400 video top-1 65.3, top-5 85.2",
+    )
     yield Row("r2plus1d", 16, 112, 400, {"depth": 18, "midplanes": "torchvision"}, short=True)
     yield Row("r2plus1d", 32, 112, 400, {"depth": 34}, short=True)
     yield Row("r2plus1d", 32, 112, 400, {"depth": 152}, short=True)
@@ -102,12 +146,42 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row("i3d", 64, 224, 400, {"mode": "64x224"}),
         Row("i3d", 16, 32, 26, {"mode": "16x32"}),
         Row("resizer_i3d", 32, 28, 26, short=True, result="TinyVIRAT f1_macro .244, micro .780"),
-        Row("resizer_i3d", 32, 56, 26, {"resizer": "3d"}, short=True, result="TinyVIRAT f1_macro .291, micro .779"),
-        Row("stn_resizer_i3d", 32, 28, 26, {"residual_blocks": 2}, short=True, result="TinyVIRAT f1_macro .226, micro .773"),
-        Row("transformer_resizer_i3d", 32, 28, 26, {"residual_blocks": 3, "read_at": 2, "apply_at": 2}, short=True),
+        Row(
+            "resizer_i3d",
+            32,
+            56,
+            26,
+            {"resizer": "3d"},
+            short=True,
+            result="TinyVIRAT f1_macro .291, micro .779",
+        ),
+        Row(
+            "stn_resizer_i3d",
+            32,
+            28,
+            26,
+            {"residual_blocks": 2},
+            short=True,
+            result="TinyVIRAT f1_macro .226, micro .773",
+        ),
+        Row(
+            "transformer_resizer_i3d",
+            32,
+            28,
+            26,
+            {"residual_blocks": 3, "read_at": 2, "apply_at": 2},
+            short=True,
+        ),
     ),
     "Two-stream 2D networks": (
-        Row("inception_v3", 1, 299, 400, short=True, result="Kinetics-400 video top-1 66.9, top-5 85.7"),
+        Row(
+            "inception_v3",
+            1,
+            299,
+            400,
+            short=True,
+            result="Kinetics-400 video top-1 66.9, top-5 85.7",
+        ),
         Row("inception_v3", 5, 299, 400),
         Row("vgg16", 1, 300, 400, short=True),
         Row("vgg16", 1, 300, 400, {"hidden": 1024}),
@@ -129,12 +203,21 @@ Cost = Callable[[Row], tuple[int, float]]  # parameters, and billions of multipl
 def counted(key: str) -> tuple[int, float]:
     """The cost of a row, by its key."""
     row = next(row for rows in SECTIONS.values() for row in rows if row.key == key)
-    config, faults = parse({"model": {"name": row.model, **row.options}, "data": {"frames": row.frames, "size": row.size}})
+    config, faults = parse(
+        {
+            "model": {"name": row.model, **row.options},
+            "data": {"frames": row.frames, "size": row.size},
+        }
+    )
     assert not faults, faults
     with torch.device("meta"):
         network = models.create(row.model, **model_options(config, row.classes))
     images = signatures.read()[row.model].images
-    clip = (1, 3 * row.frames, row.size, row.size) if images else (1, 3, row.frames, row.size, row.size)
+    clip = (
+        (1, 3 * row.frames, row.size, row.size)
+        if images
+        else (1, 3, row.frames, row.size, row.size)
+    )
     return counting.parameters(network), counting.gmacs(network, clip)
 
 
@@ -145,8 +228,14 @@ def count(row: Row) -> tuple[int, float]:
 
 def as_written(page: str) -> Cost:
     """The costs that stand in conf/MODELS.md, so that all the rest can be compared in a moment."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
-    known = {" | ".join(cells[:3]): (int(cells[3].replace(",", "")), float(cells[4])) for cells in rows}
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("| `")
+    ]
+    known = {
+        " | ".join(cells[:3]): (int(cells[3].replace(",", "")), float(cells[4])) for cells in rows
+    }
     return lambda row: known.get(row.key, (0, 0.0))
 
 
@@ -154,11 +243,18 @@ def weights(row: Row) -> list[Mapping[str, Any]]:
     """The published weights that this configuration takes; of a composite those of its I3D."""
     signature = signatures.read()[row.model]
     if len(signature.parts) > 1:
-        return [record for part in signature.parts for record in published.records(part) if not record["options"]]
+        return [
+            record
+            for part in signature.parts
+            for record in published.records(part)
+            if not record["options"]
+        ]
 
     def fits(record: Mapping[str, Any]) -> bool:
         made = {key: value for key, value in record["options"].items() if key != "in_channels"}
-        return all(_value(row.model, row.options, key) == _value(row.model, made, key) for key in made)
+        return all(
+            _value(row.model, row.options, key) == _value(row.model, made, key) for key in made
+        )
 
     return [record for record in signature.published if fits(record)]
 
@@ -190,9 +286,13 @@ def runs(row: Row) -> list[str]:
     keys = [key for key in signature.options if key not in COSTLESS]
 
     def fits(model: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        if model["name"] != row.model or (signature.images and data.get("frames", row.frames) != row.frames):
+        if model["name"] != row.model or (
+            signature.images and data.get("frames", row.frames) != row.frames
+        ):
             return False
-        return all(_value(row.model, model, key) == _value(row.model, row.options, key) for key in keys)
+        return all(
+            _value(row.model, model, key) == _value(row.model, row.options, key) for key in keys
+        )
 
     return [name for name, (model, data) in confs().items() if fits(model, data)]
 
@@ -204,15 +304,34 @@ def _others() -> Iterator[Row]:
     for name, (model, data) in confs().items():
         if name not in shown:
             options = {
-                key: value for key, value in model.items() if key in signatures.read()[model["name"]].options and key not in COSTLESS
+                key: value
+                for key, value in model.items()
+                if key in signatures.read()[model["name"]].options and key not in COSTLESS
             }
-            rows.append(row := Row(model["name"], data.get("frames", 16), data.get("size", 112), 400, options, short=True))
+            rows.append(
+                row := Row(
+                    model["name"],
+                    data.get("frames", 16),
+                    data.get("size", 112),
+                    400,
+                    options,
+                    short=True,
+                )
+            )
             shown |= set(runs(row))
             yield row
     for signature in signatures.read().values():
         for record in signature.published:
             if not any(record in weights(row) for row in rows if row.model == signature.name):
-                rows.append(row := Row(signature.name, record["frames"], record["size"], record["classes"], dict(record["options"])))
+                rows.append(
+                    row := Row(
+                        signature.name,
+                        record["frames"],
+                        record["size"],
+                        record["classes"],
+                        dict(record["options"]),
+                    )
+                )
                 yield row
 
 
@@ -244,15 +363,23 @@ def document(cost: Cost = count) -> str:
 
 def summary(cost: Cost = count) -> str:
     """The README's table: one line for what is usual of each network."""
-    lines = ["| model | parameters | GMACs | clip | published result | published weights | conf |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| model | parameters | GMACs | clip | published result | published weights | conf |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in (row for rows in SECTIONS.values() for row in rows if row.short):
         parameters, gmacs = cost(row)
         names = ", ".join(f"`{record['name']}`" for record in weights(row)[:2])
-        result = row.result or next((record["accuracy"] for record in weights(row) if record["accuracy"]), "")
+        result = row.result or next(
+            (record["accuracy"] for record in weights(row) if record["accuracy"]), ""
+        )
         more = f" and {len(weights(row)) - 2} more" if len(weights(row)) > 2 else ""
-        recipes = sorted(runs(row), key=lambda name: ("/" not in name, len(name)))  # a system's plain recipe has the shortest name
+        # a system's plain recipe has the shortest name
+        recipes = sorted(runs(row), key=lambda name: ("/" not in name, len(name)))
         link = next((f"[{name}](conf/{name})" for name in recipes), "")
-        lines.append(f"| {row.title} | {_millions(parameters)} | {_gmacs(gmacs)} | {row.clip} | {result} | {names}{more} | {link} |")
+        lines.append(
+            f"| {row.title} | {_millions(parameters)} | {_gmacs(gmacs)} | {row.clip} | {result} | {names}{more} | {link} |"
+        )
     return "\n".join(lines)
 
 
@@ -281,6 +408,7 @@ if others := tuple(_others()):
 
 if __name__ == "__main__":
     page, readme = PROJECT / "conf" / "MODELS.md", PROJECT / "README.md"
-    costs = as_written(page.read_text(encoding="utf-8")) if "--keep-costs" in sys.argv else count  # when only confs came or went
+    # when only confs came or went
+    costs = as_written(page.read_text(encoding="utf-8")) if "--keep-costs" in sys.argv else count
     page.write_text(document(costs), encoding="utf-8")
     readme.write_text(in_readme(readme.read_text(encoding="utf-8"), costs), encoding="utf-8")

@@ -56,8 +56,24 @@ print(json.dumps({"version": version("kubernetes"), "bytes": len(said), "lines":
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with this version of the package and what it needs."""
     folder = tmp_path_factory.mktemp(f"kubernetes{request.param}")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", "--target", str(folder)]
-    done = subprocess.run([*install, f"kubernetes=={request.param}.*"], capture_output=True, text=True, check=False, timeout=120)
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--disable-pip-version-check",
+        "--target",
+        str(folder),
+    ]
+    done = subprocess.run(
+        [*install, f"kubernetes=={request.param}.*"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     if done.returncode:
         pytest.skip(f"no package index: {done.stderr.strip().splitlines()[-1][:200]}")
     return str(folder)
@@ -76,9 +92,14 @@ def run(package: str, program: str, *arguments: str, **environment: str) -> dict
 POD = {
     "metadata": {"name": "p", "uid": "u-1", "resourceVersion": "1"},
     "spec": {"containers": [{"name": "trainer"}]},
-    "status": {"phase": "Succeeded", "containerStatuses": [{"name": "trainer", "state": {"terminated": {"startedAt": "then"}}}]},
+    "status": {
+        "phase": "Succeeded",
+        "containerStatuses": [{"name": "trainer", "state": {"terminated": {"startedAt": "then"}}}],
+    },
 }
-LOG = b"2026-11-21T12:00:00.500000000Z one\n2026-11-21T12:00:01.500000000Z \r10%\rTraceback: CUDA OOM"
+LOG = (
+    b"2026-11-21T12:00:00.500000000Z one\n2026-11-21T12:00:01.500000000Z \r10%\rTraceback: CUDA OOM"
+)
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -92,7 +113,10 @@ class _Server(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.seen.append(self.path)
         count = len(self.tokens.read_text().split()) if self.tokens.exists() else 0
-        if len(self.seen) <= self.refused or self.headers["authorization"] != f"Bearer token-{count}":
+        if (
+            len(self.seen) <= self.refused
+            or self.headers["authorization"] != f"Bearer token-{count}"
+        ):
             self._answer(401, b'{"kind": "Status", "code": 401, "message": "Unauthorized"}')
         elif "watch=true" in self.path:
             self._answer(200, json.dumps({"type": "ADDED", "object": POD}).encode() + b"\n")
@@ -118,9 +142,20 @@ def server(tmp_path: Path) -> Iterator[type[_Server]]:
     tokens = tmp_path / "tokens"
     handler = type("Handler", (_Server,), {"refused": 0, "seen": [], "tokens": tokens})
     spoken = {"token": "token-%s", "expirationTimestamp": "2096-01-01T00:00:00Z"}
-    credential = json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": spoken})
+    credential = json.dumps(
+        {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "kind": "ExecCredential",
+            "status": spoken,
+        }
+    )
     script = f"echo x >> {tokens}; printf '{credential}' $(wc -l < {tokens})"
-    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script], "interactiveMode": "Never"}
+    command = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", script],
+        "interactiveMode": "Never",
+    }
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         handler.address = f"http://127.0.0.1:{listening.server_address[1]}"  # type: ignore[attr-defined]
@@ -134,7 +169,9 @@ def expected(package: str) -> dict[str, Any]:
     return {"pods": ["p"], "lines": lines, "events": ["ADDED"], "namespace": "lab"}
 
 
-def test_login_command_follow_and_watch(package: str, server: type[_Server], tmp_path: Path) -> None:
+def test_login_command_follow_and_watch(
+    package: str, server: type[_Server], tmp_path: Path
+) -> None:
     """The login command is run once for many requests, and again when its token is refused; the unterminated last line comes."""
     config = str(tmp_path / "kubeconfig")
     said = run(package, PROGRAM, KUBECONFIG=config)
@@ -147,18 +184,25 @@ def test_login_command_follow_and_watch(package: str, server: type[_Server], tmp
     assert len(server.tokens.read_text().split()) == 3
 
 
-def test_proxies_of_the_environment_and_of_the_kubeconfig(package: str, server: type[_Server], tmp_path: Path) -> None:
+def test_proxies_of_the_environment_and_of_the_kubeconfig(
+    package: str, server: type[_Server], tmp_path: Path
+) -> None:
     """A proxy is asked with the whole address; NO_PROXY goes past it, one for https is not for http, the kubeconfig's own comes first."""
     proxy = server.address  # type: ignore[attr-defined]
     far = "http://cluster.example.invalid:6443"
     config = json.loads((tmp_path / "kubeconfig").read_text())
     command = config["users"][0]["user"]["exec"]
     own = str(tmp_path / "kubeconfig")
-    assert run(package, PROGRAM, KUBECONFIG=own, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="127.0.0.1")["pods"] == ["p"]
+    assert run(
+        package, PROGRAM, KUBECONFIG=own, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="127.0.0.1"
+    )["pods"] == ["p"]
     assert run(package, PROGRAM, KUBECONFIG=own, HTTPS_PROXY="http://127.0.0.1:9")["pods"] == ["p"]
     kubeconfig(tmp_path, far, {"exec": command})
     server.seen.clear()
-    assert run(package, PROGRAM, KUBECONFIG=own, HTTP_PROXY=proxy)["lines"] == expected(package)["lines"]
+    assert (
+        run(package, PROGRAM, KUBECONFIG=own, HTTP_PROXY=proxy)["lines"]
+        == expected(package)["lines"]
+    )
     assert all(path.startswith(far) for path in server.seen)
     kubeconfig(tmp_path, far, {"exec": command}, **{"proxy-url": proxy})
     assert run(package, PROGRAM, KUBECONFIG=own, HTTP_PROXY="http://127.0.0.1:9")["pods"] == ["p"]
@@ -182,14 +226,19 @@ def test_exec_and_follow_on_a_real_cluster(package: str, tmp_path: Path) -> None
         kubectl("create", "namespace", namespace)
         try:
             lab = Lab(
-                namespace, os.environ.get("VIDJOBS_TEST_IMAGE") or small_image(), KubeBackend(ClusterProfile(name="t", namespace=namespace))
+                namespace,
+                os.environ.get("VIDJOBS_TEST_IMAGE") or small_image(),
+                KubeBackend(ClusterProfile(name="t", namespace=namespace)),
             )
             record = lab.submit("echo one; until [ -e /tmp/stop ]; do sleep 0.2; done; printf two")
             lab.wait(record, lambda status: status.phase == "running")
             config = json.loads(kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
-            config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = False  # so that the package reads it, not kubeconfig.py
+            # so that the package reads it, not kubeconfig.py
+            config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = False
             (tmp_path / "kubeconfig").write_text(json.dumps(config))
-            said = run(package, EXEC, namespace, record.run, KUBECONFIG=str(tmp_path / "kubeconfig"))
+            said = run(
+                package, EXEC, namespace, record.run, KUBECONFIG=str(tmp_path / "kubeconfig")
+            )
         finally:
             kubectl("delete", "namespace", namespace, "--wait=false")
     assert (said["bytes"], said["lines"]) == (3_000_000, ["one", "two"])

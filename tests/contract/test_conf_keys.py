@@ -10,7 +10,9 @@ from trainer import config
 
 def test_the_page_of_keys_is_up_to_date(project: Path) -> None:
     """`make docs` writes it."""
-    spec = importlib.util.spec_from_file_location("conf_keys", project / "tests" / "contract" / "conf_keys.py")
+    spec = importlib.util.spec_from_file_location(
+        "conf_keys", project / "tests" / "contract" / "conf_keys.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -38,7 +38,8 @@ def verb_of(name: str) -> str:
     return "prepare" if folder == "prepare" else "fuse" if own.startswith("fuse") else "train"
 
 
-SWEEPS = [name for name in CONFS if name.rpartition("/")[2].startswith("sweep_")]  # of confs that are trained here
+# of confs that are trained here
+SWEEPS = [name for name in CONFS if name.rpartition("/")[2].startswith("sweep_")]
 TRAINED = [name for name in CONFS if verb_of(name) == "train" and name not in SWEEPS]
 
 
@@ -46,7 +47,9 @@ TRAINED = [name for name in CONFS if verb_of(name) == "train" and name not in SW
 def _plan(name: str, cluster: str) -> tuple[Plan, Any]:
     profile = load(cluster)
     backend = LocalBackend() if cluster == "local" else KubeBackend(profile)
-    return plan(verb_of(name), CONFS[name], profile=profile, backend=backend, sets=["job.code=image"]), profile
+    return plan(
+        verb_of(name), CONFS[name], profile=profile, backend=backend, sets=["job.code=image"]
+    ), profile
 
 
 def _typed(made: Plan) -> tuple[Config, list[Any]]:
@@ -74,7 +77,14 @@ def test_there_are_confs_of_every_system() -> None:
 def test_every_trial_of_a_sweep_is_sound(name: str) -> None:
     """The trainer finds no fault with what any of them makes of the conf."""
     profile = load("nautilus")
-    made = plan("train", CONFS[name], profile=profile, backend=KubeBackend(profile), sets=("job.code=image",), sweep=True)
+    made = plan(
+        "train",
+        CONFS[name],
+        profile=profile,
+        backend=KubeBackend(profile),
+        sets=("job.code=image",),
+        sweep=True,
+    )
     assert made.trials is not None
     assert trainer_check.check(made.experiment, "train", made.trials).faults == ()
 
@@ -85,8 +95,14 @@ def test_every_conf_resolves_checks_lints_and_renders(name: str) -> None:
     for cluster in ("nautilus", "local"):
         made, profile = _plan(name, cluster)
         assert _typed(made)[1] == []
-        assert [each for each in lint(made.experiment, profile, made.manifests) if each.severity == "error"] == []
-        assert made.manifests[0]["metadata"]["name"].startswith(f"{made.experiment.name}-{verb_of(name)}-")
+        assert [
+            each
+            for each in lint(made.experiment, profile, made.manifests)
+            if each.severity == "error"
+        ] == []
+        assert made.manifests[0]["metadata"]["name"].startswith(
+            f"{made.experiment.name}-{verb_of(name)}-"
+        )
 
 
 def test_no_two_confs_make_runs_of_one_name() -> None:
@@ -97,20 +113,40 @@ def test_no_two_confs_make_runs_of_one_name() -> None:
 def test_every_network_with_classes_is_in_some_conf() -> None:
     """By `model.name`, or as a `--set` that a comment names."""
     words = {word for path in CONFS.values() for word in re.findall(r"\w+", path.read_text())}
-    classifiers = {signature.name for signature in signatures.read().values() if signature.kind == "classifier"}
+    classifiers = {
+        signature.name for signature in signatures.read().values() if signature.kind == "classifier"
+    }
     assert classifiers - words == set()
 
 
 def test_what_a_conf_says_of_frames_and_biases_is_what_was_published() -> None:
     """Numbers that a slip of a key would turn into a default."""
     inception = _typed(_plan("two_stream/inception_rgb", "local")[0])[0]
-    assert (inception.train.bias_lr, inception.train.bias_decay, inception.train.milestones) == (2, False, (250000, 400000))
-    assert (inception.train.gamma, inception.train.milestone_unit, inception.train.max_steps) == (0.2, "steps", 500000)
+    assert (inception.train.bias_lr, inception.train.bias_decay, inception.train.milestones) == (
+        2,
+        False,
+        (250000, 400000),
+    )
+    assert (inception.train.gamma, inception.train.milestone_unit, inception.train.max_steps) == (
+        0.2,
+        "steps",
+        500000,
+    )
     assert (inception.data.step, inception.data.val_step, inception.data.test_step) == (6, 36, 2)
     efficient = _typed(_plan("efficient/mobilenetv2", "local")[0])[0].train
-    assert (efficient.lr, efficient.dampening, efficient.weight_decay, efficient.nesterov) == (0.01, 0.9, 1e-3, False)
+    assert (efficient.lr, efficient.dampening, efficient.weight_decay, efficient.nesterov) == (
+        0.01,
+        0.9,
+        1e-3,
+        False,
+    )
     hmdb51 = _typed(_plan("vmz/r2plus1d34_hmdb51", "local")[0])[0].train
-    assert (hmdb51.lr, hmdb51.lr_scaling, hmdb51.epoch_size, hmdb51.milestones) == (2e-4, "linear", 40000, (2, 4, 6))
+    assert (hmdb51.lr, hmdb51.lr_scaling, hmdb51.epoch_size, hmdb51.milestones) == (
+        2e-4,
+        "linear",
+        40000,
+        (2, 4, 6),
+    )
     assert (hmdb51.weight_decay, hmdb51.nesterov, hmdb51.epochs) == (5e-3, True, 8)
     assert _typed(_plan("c3d/ucf101", "local")[0])[0].train.lr_of == {"fc8": 10}
     assert _typed(_plan("c3d/leafdp_r2plus1d", "local")[0])[0].train.lr_of == {"linear": 10}
@@ -135,7 +171,8 @@ LESS: dict[str, dict[str, Any]] = {  # by network
     "csn": {"model.depth": 26, "data.jitter": None},
     "r2plus1d": {"model.depth": 18},
 }
-FIXED = ("c3d", "c3d_bn", "c3d_vmz", "vgg16", "inception_v3")  # networks that take one size, or whose size stands above
+# networks that take one size, or whose size stands above
+FIXED = ("c3d", "c3d_bn", "c3d_vmz", "vgg16", "inception_v3")
 
 
 def overrides(name: str) -> list[str]:
@@ -145,7 +182,9 @@ def overrides(name: str) -> list[str]:
     settings = {**SMALL, **small, **LESS.get(typed.model.name, {})}
     if typed.train.schedule == "step":
         settings["train.epoch_size"] = min(typed.train.epoch_size, 4)
-    texts = {key: yaml.safe_dump(value).removesuffix("...\n").strip() for key, value in settings.items()}
+    texts = {
+        key: yaml.safe_dump(value).removesuffix("...\n").strip() for key, value in settings.items()
+    }
     return [f"{key}={text}" for key, text in texts.items()]
 
 
@@ -174,9 +213,33 @@ class Lines:
         for claim in ("video-data", "virat-vr-small", "demo-data"):
             (volumes / claim).symlink_to(self._data, target_is_directory=True)
         sets = [word for override in overrides(name) for word in ("--set", override)]
-        command = [sys.executable, "-m", "launcher", "submit", "train", str(CONFS[name]), "--cluster", "local", "--watch", *sets]
-        env = {**os.environ, "XDG_STATE_HOME": str(state), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONF.parent)}
-        done = subprocess.run(command, env=env, cwd=CONF.parent, capture_output=True, text=True, timeout=200, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "launcher",
+            "submit",
+            "train",
+            str(CONFS[name]),
+            "--cluster",
+            "local",
+            "--watch",
+            *sets,
+        ]
+        env = {
+            **os.environ,
+            "XDG_STATE_HOME": str(state),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(CONF.parent),
+        }
+        done = subprocess.run(
+            command,
+            env=env,
+            cwd=CONF.parent,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
         if done.returncode == 0:
             assert list(volumes.glob("*/*/checkpoints/epoch-000001.pt")), done.stdout
             shutil.rmtree(state)  # up to a gigabyte
@@ -184,11 +247,17 @@ class Lines:
 
 
 @pytest.fixture(scope="module")
-def trainings(request: pytest.FixtureRequest, layouts: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
+def trainings(
+    request: pytest.FixtureRequest, layouts: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lines]:
     lines = Lines(tmp_path_factory.mktemp("confs"), layouts.everything())
     for item in request.session.items:
         called = getattr(item, "callspec", None)
-        if called is not None and item.path == Path(__file__) and "trainings" in getattr(item, "fixturenames", ()):
+        if (
+            called is not None
+            and item.path == Path(__file__)
+            and "trainings" in getattr(item, "fixturenames", ())
+        ):
             lines.start(called.params["name"])
     yield lines
     lines.close()

@@ -37,7 +37,9 @@ TABLE: dict[str, tuple[str, ...]] = {
         "cluster/test_end_to_end.py::test_a_conf_or_data_error_is_not_retried",
         "trainer/test_resume.py::test_killed_and_stopped_runs_end_bit_for_bit_as_the_uninterrupted_one",
     ),
-    "node gone -> `node X lost, waiting`, then the retry resumes": ("cluster/test_lost_node.py::test_a_lost_node",),
+    "node gone -> `node X lost, waiting`, then the retry resumes": (
+        "cluster/test_lost_node.py::test_a_lost_node",
+    ),
     "connection cut during fetch or push -> goes on from the last verified byte, never a half file": (
         "cluster/test_kube_files.py::test_a_run_that_ends_in_the_middle_of_a_fetch_is_read_on_elsewhere",
         "cluster/test_hands_on.py::test_a_push_through_three_cuts_sends_only_what_is_missing",
@@ -103,7 +105,9 @@ TABLE: dict[str, tuple[str, ...]] = {
 def defined_in(path: Path) -> frozenset[str]:
     """Names of the tests that a file defines."""
     return frozenset(
-        node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     )
 
 

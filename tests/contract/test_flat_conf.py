@@ -24,8 +24,15 @@ from trainer import check as trainer_side
 from trainer import config, errors
 
 _PROJECT = Path(__file__).resolve().parents[2]
-_NAMES = ("quickstart", "tinyvirat/transformer_resizer", "two_stream/vgg_rgb", "efficient/mobilenetv2", "vmz/r2plus1d34_hmdb51_flow")
-CONFS = [_PROJECT / "conf" / f"{name}.yaml" for name in _NAMES]  # test_every_conf.py walks all of them
+_NAMES = (
+    "quickstart",
+    "tinyvirat/transformer_resizer",
+    "two_stream/vgg_rgb",
+    "efficient/mobilenetv2",
+    "vmz/r2plus1d34_hmdb51_flow",
+)
+# test_every_conf.py walks all of them
+CONFS = [_PROJECT / "conf" / f"{name}.yaml" for name in _NAMES]
 
 
 def _read(path: Path, *sets: str, cluster: str = "nautilus") -> Experiment:
@@ -39,13 +46,23 @@ def test_the_launcher_hands_on_exactly_the_trainer_s_sections() -> None:
 
 
 @pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
-def test_what_conf_prints_is_a_flat_conf(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_conf_prints_is_a_flat_conf(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`vidjobs conf X > flat.yaml` is what `python -m trainer check --conf flat.yaml` accepts, defaults filled in."""
     assert conf_command.run(path, cluster="nautilus") == 0
     (tmp_path / "flat.yaml").write_text(capsys.readouterr().out)
-    shown, sent = (trainer_side.load(file, (), verb="train") for file in (tmp_path / "flat.yaml", _flat(path, tmp_path)))
+    shown, sent = (
+        trainer_side.load(file, (), verb="train")
+        for file in (tmp_path / "flat.yaml", _flat(path, tmp_path))
+    )
     assert shown.model.options.items() >= sent.model.options.items()
-    assert dataclasses.replace(shown, model=dataclasses.replace(shown.model, options=sent.model.options)) == sent
+    assert (
+        dataclasses.replace(
+            shown, model=dataclasses.replace(shown.model, options=sent.model.options)
+        )
+        == sent
+    )
 
 
 def _flat(path: Path, tmp_path: Path) -> Path:
@@ -54,7 +71,9 @@ def _flat(path: Path, tmp_path: Path) -> Path:
     return file
 
 
-def test_a_trainer_s_fault_is_found_at_the_file_and_line_that_wrote_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_s_fault_is_found_at_the_file_and_line_that_wrote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through `extends`, from --set, and for a whole section."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.yaml").write_text("train:\n  batch: many\n")
@@ -79,13 +98,22 @@ def test_the_trainer_refuses_what_only_the_launcher_reads(tmp_path: Path) -> Non
 
 def test_the_trainer_takes_the_argv_that_the_launcher_writes(tmp_path: Path) -> None:
     """A conf with a fault, so that it ends at once: 64, and it speaks about the conf and not about the options."""
-    made = plan("train", CONFS[0], profile=load("local"), backend=LocalBackend(), sets=["job.code=image"])
+    made = plan(
+        "train", CONFS[0], profile=load("local"), backend=LocalBackend(), sets=["job.code=image"]
+    )
     conf = tmp_path / "conf.yaml"
     conf.write_text("train: {lr: fast}\n")
     argv = [str(conf) if word.endswith("/conf.yaml") else word for word in made.spec.argv]
     argv[argv.index("--run") + 1] = str(tmp_path / "run")
     env = {**os.environ, "PYTHONPATH": str(_PROJECT)}
-    done = subprocess.run([sys.executable, *argv[1:]], capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, *argv[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        cwd=tmp_path,
+    )
     assert done.returncode == errors.ConfFault.exit_code, done.stderr
     assert "train.lr" in done.stderr + done.stdout
 
@@ -96,8 +124,13 @@ def test_the_job_fails_at_once_on_exactly_the_codes_that_no_retry_mends() -> Non
     Of a sweep some end their trial and one the whole Job; without one all of them end the Job.
     """
     lists = re.findall(r"values: \[([\d, ]+)\]", (TEMPLATES / "job.yaml.j2").read_text())
-    of_trial, of_all_trials, of_job = ({int(code) for code in listed.split(",")} for listed in lists)
-    final = {error.exit_code for error in (errors.ConfFault, errors.DataError, errors.CannotWrite, errors.Diverged)}
+    of_trial, of_all_trials, of_job = (
+        {int(code) for code in listed.split(",")} for listed in lists
+    )
+    final = {
+        error.exit_code
+        for error in (errors.ConfFault, errors.DataError, errors.CannotWrite, errors.Diverged)
+    }
     assert of_job == final
     assert of_trial | of_all_trials == final
     assert not of_trial & of_all_trials

@@ -11,7 +11,9 @@ import pytest
 
 def modules(folder: Path) -> list[str]:
     return sorted(
-        ".".join(path.relative_to(folder.parent).with_suffix("").parts) for path in folder.rglob("*.py") if path.name != "__main__.py"
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+        for path in folder.rglob("*.py")
+        if path.name != "__main__.py"
     )
 
 
@@ -22,9 +24,20 @@ def loaded_after(names: list[str]) -> set[str]:
 
 
 def test_the_whole_launcher_loads_without_what_its_verbs_import_themselves(project: Path) -> None:
-    loaded = loaded_after([name.removesuffix(".__init__") for name in modules(project / "launcher")])
+    loaded = loaded_after(
+        [name.removesuffix(".__init__") for name in modules(project / "launcher")]
+    )
 
-    assert not loaded & {"torch", "torchvision", "numpy", "sklearn", "trainer", "kubernetes", "jinja2", "PIL"}
+    assert not loaded & {
+        "torch",
+        "torchvision",
+        "numpy",
+        "sklearn",
+        "trainer",
+        "kubernetes",
+        "jinja2",
+        "PIL",
+    }
 
 
 @pytest.mark.slow
@@ -36,4 +49,8 @@ def test_the_whole_trainer_loads_without_the_launcher(project: Path) -> None:
 
 def test_only_packages_with_code_are_packages(project: Path) -> None:
     """An `__init__.py` in docker, conf or tests would shadow other people's packages."""
-    assert not [path for name in ("docker", "conf", "tests") for path in (project / name).rglob("__init__.py")]
+    assert not [
+        path
+        for name in ("docker", "conf", "tests")
+        for path in (project / name).rglob("__init__.py")
+    ]

@@ -14,7 +14,12 @@ EXTRAS = ("trainer", "video")
 
 
 def packages_of_the_image(project: Path) -> set[str]:
-    command = [sys.executable, str(project / "docker" / "requirements.py"), str(project / "pyproject.toml"), *EXTRAS]
+    command = [
+        sys.executable,
+        str(project / "docker" / "requirements.py"),
+        str(project / "pyproject.toml"),
+        *EXTRAS,
+    ]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in lines}
 
@@ -37,21 +42,32 @@ def test_the_image_has_every_package_that_the_trainer_imports(project: Path) -> 
     owners = importlib.metadata.packages_distributions()
     listed = packages_of_the_image(project)
 
-    missing = {name for name in foreign if not {owner.lower() for owner in owners.get(name, [name])} & listed}
+    missing = {
+        name
+        for name in foreign
+        if not {owner.lower() for owner in owners.get(name, [name])} & listed
+    }
 
     assert missing == set()
 
 
 def test_an_unknown_extra_is_an_error(project: Path) -> None:
     """A misspelt extra must not give an image without packages."""
-    command = [sys.executable, str(project / "docker" / "requirements.py"), str(project / "pyproject.toml"), "trainr"]
+    command = [
+        sys.executable,
+        str(project / "docker" / "requirements.py"),
+        str(project / "pyproject.toml"),
+        "trainr",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode != 0
     assert "trainr" in done.stderr
 
 
-def entrypoint(project: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def entrypoint(
+    project: Path, *command: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", project / "docker" / "entrypoint.sh", *command],
         capture_output=True,
@@ -76,7 +92,14 @@ def test_a_uid_without_a_home_gets_writable_places(project: Path, tmp_path: Path
 
 def test_a_home_that_works_is_kept(project: Path, tmp_path: Path) -> None:
     """What the pod or the user has set stays."""
-    done = entrypoint(project, "sh", "-c", 'echo "$HOME $TRITON_CACHE_DIR"', HOME=str(tmp_path), TRITON_CACHE_DIR="/elsewhere")
+    done = entrypoint(
+        project,
+        "sh",
+        "-c",
+        'echo "$HOME $TRITON_CACHE_DIR"',
+        HOME=str(tmp_path),
+        TRITON_CACHE_DIR="/elsewhere",
+    )
 
     assert done.stdout.split() == [str(tmp_path), "/elsewhere"]
 

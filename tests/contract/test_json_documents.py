@@ -47,12 +47,17 @@ def _fields(kind: Any) -> set[str]:
 
 
 _PRINTED: Mapping[str, set[str]] = {
-    "`status` [], `status RUN`": set(RunView(run=_RECORD.run, record=_RECORD, status=_STATUS, cluster="local").as_json()),
+    "`status` [], `status RUN`": set(
+        RunView(run=_RECORD.run, record=_RECORD, status=_STATUS, cluster="local").as_json()
+    ),
     "its `pods` []": _fields(PodStatus),
-    "`sweep status`": set(SweepView(record=_RECORD, status=_STATUS, keys=(), trials=(_TRIAL,)).as_json()),
+    "`sweep status`": set(
+        SweepView(record=_RECORD, status=_STATUS, keys=(), trials=(_TRIAL,)).as_json()
+    ),
     "its `trials` []": set(_TRIAL.as_json()),
     "`logs`": set(line_document(LogLine(pod="p", text="t"))),
-    "`logs --parse`": {"phase", "loss", "epoch", "step", "line", "pod"},  # more of them: tests/launcher/test_logs_command.py
+    # more of them: tests/launcher/test_logs_command.py
+    "`logs --parse`": {"phase", "loss", "epoch", "step", "line", "pod"},
     "`submit`, `rerun`": set(submit.document(_RECORD)),
     "`fetch`": {"run", "out", "files"} | _fields(Fetched),
     "`push`": {"claim", "path"} | _fields(Pushed),
@@ -69,12 +74,21 @@ _PRINTED: Mapping[str, set[str]] = {
 def _told() -> dict[str, set[str]]:
     assert _TABLE is not None
     rows = [line.strip("| ").split(" | ", 1) for line in _TABLE[1].splitlines()[2:]]
-    return {row[0]: {word for code in re.findall(r"`([^`]+)`", row[1]) for word in code.split()} for row in rows}
+    return {
+        row[0]: {word for code in re.findall(r"`([^`]+)`", row[1]) for word in code.split()}
+        for row in rows
+    }
 
 
 @pytest.mark.parametrize("what", list(_PRINTED))
 def test_the_readme_names_the_keys_of(what: str) -> None:
-    beside = {"line", "gap", "truncated"} if what == "`logs`" else {"--explain"} if what == "`conf`" else set()
+    beside = (
+        {"line", "gap", "truncated"}
+        if what == "`logs`"
+        else {"--explain"}
+        if what == "`conf`"
+        else set()
+    )
     assert _told()[what] - beside == _PRINTED[what]
 
 

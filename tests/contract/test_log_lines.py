@@ -12,13 +12,23 @@ from trainer.records import format_line
 
 
 def test_a_train_line_comes_back_whole() -> None:
-    line = format_line("train", 0.071, epoch=3, step=120, lr=1.5e-3, clips_per_s=412.0, data_wait=0.03, eta=3720.0)
+    line = format_line(
+        "train", 0.071, epoch=3, step=120, lr=1.5e-3, clips_per_s=412.0, data_wait=0.03, eta=3720.0
+    )
 
-    assert line == "train Loss: 0.0710 epoch=3 step=120 lr=1.5e-03 clips_per_s=412.0 data_wait=0.03 eta=1h02m"
+    assert (
+        line
+        == "train Loss: 0.0710 epoch=3 step=120 lr=1.5e-03 clips_per_s=412.0 data_wait=0.03 eta=1h02m"
+    )
     record = parse_line(line)
     assert record is not None
     assert (record.phase, record.loss, record.epoch, record.step) == ("train", 0.071, 3, 120)
-    assert (record.values["lr"], record.values["clips_per_s"], record.values["data_wait"], record.values["eta"]) == (
+    assert (
+        record.values["lr"],
+        record.values["clips_per_s"],
+        record.values["data_wait"],
+        record.values["eta"],
+    ) == (
         1.5e-3,
         412.0,
         0.03,
@@ -37,9 +47,15 @@ _PHASES = st.sampled_from(["train", "val", "test"])
 
 
 @given(
-    _PHASES, st.floats(min_value=0, allow_infinity=False), st.integers(1, 10**6), st.integers(0, 10**9), st.floats(min_value=0, max_value=1)
+    _PHASES,
+    st.floats(min_value=0, allow_infinity=False),
+    st.integers(1, 10**6),
+    st.integers(0, 10**9),
+    st.floats(min_value=0, max_value=1),
 )
-def test_every_line_the_trainer_prints_is_read(phase: str, loss: float, epoch: int, step: int, score: float) -> None:
+def test_every_line_the_trainer_prints_is_read(
+    phase: str, loss: float, epoch: int, step: int, score: float
+) -> None:
     """To the digits that the line shows: four decimals, or four significant digits of what is smaller."""
     record = parse_line(format_line(phase, loss, epoch=epoch, step=step, f1_macro=score))
 

@@ -14,7 +14,9 @@ from trainer import signatures
 
 @pytest.fixture(scope="module")
 def table(project: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("model_table", project / "tests" / "contract" / "model_table.py")
+    spec = importlib.util.spec_from_file_location(
+        "model_table", project / "tests" / "contract" / "model_table.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules["model_table"] = importlib.util.module_from_spec(spec)
@@ -24,7 +26,9 @@ def table(project: Path) -> ModuleType:
 
 def test_the_pages_are_up_to_date(table: ModuleType, project: Path) -> None:
     """All but the costs, which are counted anew in `test-all`. `make docs` writes both."""
-    page, readme = ((project / name).read_text(encoding="utf-8") for name in ("conf/MODELS.md", "README.md"))
+    page, readme = (
+        (project / name).read_text(encoding="utf-8") for name in ("conf/MODELS.md", "README.md")
+    )
     costs = table.as_written(page)
     assert page == table.document(costs)
     assert readme == table.in_readme(readme, costs)

@@ -15,14 +15,22 @@ from trainer import trials
 from trainer.run_folder import RunFolder
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=4,
 )
 
 
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=5))
-def test_the_trainer_reads_what_the_launcher_wrote(tmp_path_factory: Any, rows: list[tuple[Any, Any]]) -> None:
+def test_the_trainer_reads_what_the_launcher_wrote(
+    tmp_path_factory: Any, rows: list[tuple[Any, Any]]
+) -> None:
     """Any values, line by line; what is null stays the conf's on both sides."""
     path = tmp_path_factory.mktemp("trials") / TRIALS_FILE
     written = Trials(("train.lr", "model.name"), tuple(rows))

@@ -18,7 +18,14 @@ from launcher.records import RunRecord, state_dir
 _POLICY = {
     "rules": [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {"action": "FailJob", "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [64, 65, 73, 76]}},
+        {
+            "action": "FailJob",
+            "onExitCodes": {
+                "containerName": "trainer",
+                "operator": "In",
+                "values": [64, 65, 73, 76],
+            },
+        },
     ]
 }
 
@@ -36,20 +43,30 @@ class LocalWorld:
         return self.runs / run
 
     def job(
-        self, run: str, script: str, *, container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any
+        self,
+        run: str,
+        script: str,
+        *,
+        container: dict[str, Any] | None = None,
+        pod: dict[str, Any] | None = None,
+        **spec: Any,
     ) -> Manifest:
         """A Job whose trainer is `python -c SCRIPT`, its run folder in `sys.argv[2]`."""
         trainer: dict[str, Any] = {
             "name": "trainer",
             "command": ["python"],
             "args": ["-c", script.replace("$", "$$"), "--run", str(self.folder(run))],
-            "env": [{"name": "VIDJOBS_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "env": [
+                {"name": "VIDJOBS_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+            ],
             "volumeMounts": [
                 {"name": "pvc-runs", "mountPath": str(self.runs)},
                 {"name": "conf", "mountPath": self.backend.conf_dir(run)},
             ],
         }
-        items = [{"path": "conf.yaml", "fieldRef": {"fieldPath": "metadata.annotations['vidjobs/conf']"}}]
+        items = [
+            {"path": "conf.yaml", "fieldRef": {"fieldPath": "metadata.annotations['vidjobs/conf']"}}
+        ]
         template: dict[str, Any] = {
             "containers": [trainer | (container or {})],
             "terminationGracePeriodSeconds": 5,
@@ -58,9 +75,17 @@ class LocalWorld:
                 {"name": "conf", "downwardAPI": {"items": items}},
             ],
         }
-        whole = {"metadata": {"annotations": {"vidjobs/conf": "name: a\n"}}, "spec": template | (pod or {})}
+        whole = {
+            "metadata": {"annotations": {"vidjobs/conf": "name: a\n"}},
+            "spec": template | (pod or {}),
+        }
         body = {"backoffLimit": 2, "podFailurePolicy": _POLICY, "template": whole} | spec
-        return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": run, "namespace": "here"}, "spec": body}
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": run, "namespace": "here"},
+            "spec": body,
+        }
 
     def submit(self, run: str, script: str, **changes: Any) -> RunRecord:
         """Start it, and keep its record as `vidjobs submit` does."""
@@ -85,7 +110,9 @@ class LocalWorld:
             runs_mount=str(self.runs),
         )
 
-    def wait(self, run: str, wanted: Callable[[RunStatus], bool] | None = None, seconds: float = 15) -> RunStatus:
+    def wait(
+        self, run: str, wanted: Callable[[RunStatus], bool] | None = None, seconds: float = 15
+    ) -> RunStatus:
         """The status once it is as wanted (by default: ended)."""
         done = wanted or (lambda status: status.phase.ended)
         end = time.monotonic() + seconds

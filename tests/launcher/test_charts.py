@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from launcher.charts import Series, bar_chart, compare_chart, line_chart, loss_chart, records_chart, score_chart, thin, ticks
+from launcher.charts import (
+    Series,
+    bar_chart,
+    compare_chart,
+    line_chart,
+    loss_chart,
+    records_chart,
+    score_chart,
+    thin,
+    ticks,
+)
 from launcher.drawing import DARK_INKS, INKS, Dot, Label, Scene, Stroke, css_colours, to_png, to_svg
 from launcher.losses import LossRecord, parse_stream
 
@@ -42,7 +52,14 @@ def loss_scene() -> Scene:
 def test_a_loss_chart_has_its_curves_in_the_legend_and_marks_the_best_val() -> None:
     shown = texts(loss_scene())
 
-    assert {"a run", "train, each line", "train, epoch mean", "val", "loss", "best val 0.4000, epoch 2"} <= set(shown)
+    assert {
+        "a run",
+        "train, each line",
+        "train, epoch mean",
+        "val",
+        "loss",
+        "best val 0.4000, epoch 2",
+    } <= set(shown)
 
 
 def test_the_best_val_stands_where_its_epoch_ended() -> None:
@@ -88,7 +105,9 @@ def test_a_themed_svg_takes_every_colour_from_the_page() -> None:
         assert css_colours().count(f"--{ink}:") == 2
 
 
-@pytest.mark.parametrize("name", ["</title><script>alert(1)</script>", "a\x00b\x1bc", "\ud800", "&<>\"'", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["</title><script>alert(1)</script>", "a\x00b\x1bc", "\ud800", "&<>\"'", "x" * 5000]
+)
 def test_a_hostile_title_is_text_in_both_forms(name: str) -> None:
     scene = loss_chart(list(parse_stream(LOSSES)), title=name)
     assert scene is not None
@@ -99,20 +118,40 @@ def test_a_hostile_title_is_text_in_both_forms(name: str) -> None:
 
 
 def test_a_gap_stays_where_a_loss_is_not_finite() -> None:
-    points = ((1.0, 1.0), (2.0, 2.0), (3.0, math.nan), (4.0, 1.0), (5.0, math.inf), (6.0, 2.0), (7.0, 1.0))
-    scene = line_chart([Series(name="s", points=points, ink="val")], title="t", x_label="x", y_label="y")
-    curves = [shape for shape in scene.shapes if isinstance(shape, Stroke) and shape.ink == "val" and shape.width == 2.2]
+    points = (
+        (1.0, 1.0),
+        (2.0, 2.0),
+        (3.0, math.nan),
+        (4.0, 1.0),
+        (5.0, math.inf),
+        (6.0, 2.0),
+        (7.0, 1.0),
+    )
+    scene = line_chart(
+        [Series(name="s", points=points, ink="val")], title="t", x_label="x", y_label="y"
+    )
+    curves = [
+        shape
+        for shape in scene.shapes
+        if isinstance(shape, Stroke) and shape.ink == "val" and shape.width == 2.2
+    ]
 
-    assert [len(curve.points) for curve in curves] == [2, 2, 2]  # the legend's stroke, then two pieces; the lone point is a dot
+    # the legend's stroke, then two pieces; the lone point is a dot
+    assert [len(curve.points) for curve in curves] == [2, 2, 2]
     assert sum(isinstance(shape, Dot) for shape in scene.shapes) == 1
 
 
 def test_tested_checkpoints_become_curves_of_scores_over_epochs() -> None:
-    lines = [f"c{epoch:06d}.pt , f1_macro : {score}, f1_micro 0.7, Accuracy 0.5" for epoch, score in ((5, 0.2), (6, 0.3), (7, 0.1))]
+    lines = [
+        f"c{epoch:06d}.pt , f1_macro : {score}, f1_micro 0.7, Accuracy 0.5"
+        for epoch, score in ((5, 0.2), (6, 0.3), (7, 0.1))
+    ]
     scene = records_chart(list(parse_stream(lines)), title="t")
 
     assert scene is not None
-    assert {"f1_macro", "f1_micro", "accuracy", "epoch", "best f1_macro 0.3000, epoch 6"} <= set(texts(scene))
+    assert {"f1_macro", "f1_micro", "accuracy", "epoch", "best f1_macro 0.3000, epoch 6"} <= set(
+        texts(scene)
+    )
     assert "f1_samples" not in texts(scene)
 
 
@@ -132,7 +171,13 @@ def test_several_runs_share_one_frame_in_colours_of_their_own() -> None:
 
 
 def test_scores_that_are_all_zero_stand_on_the_floor_of_a_whole_axis() -> None:
-    scene = records_chart([LossRecord(phase="test", loss=None, values={"epoch": epoch, "f1_macro": 0.0}) for epoch in (1, 2, 3)], title="t")
+    scene = records_chart(
+        [
+            LossRecord(phase="test", loss=None, values={"epoch": epoch, "f1_macro": 0.0})
+            for epoch in (1, 2, 3)
+        ],
+        title="t",
+    )
 
     assert scene is not None
     assert {"0.0", "1.0", "1", "2", "3"} <= set(texts(scene))  # and epochs are whole numbers
@@ -140,8 +185,14 @@ def test_scores_that_are_all_zero_stand_on_the_floor_of_a_whole_axis() -> None:
 
 
 def test_a_bar_is_as_long_as_its_value() -> None:
-    scene = bar_chart([("walking", 0.5, "n=3"), ("running", 1.0, ""), ("odd", math.nan, "")], title="F1")
-    bars = [shape.width for shape in scene.shapes if getattr(shape, "ink", "") == "val" and hasattr(shape, "width")]
+    scene = bar_chart(
+        [("walking", 0.5, "n=3"), ("running", 1.0, ""), ("odd", math.nan, "")], title="F1"
+    )
+    bars = [
+        shape.width
+        for shape in scene.shapes
+        if getattr(shape, "ink", "") == "val" and hasattr(shape, "width")
+    ]
 
     assert bars[0] * 2 == bars[1]
     assert bars[2] == 0
@@ -161,9 +212,16 @@ def test_ticks_cover_the_range_in_even_round_steps(low: float, width: float, cou
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0, 0.64, [0, 0.2, 0.4, 0.6, 0.8]), (20, 49, [20, 30, 40, 50]), (-1, 1, [-1, -0.5, 0, 0.5, 1])]
+    ("low", "high", "expected"),
+    [
+        (0, 0.64, [0, 0.2, 0.4, 0.6, 0.8]),
+        (20, 49, [20, 30, 40, 50]),
+        (-1, 1, [-1, -0.5, 0, 0.5, 1]),
+    ],
 )
-def test_ticks_are_numbers_that_people_would_choose(low: float, high: float, expected: list[float]) -> None:
+def test_ticks_are_numbers_that_people_would_choose(
+    low: float, high: float, expected: list[float]
+) -> None:
     assert ticks(low, high, 5) == pytest.approx(expected)
 
 
@@ -181,7 +239,9 @@ def test_thinning_keeps_both_ends_and_every_extreme(values: list[float], columns
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-12, 1e30])
 def test_one_point_or_a_flat_line_is_drawn(value: float) -> None:
     for points in (((1.0, value),), ((1.0, value), (2.0, value))):
-        scene = line_chart([Series(name="s", points=points, ink="val")], title="t", x_label="x", y_label="y")
+        scene = line_chart(
+            [Series(name="s", points=points, ink="val")], title="t", x_label="x", y_label="y"
+        )
         assert ElementTree.fromstring(to_svg(scene)) is not None
 
 
@@ -189,7 +249,10 @@ def test_one_point_or_a_flat_line_is_drawn(value: float) -> None:
 def test_any_losses_can_be_drawn(rows: list[tuple[int, float]], known: bool) -> None:
     """Denormal, huge, infinite or none at all."""
     phases = ("train", "val")
-    records = [LossRecord(phase=phases[at % 2], loss=loss, values={"step": step} if known else {}) for at, (step, loss) in enumerate(rows)]
+    records = [
+        LossRecord(phase=phases[at % 2], loss=loss, values={"step": step} if known else {})
+        for at, (step, loss) in enumerate(rows)
+    ]
     scene = loss_chart(records, title="t")
 
     assert (scene is None) == (not rows)
@@ -198,7 +261,12 @@ def test_any_losses_can_be_drawn(rows: list[tuple[int, float]], known: bool) -> 
 
 
 def test_a_long_run_draws_fast_and_small() -> None:
-    records = [LossRecord(phase="train", loss=1 / (step + 1), values={"step": step, "epoch": 1 + step // 1000}) for step in range(64_000)]
+    records = [
+        LossRecord(
+            phase="train", loss=1 / (step + 1), values={"step": step, "epoch": 1 + step // 1000}
+        )
+        for step in range(64_000)
+    ]
     start = time.perf_counter()
     scene = loss_chart(records, title="t")
 
@@ -208,7 +276,14 @@ def test_a_long_run_draws_fast_and_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["32_bit_bilinear_resizer_logs.txt", "resizer_3d_56.txt", "resnet_18_training.txt", "eval_logsd_20th.txt", "accuracy_eval.txt"]
+    "name",
+    [
+        "32_bit_bilinear_resizer_logs.txt",
+        "resizer_3d_56.txt",
+        "resnet_18_training.txt",
+        "eval_logsd_20th.txt",
+        "accuracy_eval.txt",
+    ],
 )
 def test_every_kind_of_real_log_can_be_drawn(shared: Path, name: str) -> None:
     text = (shared / "real/logs" / name).read_text(errors="replace")

@@ -18,16 +18,33 @@ model: {name: i3d, mode: 16x32}
 
 
 def vidjobs(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "launcher", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "launcher", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_help_names_every_verb() -> None:
     done = vidjobs("--help")
 
-    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line.split()}
+    listed = {
+        line.split()[0]
+        for line in done.stdout.splitlines()
+        if line.startswith("  ") and line.split()
+    }
     assert done.returncode == 0
     assert {
-        *("submit", "render", "conf", "lint", "status", "logs", "fetch", "cancel", "resume", "delete"),
+        *(
+            "submit",
+            "render",
+            "conf",
+            "lint",
+            "status",
+            "logs",
+            "fetch",
+            "cancel",
+            "resume",
+            "delete",
+        ),
         *("volume", "report", "doctor", "rbac", "init", "clusters", "models", "completion"),
         *("push", "rerun", "diff", "shell", "tensorboard"),
     } <= listed
@@ -67,7 +84,9 @@ def test_a_typing_error_is_exit_1_with_a_hint(arguments: list[str], says: str) -
     assert "Traceback" not in done.stderr
 
 
-def test_a_disk_that_refuses_is_the_persons_to_mend_and_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_is_the_persons_to_mend_and_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "exp.yaml").write_text(CONF)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
@@ -80,11 +99,15 @@ def test_a_disk_that_refuses_is_the_persons_to_mend_and_no_bug(tmp_path: Path, m
     assert "bug" not in done.stderr
 
 
-def test_what_nobody_foresaw_is_a_bug_with_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_foresaw_is_a_bug_with_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     broken = "from launcher.commands import clusters; clusters.available = None"
     script = f"import sys; {broken}; from launcher import cli; sys.exit(cli.run(['clusters']))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
 
     (report,) = tmp_path.glob("vidjobs-bug-*.log")
     assert done.returncode == 3
@@ -101,11 +124,29 @@ def test_completion_prints_a_script_that_bash_accepts() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     """`vidjobs --help` answers at once: nothing of the cluster or the trainer is loaded for it."""
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "launcher", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "launcher", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
-    loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")}
+    loaded = {
+        line.rsplit("|", 1)[-1].strip().split(".")[0]
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
     assert "typer" in loaded
-    assert not loaded & {"torch", "numpy", "kubernetes", "jinja2", "trainer", "yaml", "urllib3", "PIL"}
+    assert not loaded & {
+        "torch",
+        "numpy",
+        "kubernetes",
+        "jinja2",
+        "trainer",
+        "yaml",
+        "urllib3",
+        "PIL",
+    }
 
 
 def test_each_family_of_errors_has_its_exit_code() -> None:
@@ -125,9 +166,17 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_messages_that_nobody_reads_do_not_change_the_outcome(tmp_path: Path) -> None:
     """`vidjobs ... 2>&1 | head -1`."""
-    command = f"{sys.executable} -m launcher init 2> >(true); echo $?"  # gone long before the first message
+    # gone long before the first message
+    command = f"{sys.executable} -m launcher init 2> >(true); echo $?"
     environment = os.environ | {"PYTHONPATH": str(Path(errors.__file__).parents[1])}
 
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
     assert done.stdout == "experiment.yaml\n0\n"

@@ -17,8 +17,17 @@ from launcher.render import TEMPLATES
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    identity = [
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "init.defaultBranch=main",
+    ]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
@@ -64,7 +73,9 @@ def test_refs_of_every_kind_become_the_commit(clone: Path, remote: Path, tmp_pat
         assert pin(_repo(remote, ref), local=False, cwd=tmp_path).commit == sha, ref
 
 
-def test_a_short_sha_inside_the_history_is_looked_up_in_this_checkout(clone: Path, remote: Path, tmp_path: Path) -> None:
+def test_a_short_sha_inside_the_history_is_looked_up_in_this_checkout(
+    clone: Path, remote: Path, tmp_path: Path
+) -> None:
     """A server lists only the tips."""
     inner = _git(clone, "rev-parse", "HEAD")
     _commit(clone, "second.txt")
@@ -87,14 +98,22 @@ def test_an_unknown_ref_gets_a_proposal(clone: Path, remote: Path) -> None:
 
 def test_a_repository_that_cannot_be_read_is_a_fault_with_git_s_reason(tmp_path: Path) -> None:
     """And the command to try."""
-    with pytest.raises(ConfError, match=r"cannot read .*nowhere' does not appear to be a git repository .*git ls-remote"):
+    with pytest.raises(
+        ConfError,
+        match=r"cannot read .*nowhere' does not appear to be a git repository .*git ls-remote",
+    ):
         pin(_repo(tmp_path / "nowhere", "main"), local=False, cwd=tmp_path)
 
 
 def test_a_clean_pushed_tree_is_its_commit_without_a_diff(clone: Path, remote: Path) -> None:
     """The usual case."""
     found = pin(CodeConf(), local=False, cwd=clone)
-    assert (found.commit, found.diff, found.repo, found.ref) == (_git(clone, "rev-parse", "HEAD"), "", str(remote), "main")
+    assert (found.commit, found.diff, found.repo, found.ref) == (
+        _git(clone, "rev-parse", "HEAD"),
+        "",
+        str(remote),
+        "main",
+    )
 
 
 def _untouched(clone: Path) -> str:
@@ -122,7 +141,15 @@ def test_local_changes_of_every_kind_travel_and_apply(clone: Path, tmp_path: Pat
     _git(copy, "checkout", "-q", base)
     (tmp_path / "code.diff").write_bytes(found.diff.encode())
     _git(copy, "apply", "--whitespace=nowarn", str(tmp_path / "code.diff"))
-    for name in ("first.txt", "unpushed.txt", "new é.txt", "latin.txt", "blob.bin", "run.sh", ".gitignore"):
+    for name in (
+        "first.txt",
+        "unpushed.txt",
+        "new é.txt",
+        "latin.txt",
+        "blob.bin",
+        "run.sh",
+        ".gitignore",
+    ):
         assert (copy / name).read_bytes() == (clone / name).read_bytes(), name
     assert os.access(copy / "run.sh", os.X_OK)
     assert not (copy / "ignored").exists()
@@ -150,7 +177,10 @@ def test_the_newest_pushed_ancestor_is_found_across_a_merge(clone: Path) -> None
     _git(clone, "checkout", "-q", "main")
     _commit(clone, "mine.txt")
     _git(clone, "merge", "-q", "--no-edit", "side")
-    assert pin(CodeConf(), local=False, cwd=clone).commit in {pushed, _git(clone, "rev-parse", "origin/main")}
+    assert pin(CodeConf(), local=False, cwd=clone).commit in {
+        pushed,
+        _git(clone, "rev-parse", "origin/main"),
+    }
 
 
 def test_a_branch_that_the_remote_deleted_counts_no_more(clone: Path, remote: Path) -> None:
@@ -163,7 +193,9 @@ def test_a_branch_that_the_remote_deleted_counts_no_more(clone: Path, remote: Pa
     assert pin(CodeConf(), local=False, cwd=clone).commit == main
 
 
-def test_what_the_remote_does_not_have_at_all_is_an_error_with_the_push_command(tmp_path: Path, remote: Path) -> None:
+def test_what_the_remote_does_not_have_at_all_is_an_error_with_the_push_command(
+    tmp_path: Path, remote: Path
+) -> None:
     """An empty remote."""
     folder = tmp_path / "fresh"
     folder.mkdir()
@@ -195,7 +227,9 @@ def test_outside_of_a_checkout_there_is_nothing_to_pin(tmp_path: Path) -> None:
     assert (found.kind, found.commit, found.repo) == ("worktree", "", "")
 
 
-def test_on_this_machine_the_tree_is_recorded_without_asking_a_remote(clone: Path, remote: Path) -> None:
+def test_on_this_machine_the_tree_is_recorded_without_asking_a_remote(
+    clone: Path, remote: Path
+) -> None:
     """No network, no push needed; `repo` without a ref means the same."""
     remote.rename(remote.with_name("away"))
     _commit(clone, "unpushed.txt")
@@ -234,7 +268,9 @@ def test_a_remote_with_a_token_in_its_url_is_refused() -> None:
         https_url("https://me:ghp_x@git.example/lab/v")
 
 
-def _checkout(target: Path, remote: Path, commit: str, *, diff: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+def _checkout(
+    target: Path, remote: Path, commit: str, *, diff: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(target.parent / "home"),
@@ -245,7 +281,9 @@ def _checkout(target: Path, remote: Path, commit: str, *, diff: Path | None = No
         "VIDJOBS_DIFF": str(diff or ""),
     }
     script = (TEMPLATES / "checkout.sh").read_text()
-    return subprocess.run(["bash", "-c", script], env=env | more, capture_output=True, text=True, check=False, cwd="/")
+    return subprocess.run(
+        ["bash", "-c", script], env=env | more, capture_output=True, text=True, check=False, cwd="/"
+    )
 
 
 def test_the_script_brings_commit_and_changes(clone: Path, remote: Path, tmp_path: Path) -> None:
@@ -254,12 +292,19 @@ def test_the_script_brings_commit_and_changes(clone: Path, remote: Path, tmp_pat
     found = pin(CodeConf(), local=False, cwd=clone)
     (tmp_path / "code.diff").write_text(found.diff)
     for _ in range(2):
-        done = _checkout(tmp_path / "pod" / "code", remote, found.commit, diff=tmp_path / "code.diff")
-        assert (done.returncode, done.stderr) == (0, f"vidjobs code: commit {found.commit} with local changes\n")
+        done = _checkout(
+            tmp_path / "pod" / "code", remote, found.commit, diff=tmp_path / "code.diff"
+        )
+        assert (done.returncode, done.stderr) == (
+            0,
+            f"vidjobs code: commit {found.commit} with local changes\n",
+        )
         assert (tmp_path / "pod" / "code" / "first.txt").read_text() == "changed"
 
 
-def test_the_script_fetches_everything_where_single_commits_are_not_given(clone: Path, remote: Path, tmp_path: Path) -> None:
+def test_the_script_fetches_everything_where_single_commits_are_not_given(
+    clone: Path, remote: Path, tmp_path: Path
+) -> None:
     """An inner commit from a server that gives tips only."""
     inner = _git(clone, "rev-parse", "HEAD")
     _commit(clone, "second.txt")
@@ -267,7 +312,12 @@ def test_the_script_fetches_everything_where_single_commits_are_not_given(clone:
     _git(remote, "config", "uploadpack.allowReachableSHA1InWant", "false")
     _git(remote, "config", "protocol.version", "0")
     done = _checkout(
-        tmp_path / "pod" / "code", remote, inner, GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="protocol.version", GIT_CONFIG_VALUE_0="0"
+        tmp_path / "pod" / "code",
+        remote,
+        inner,
+        GIT_CONFIG_COUNT="1",
+        GIT_CONFIG_KEY_0="protocol.version",
+        GIT_CONFIG_VALUE_0="0",
     )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "pod" / "code").glob("*.txt")) == ["first.txt"]
@@ -280,15 +330,24 @@ def test_the_script_says_which_commit_is_missing(clone: Path, remote: Path, tmp_
     assert f"has no commit {'b' * 40}" in done.stderr
 
 
-def test_the_script_refuses_changes_that_do_not_apply(clone: Path, remote: Path, tmp_path: Path) -> None:
+def test_the_script_refuses_changes_that_do_not_apply(
+    clone: Path, remote: Path, tmp_path: Path
+) -> None:
     """64, and nothing half applied runs."""
     (tmp_path / "code.diff").write_text("--- a/none.txt\n+++ b/none.txt\n@@ -1 +1 @@\n-a\n+b\n")
-    done = _checkout(tmp_path / "pod" / "code", remote, _git(clone, "rev-parse", "HEAD"), diff=tmp_path / "code.diff")
+    done = _checkout(
+        tmp_path / "pod" / "code",
+        remote,
+        _git(clone, "rev-parse", "HEAD"),
+        diff=tmp_path / "code.diff",
+    )
     assert done.returncode == 64
     assert "do not apply" in done.stderr
 
 
-def test_the_script_touches_no_folder_that_is_not_its_own(clone: Path, remote: Path, tmp_path: Path) -> None:
+def test_the_script_touches_no_folder_that_is_not_its_own(
+    clone: Path, remote: Path, tmp_path: Path
+) -> None:
     """A working tree can never be taken for a checkout."""
     done = _checkout(clone, remote, _git(clone, "rev-parse", "HEAD"))
     assert done.returncode == 64
@@ -297,26 +356,42 @@ def test_the_script_touches_no_folder_that_is_not_its_own(clone: Path, remote: P
 
 def test_the_token_reaches_git_and_no_file(clone: Path, remote: Path, tmp_path: Path) -> None:
     """Asked for through GIT_ASKPASS; the checkout's config holds none of it."""
-    done = _checkout(tmp_path / "pod" / "code", remote, _git(clone, "rev-parse", "HEAD"), VIDJOBS_GIT_TOKEN="sesame-123")
+    done = _checkout(
+        tmp_path / "pod" / "code",
+        remote,
+        _git(clone, "rev-parse", "HEAD"),
+        VIDJOBS_GIT_TOKEN="sesame-123",
+    )
     assert done.returncode == 0, done.stderr
     assert "sesame" not in done.stderr
-    found = subprocess.run(["grep", "-rl", "sesame-123", str(tmp_path / "pod")], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["grep", "-rl", "sesame-123", str(tmp_path / "pod")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert found.stdout == ""
 
 
 def test_a_token_stays_a_reference(clone: Path, remote: Path) -> None:
     """To a key of a Secret."""
-    conf = CodeConf(kind="repo", repo=str(remote), ref="main", token=KeyConf(secret="git", key="token"))
+    conf = CodeConf(
+        kind="repo", repo=str(remote), ref="main", token=KeyConf(secret="git", key="token")
+    )
     token = pin(conf, local=False, cwd=clone).token
     assert token is not None
     assert (token.secret, token.key) == ("git", "token")
 
 
 @pytest.mark.parametrize("path", ["v", "v403", "not found"])
-def test_a_server_that_does_not_answer_is_tried_again_and_then_left_to_the_next_pod(tmp_path: Path, path: str) -> None:
+def test_a_server_that_does_not_answer_is_tried_again_and_then_left_to_the_next_pod(
+    tmp_path: Path, path: str
+) -> None:
     """75 after four attempts: a retry of the Job may succeed. Whatever the address looks like, nobody has refused anything."""
     repo = f"http://127.0.0.1:1/{path}"
-    done = _checkout(tmp_path / "pod" / "code", Path(repo), "a" * 40, VIDJOBS_REPO=repo, VIDJOBS_GIT_PAUSE="0")
+    done = _checkout(
+        tmp_path / "pod" / "code", Path(repo), "a" * 40, VIDJOBS_REPO=repo, VIDJOBS_GIT_PAUSE="0"
+    )
     assert done.returncode == 75
     assert done.stderr.count("attempt") == 4
     assert f"cannot reach {repo}" in done.stderr
@@ -339,6 +414,12 @@ def test_a_repository_that_refuses_us_is_not_asked_again(tmp_path: Path) -> None
         repo = f"http://127.0.0.1:{server.server_port}/v"
         for code in (401, 403, 404):
             Refuses.code = code
-            done = _checkout(tmp_path / "pod" / "code", Path(repo), "a" * 40, VIDJOBS_REPO=repo, VIDJOBS_GIT_PAUSE="0")
+            done = _checkout(
+                tmp_path / "pod" / "code",
+                Path(repo),
+                "a" * 40,
+                VIDJOBS_REPO=repo,
+                VIDJOBS_GIT_PAUSE="0",
+            )
             assert (done.returncode, "job.code.token" in done.stderr) == (64, True), done.stderr
         server.shutdown()

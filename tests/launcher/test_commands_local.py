@@ -32,7 +32,9 @@ while not (folder / "go").exists(): time.sleep(0.01)
 """
 
 
-def test_a_fault_elsewhere_does_not_ask_for_what_from_gives(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_elsewhere_does_not_ask_for_what_from_gives(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The conf is refused before --from is looked at."""
     monkeypatch.chdir(tmp_path)
     Path("exp.yaml").write_text(
@@ -49,7 +51,8 @@ def running(world: Any) -> str:
     """A run that has written two checkpoints and waits."""
     world.submit(RUN, TRAINER)
     world.wait_for_file(world.folder(RUN) / "ready")
-    world.wait(RUN, lambda _: bool(world.log(RUN)))  # what it printed has gone through its supervisor
+    # what it printed has gone through its supervisor
+    world.wait(RUN, lambda _: bool(world.log(RUN)))
     return RUN
 
 
@@ -57,10 +60,18 @@ def read(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_status_of_a_running_run_says_how_far_it_is(running: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_a_running_run_says_how_far_it_is(
+    running: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status.run("a-tr", watch=False, as_json=True) == 0
     told = read(capsys)
-    assert (told["run"], told["verb"], told["phase"], told["epoch"], told["step"]) == (RUN, "train", "running", 2, 40)
+    assert (told["run"], told["verb"], told["phase"], told["epoch"], told["step"]) == (
+        RUN,
+        "train",
+        "running",
+        2,
+        40,
+    )
     assert told["progress"] == {"phase": "train", "loss": 0.5, "epoch": 2, "step": 40}
     assert [pod["phase"] for pod in told["pods"]] == ["running"]
 
@@ -71,7 +82,9 @@ def test_status_of_a_running_run_says_how_far_it_is(running: str, capsys: pytest
     assert row.split()[-3:] == ["40", "train", "0.5"]
 
 
-def test_status_of_a_failed_run_gives_cause_and_next_step_and_is_itself_a_success(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_a_failed_run_gives_cause_and_next_step_and_is_itself_a_success(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.submit(RUN, "raise SystemExit('no such class')", backoffLimit=0)
     world.wait(RUN)
     assert status.run(RUN, watch=True, as_json=False) == 0
@@ -94,13 +107,18 @@ def test_a_watch_prints_each_change_once_and_ends_with_the_run(
     assert len(phases) <= 3
 
 
-def test_status_lists_records_whose_run_is_gone_and_runs_without_a_record(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_lists_records_whose_run_is_gone_and_runs_without_a_record(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     records.save(world.record("b-train-bbbbbb"))
     world.submit(RUN, "pass")
     world.wait(RUN)
     records.forget(RUN)
     assert status.run(None, watch=False, as_json=True) == 0
-    assert {each["run"]: each["phase"] for each in read(capsys)} == {RUN: "succeeded", "b-train-bbbbbb": "gone"}
+    assert {each["run"]: each["phase"] for each in read(capsys)} == {
+        RUN: "succeeded",
+        "b-train-bbbbbb": "gone",
+    }
 
 
 def test_status_without_runs_says_how_to_start_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +135,9 @@ def test_an_unknown_run_is_the_users_error() -> None:
             command("nothing")
 
 
-def test_fetch_during_and_after_the_run(world: Any, running: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fetch_during_and_after_the_run(
+    world: Any, running: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert fetch.run("checkpoints", RUN, out=out, best=True) == 0
     assert capsys.readouterr().out.splitlines() == [str(out / "checkpoints/epoch-000001.pt")]
@@ -135,7 +155,9 @@ def test_fetch_during_and_after_the_run(world: Any, running: str, tmp_path: Path
     }
 
 
-def test_a_damaged_manifest_is_named_and_epochs_are_still_had(world: Any, running: str, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_named_and_epochs_are_still_had(
+    world: Any, running: str, tmp_path: Path
+) -> None:
     manifest = world.folder(RUN) / "checkpoints/manifest.json"
     for text in ('{"last": ', "[" * 100_000):
         manifest.write_text(text)
@@ -144,14 +166,19 @@ def test_a_damaged_manifest_is_named_and_epochs_are_still_had(world: Any, runnin
     assert fetch.run("checkpoints", RUN, out=tmp_path, epochs="2") == 0
 
 
-def test_fetch_goes_into_a_folder_of_the_runs_name(running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_goes_into_a_folder_of_the_runs_name(
+    running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert fetch.run("logs", RUN) == 0
     assert (tmp_path / RUN / "train.log").read_text() == "train Loss: 0.5 epoch=2 step=40\n"
 
 
 def test_fetch_works_after_the_run_was_deleted(world: Any, tmp_path: Path) -> None:
-    world.submit(RUN, "import pathlib, sys; p = pathlib.Path(sys.argv[2]); p.mkdir(); (p / 'train.log').write_text('x')")
+    world.submit(
+        RUN,
+        "import pathlib, sys; p = pathlib.Path(sys.argv[2]); p.mkdir(); (p / 'train.log').write_text('x')",
+    )
     world.wait(RUN)
     assert delete.run(RUN) == 0
     assert fetch.run("all", RUN, out=tmp_path) == 0
@@ -162,7 +189,9 @@ def test_fetch_works_after_the_run_was_deleted(world: Any, tmp_path: Path) -> No
         fetch.run("all", RUN, out=tmp_path)
 
 
-def test_cancel_and_resume_as_typed(world: Any, running: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cancel_and_resume_as_typed(
+    world: Any, running: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cancel.run(RUN) == 0
     assert resume.run(RUN) == 0, "it waits for the cancel to be done"
     (world.folder(RUN) / "go").touch()
@@ -177,8 +206,13 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("answer", "code", "there"), [("n\n", 1, True), ("\n", 1, True), ("", 1, True), ("y\n", 0, False)])
-def test_delete_asks_on_a_terminal(world: Any, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, there: bool) -> None:
+@pytest.mark.parametrize(
+    ("answer", "code", "there"),
+    [("n\n", 1, True), ("\n", 1, True), ("", 1, True), ("y\n", 0, False)],
+)
+def test_delete_asks_on_a_terminal(
+    world: Any, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, there: bool
+) -> None:
     world.folder(RUN).mkdir(parents=True)
     records.save(world.record(RUN))
     monkeypatch.setattr("sys.stdin", Terminal(answer))
@@ -186,7 +220,9 @@ def test_delete_asks_on_a_terminal(world: Any, monkeypatch: pytest.MonkeyPatch, 
     assert world.folder(RUN).exists() is there
 
 
-def test_delete_of_results_needs_a_yes_where_nobody_can_be_asked(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delete_of_results_needs_a_yes_where_nobody_can_be_asked(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records.save(world.record(RUN))
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(UserError) as caught:
@@ -195,7 +231,8 @@ def test_delete_of_results_needs_a_yes_where_nobody_can_be_asked(world: Any, mon
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "text"), [(0, "0s"), (59, "59s"), (60, "1m"), (3700, "1h1m"), (7200, "2h"), (90061, "1d1h"), (-5, "0s")]
+    ("elapsed", "text"),
+    [(0, "0s"), (59, "59s"), (60, "1m"), (3700, "1h1m"), (7200, "2h"), (90061, "1d1h"), (-5, "0s")],
 )
 def test_ages_are_short(elapsed: int, text: str) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)

@@ -19,8 +19,18 @@ from launcher import completing, records
 
 def offered(words: str) -> list[str]:
     """What bash would show for a line of which the last word is being typed."""
-    asked = {"_VIDJOBS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-    done = subprocess.run([sys.executable, "-m", "launcher"], env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    asked = {
+        "_VIDJOBS_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher"],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.split()
 
 
@@ -36,7 +46,14 @@ def runs(world: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "line", ["vidjobs rerun ", "vidjobs shell ", "vidjobs tensorboard ", "vidjobs diff a-train-aaaaaa ", "vidjobs fetch all "]
+    "line",
+    [
+        "vidjobs rerun ",
+        "vidjobs shell ",
+        "vidjobs tensorboard ",
+        "vidjobs diff a-train-aaaaaa ",
+        "vidjobs fetch all ",
+    ],
 )
 def test_runs_are_offered_wherever_one_is_wanted(runs: list[str], line: str) -> None:
     assert offered(line) == runs
@@ -64,7 +81,10 @@ def typed(line: str, becomes: str, folder: Path) -> str:
 
     def until(wanted: str) -> str:
         shown, end = b"", time.monotonic() + 20
-        while wanted.encode() not in shown and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+        while (
+            wanted.encode() not in shown
+            and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]
+        ):
             shown += os.read(terminal, 4096)
         return shown.decode(errors="replace")
 
@@ -87,7 +107,9 @@ def typed(line: str, becomes: str, folder: Path) -> str:
         ("vidjobs volume ls r", "ls runs"),
     ],
 )
-def test_a_bash_on_a_terminal_completes(runs: list[str], tmp_path: Path, line: str, becomes: str) -> None:
+def test_a_bash_on_a_terminal_completes(
+    runs: list[str], tmp_path: Path, line: str, becomes: str
+) -> None:
     """Also after an @, which ends a word where bash is left as it is."""
     assert becomes in typed(line, becomes, tmp_path)
 

@@ -33,19 +33,31 @@ def exp(conf: Path) -> Path:
     return Path(conf.name)
 
 
-def test_conf_prints_numbers_and_the_trainer_s_defaults(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conf_prints_numbers_and_the_trainer_s_defaults(
+    exp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nothing but YAML on stdout."""
     assert conf.run(exp, cluster="generic", sets=["train.batch=2"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert (shown["train"]["lr"], shown["train"]["batch"], shown["train"]["optimizer"]) == (0.001, 2, "adam")
+    assert (shown["train"]["lr"], shown["train"]["batch"], shown["train"]["optimizer"]) == (
+        0.001,
+        2,
+        "adam",
+    )
     assert shown["data"]["root"] == "/mnt/data/T"
 
 
-def test_explain_says_where_each_value_comes_from(exp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_says_where_each_value_comes_from(
+    exp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """File and line, option, variable, default of either program."""
     monkeypatch.setenv("VIDJOBS_TRAIN__SEED", "9")
     assert conf.run(exp, cluster="generic", sets=["train.batch=2"], explain=True) == 0
-    said = {line.split()[0]: line.split(maxsplit=2)[2] for line in capsys.readouterr().out.splitlines() if len(line.split()) > 2}
+    said = {
+        line.split()[0]: line.split(maxsplit=2)[2]
+        for line in capsys.readouterr().out.splitlines()
+        if len(line.split()) > 2
+    }
     assert said["train.lr"] == "file exp.yaml:4"
     assert said["train.batch"] == "--set train.batch"
     assert said["train.seed"] == "environment VIDJOBS_TRAIN__SEED"
@@ -59,15 +71,26 @@ def test_conf_for_programs(exp: Path, capsys: pytest.CaptureFixture[str]) -> Non
     document = json.loads(capsys.readouterr().out)
     assert set(document) == {"name", "job", "sweep", "conf", "settings"}
     setting = next(each for each in document["settings"] if each["path"] == "train.lr")
-    assert setting == {"path": "train.lr", "value": 0.001, "layer": "file", "file": "exp.yaml", "line": 4}
+    assert setting == {
+        "path": "train.lr",
+        "value": 0.001,
+        "layer": "file",
+        "file": "exp.yaml",
+        "line": 4,
+    }
 
 
-def test_the_rules_of_a_cluster_do_not_judge_what_runs_on_this_machine(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rules_of_a_cluster_do_not_judge_what_runs_on_this_machine(
+    exp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nothing travels to that site."""
     sets = ["job.resources={gpus: 1, gpu_type: H100}", "job.env.MY_TOKEN=x", "job.image=v:1"]
     with pytest.raises(ConfError, match="nrp-gated-gpu"):
         submit.run("train", exp, cluster="nautilus", sets=sets, dry_run="client")
-    assert submit.run("train", exp, cluster="nautilus", backend="local", sets=sets, dry_run="client") == 0
+    assert (
+        submit.run("train", exp, cluster="nautilus", backend="local", sets=sets, dry_run="client")
+        == 0
+    )
     assert capsys.readouterr().err == ""
 
 
@@ -84,17 +107,25 @@ def test_a_conf_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ConfError, match=r"none\.yaml: cannot read it"):
         conf.run(tmp_path / "none.yaml", cluster="generic")
     (tmp_path / "some.yaml").touch()
-    with pytest.raises(ConfError, match=r'some\.yml: cannot read it: No such file or directory \(did you mean "some\.yaml"\?\)'):
+    with pytest.raises(
+        ConfError,
+        match=r'some\.yml: cannot read it: No such file or directory \(did you mean "some\.yaml"\?\)',
+    ):
         conf.run(tmp_path / "some.yml", cluster="generic")
 
 
 def test_an_option_that_is_wrong_is_named_once(exp: Path) -> None:
-    with pytest.raises(ConfError, match=r'^--name: "A" cannot .*\n--set train\.epoch: unknown key \(did you mean "epochs"\?\)$') as caught:
+    with pytest.raises(
+        ConfError,
+        match=r'^--name: "A" cannot .*\n--set train\.epoch: unknown key \(did you mean "epochs"\?\)$',
+    ) as caught:
         submit.run("train", exp, cluster="local", sets=["train.epoch=2"], name="A")
     assert [fault.path for fault in caught.value.faults] == ["name", "train.epoch"]
 
 
-def test_init_writes_a_conf_that_lint_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_writes_a_conf_that_lint_accepts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And the choice of the cluster; what is there stays unless forced."""
     monkeypatch.chdir(tmp_path)
     assert init.run(cluster="nautilus") == 0
@@ -130,7 +161,12 @@ def test_clusters_and_models_list_what_a_conf_can_name(capsys: pytest.CaptureFix
     assert clusters.run() == 0
     assert "nautilus" in capsys.readouterr().out
     assert clusters.run(as_json=True) == 0
-    assert {each["name"] for each in json.loads(capsys.readouterr().out)} >= {"local", "generic", "nautilus", "kube-one"}
+    assert {each["name"] for each in json.loads(capsys.readouterr().out)} >= {
+        "local",
+        "generic",
+        "nautilus",
+        "kube-one",
+    }
     assert models.run() == 0
     assert "transformer_resizer_i3d" in capsys.readouterr().out
     assert models.run(as_json=True) == 0
@@ -152,24 +188,38 @@ def test_one_model_with_its_published_weights(capsys: pytest.CaptureFixture[str]
     assert "mobilenetv2_3d" in completing.models("mobile")
 
 
-def test_dry_run_prints_the_manifest_and_leaves_nothing(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_the_manifest_and_leaves_nothing(
+    exp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Not even a record."""
     assert submit.run("train", exp, cluster="local", dry_run="client") == 0
     assert yaml.safe_load(capsys.readouterr().out)["kind"] == "Job"
     assert not records.state_dir().exists()
 
 
-def test_what_is_rendered_is_the_same_bytes_until_something_changes(exp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_rendered_is_the_same_bytes_until_something_changes(
+    exp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With the name, so that two renderings can be compared, and two experiments applied side by side."""
 
     def shown(*sets: str) -> str:
-        assert render.run("train", exp, cluster="generic", sets=["job.image=v:1@sha256:0", *sets]) == 0
+        assert (
+            render.run("train", exp, cluster="generic", sets=["job.image=v:1@sha256:0", *sets]) == 0
+        )
         return capsys.readouterr().out
 
     assert shown() == shown()
-    assert submit.run("train", exp, cluster="generic", sets=["job.image=v:1@sha256:0"], dry_run="client") == 0
+    assert (
+        submit.run(
+            "train", exp, cluster="generic", sets=["job.image=v:1@sha256:0"], dry_run="client"
+        )
+        == 0
+    )
     assert capsys.readouterr().out == shown()
-    names = {yaml.safe_load(shown(change))["metadata"]["name"] for change in ("train.lr=2e-3", "job.retries=1", "name=exp")}
+    names = {
+        yaml.safe_load(shown(change))["metadata"]["name"]
+        for change in ("train.lr=2e-3", "job.retries=1", "name=exp")
+    }
     assert len(names) == 3
     assert all(re.fullmatch("exp-train-[a-z0-9]{6}", name) for name in names)
 

@@ -41,7 +41,12 @@ def names(what: str, **which: object) -> list[str]:
     [
         (
             "checkpoints",
-            ["checkpoints/epoch-000001.pt", "checkpoints/epoch-000002.pt", "checkpoints/epoch-000003.pt", "checkpoints/manifest.json"],
+            [
+                "checkpoints/epoch-000001.pt",
+                "checkpoints/epoch-000002.pt",
+                "checkpoints/epoch-000003.pt",
+                "checkpoints/manifest.json",
+            ],
         ),
         ("predictions", ["predictions/metrics.json", "predictions/predictions.npy"]),
         ("metrics", ["metrics.jsonl"]),
@@ -73,8 +78,12 @@ def test_all_leaves_out_what_is_hidden_or_not_whole() -> None:
         ({"epochs": "1", "best": True}, [1, 2]),
     ],
 )
-def test_chosen_checkpoints_come_without_anything_else(which: dict[str, object], expected: list[int]) -> None:
-    assert names("checkpoints", **which) == [f"checkpoints/epoch-{epoch:06d}.pt" for epoch in expected]
+def test_chosen_checkpoints_come_without_anything_else(
+    which: dict[str, object], expected: list[int]
+) -> None:
+    assert names("checkpoints", **which) == [
+        f"checkpoints/epoch-{epoch:06d}.pt" for epoch in expected
+    ]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +100,9 @@ def test_chosen_checkpoints_come_without_anything_else(which: dict[str, object],
         ("checkpoints", {"epochs": "3-1"}, '"3-1" is no epoch', "3,10-20"),
     ],
 )
-def test_what_cannot_be_meant_is_explained(what: str, which: dict[str, object], message: str, hint: str) -> None:
+def test_what_cannot_be_meant_is_explained(
+    what: str, which: dict[str, object], message: str, hint: str
+) -> None:
     with pytest.raises(UserError) as caught:
         names(what, **which)
     assert message in caught.value.message

@@ -12,13 +12,18 @@ from launcher.backend_base import RemoteFile
 from launcher.fetch_small import SMALL, grouped
 
 sizes = st.one_of(st.integers(0, 2000), st.integers(SMALL - 2, SMALL + 2), st.just(10**9))
-pairs = st.lists(st.tuples(st.text("aé/", min_size=1, max_size=300), sizes, st.booleans()), max_size=60)
+pairs = st.lists(
+    st.tuples(st.text("aé/", min_size=1, max_size=300), sizes, st.booleans()), max_size=60
+)
 
 
 @settings(deadline=None, max_examples=200)
 @given(pairs)
 def test_groups_are_the_list_in_order_and_bounded(drawn: list[tuple[str, int, bool]]) -> None:
-    files = [(RemoteFile(path=f"{number}{name}", size=size, mtime_ns=1), Path(str(number))) for number, (name, size, _) in enumerate(drawn)]
+    files = [
+        (RemoteFile(path=f"{number}{name}", size=size, mtime_ns=1), Path(str(number)))
+        for number, (name, size, _) in enumerate(drawn)
+    ]
     begun = {Path(str(number)) for number, (_, _, part) in enumerate(drawn) if part}
     groups = list(grouped(files, unfinished=begun.__contains__))
     assert [pair for _, group in groups for pair in group] == files

@@ -42,7 +42,10 @@ class FlakyVolume:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def list(self) -> list[RemoteFile]:
-        return [RemoteFile(path=path, size=len(data), mtime_ns=self.version) for path, data in sorted(self.content.items())]
+        return [
+            RemoteFile(path=path, size=len(data), mtime_ns=self.version)
+            for path, data in sorted(self.content.items())
+        ]
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
         with self.lock:
@@ -93,7 +96,9 @@ def leftovers(out: Path) -> list[str]:
 @pytest.mark.usefixtures("ranges")
 @quick_in_ranges
 @given(st.binary(max_size=200), st.lists(st.integers(0, 60), max_size=5))
-def test_after_any_cuts_the_file_is_whole_and_nothing_was_sent_twice(data: bytes, cuts: list[int]) -> None:
+def test_after_any_cuts_the_file_is_whole_and_nothing_was_sent_twice(
+    data: bytes, cuts: list[int]
+) -> None:
     volume = FlakyVolume({"a/b.bin": data}, list(cuts))
     with tempfile.TemporaryDirectory() as folder:
         (file,) = fetch(volume, volume.list(), Path(folder), wait=quickly)
@@ -109,7 +114,9 @@ def test_after_any_cuts_the_file_is_whole_and_nothing_was_sent_twice(data: bytes
     st.dictionaries(st.integers(1, 6), st.binary(max_size=120), max_size=3),
     st.lists(st.integers(0, 40), max_size=5),
 )
-def test_a_file_that_changes_meanwhile_is_never_mixed(data: bytes, changes: dict[int, bytes], cuts: list[int]) -> None:
+def test_a_file_that_changes_meanwhile_is_never_mixed(
+    data: bytes, changes: dict[int, bytes], cuts: list[int]
+) -> None:
     volume = FlakyVolume({"a": data}, list(cuts), changes)
     with tempfile.TemporaryDirectory() as folder:
         fetch(volume, volume.list(), Path(folder), wait=quickly)
@@ -135,7 +142,9 @@ def test_a_later_fetch_goes_on_where_the_first_was_cut(data: bytes, draw: st.Dat
     assert volume.sent == len(data)
 
 
-def test_a_large_file_comes_in_ranges_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_comes_in_ranges_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Far(FlakyVolume):
         def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
             for block in super().read(path, offset, length):
@@ -151,7 +160,9 @@ def test_a_large_file_comes_in_ranges_at_once(tmp_path: Path, monkeypatch: pytes
     assert seen == sorted(seen)
 
 
-def test_what_no_second_try_would_mend_ends_all_ranges_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_second_try_would_mend_ends_all_ranges_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Forbidding(FlakyVolume):
         def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
             if offset == 50:
@@ -168,12 +179,16 @@ def test_what_no_second_try_would_mend_ends_all_ranges_at_once(tmp_path: Path, m
     assert volume.now == 0
 
 
-def test_a_killed_fetch_asks_again_for_what_it_had_not_noted_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_fetch_asks_again_for_what_it_had_not_noted_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ranges arrive out of order; the note is all that a process that was killed leaves behind."""
     monkeypatch.setattr("launcher.fetching._RANGE", 50)
     volume = FlakyVolume({"a": os.urandom(200)})
     (tmp_path / "a.part").write_bytes(bytes(150) + volume.content["a"][150:180])
-    (tmp_path / "a.part.json").write_text(json.dumps({"size": 200, "mtime_ns": 1, "have": [[150, 180]]}))
+    (tmp_path / "a.part.json").write_text(
+        json.dumps({"size": 200, "mtime_ns": 1, "have": [[150, 180]]})
+    )
     fetch(volume, volume.list(), tmp_path)
     assert (tmp_path / "a").read_bytes() == volume.content["a"]
     assert volume.sent == 170
@@ -230,8 +245,12 @@ def test_a_log_that_grows_is_not_read_again_from_its_start(tmp_path: Path) -> No
     assert volume.sent == 550
 
 
-@pytest.mark.parametrize("path", ["train.log", "trials/0001/metrics.jsonl", "tensorboard/events.out.tfevents.1.host.2.0"])
-def test_a_log_that_never_stops_growing_is_fetched_as_it_was_a_moment_ago(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["train.log", "trials/0001/metrics.jsonl", "tensorboard/events.out.tfevents.1.host.2.0"]
+)
+def test_a_log_that_never_stops_growing_is_fetched_as_it_was_a_moment_ago(
+    tmp_path: Path, path: str
+) -> None:
     class Growing(FlakyVolume):
         def sha256(self, path: str, length: int | None = None) -> str:
             self.content[path] += b"one more line\n"
@@ -260,7 +279,9 @@ def test_what_is_here_already_is_not_sent_again(tmp_path: Path) -> None:
 
 
 def test_a_file_that_never_holds_still_is_given_up(tmp_path: Path) -> None:
-    volume = FlakyVolume({"a": b"0"}, changes={number: str(number % 10).encode() for number in range(1, 50)})
+    volume = FlakyVolume(
+        {"a": b"0"}, changes={number: str(number % 10).encode() for number in range(1, 50)}
+    )
     volume.sha256 = lambda *_: "0" * 64  # type: ignore[method-assign]
     with pytest.raises(UserError, match="keeps changing"):
         fetch(volume, volume.list(), tmp_path, wait=quickly)
@@ -275,8 +296,12 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
         fetch(volume, listed, tmp_path, wait=quickly)
 
 
-@pytest.mark.parametrize("moment", ["before it is read", "while it is read", "before it is verified"])
-def test_of_several_files_one_that_vanishes_is_left_out_and_told(tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    "moment", ["before it is read", "while it is read", "before it is verified"]
+)
+def test_of_several_files_one_that_vanishes_is_left_out_and_told(
+    tmp_path: Path, moment: str
+) -> None:
     """A run that trains removes its older states: `fetch all` brings the rest, and leaves no part of what is gone."""
 
     class Training(FlakyVolume):
@@ -399,12 +424,18 @@ def test_what_the_disk_here_refuses_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "a").write_text("")
-    for out, why in {"file": "Not a directory", "file/x": "Not a directory", "taken": "File exists"}.items():
+    for out, why in {
+        "file": "Not a directory",
+        "file/x": "Not a directory",
+        "taken": "File exists",
+    }.items():
         with pytest.raises(UserError, match=f"cannot be written: {why}"):
             fetch(volume, volume.list(), tmp_path / out)
 
 
-def test_a_disk_without_locks_takes_files_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_locks_takes_files_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As Lustre mounted without flock."""
 
     def refused(_fd: int, _how: int) -> None:
@@ -434,7 +465,9 @@ def test_too_little_space_is_said_before_the_first_byte(tmp_path: Path) -> None:
     assert volume.reads == 0
 
 
-def test_what_has_arrived_needs_no_room_and_what_will_be_replaced_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_arrived_needs_no_room_and_what_will_be_replaced_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     volume = FlakyVolume({"a": b"0123456789"})
     cut_once(volume, tmp_path, 8)
     monkeypatch.setattr("launcher.fetching.shutil.disk_usage", lambda _: SimpleNamespace(free=3))
@@ -456,7 +489,11 @@ def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
 def test_the_note_beside_a_part_says_which_file_it_is_of(tmp_path: Path) -> None:
     volume = FlakyVolume({"a": b"0123456789"})
     cut_once(volume, tmp_path, 4)
-    assert json.loads((tmp_path / "a.part.json").read_text()) == {"size": 10, "mtime_ns": 1, "have": [[0, 4]]}
+    assert json.loads((tmp_path / "a.part.json").read_text()) == {
+        "size": 10,
+        "mtime_ns": 1,
+        "have": [[0, 4]],
+    }
     assert (tmp_path / "a.part").read_bytes() == b"0123"
 
 

@@ -53,23 +53,45 @@ def test_a_clean_conf_has_no_findings(tmp_path: Path, cluster: str) -> None:
         ("generic", "job.env.WANDB_API_KEY=abc", "secret-in-env", "error"),
         ("generic", "job.env.X=ghp_abcdefghijklmnopqrst", "secret-in-env", "error"),
         ("generic", "job.env.DB=postgres://me:pw@host/db", "secret-in-env", "error"),
-        ("kube-one", "job.resources={gpus: 1, gpu_type: [Tesla-T4]}", "gpu-type-unknown", "warning"),
+        (
+            "kube-one",
+            "job.resources={gpus: 1, gpu_type: [Tesla-T4]}",
+            "gpu-type-unknown",
+            "warning",
+        ),
         ("nautilus", "job.resources={gpus: 1, gpu_type: H100}", "nrp-gated-gpu", "error"),
         ("nautilus", "job.resources={gpus: 1, gpu_type: A100}", "nrp-a100", "warning"),
-        ("nautilus", "job.resources={gpus: 1, gpu_type: NVIDIA-Typo}", "gpu-type-unknown", "warning"),
+        (
+            "nautilus",
+            "job.resources={gpus: 1, gpu_type: NVIDIA-Typo}",
+            "gpu-type-unknown",
+            "warning",
+        ),
         ("nautilus", "job.resources.gpus=9", "nrp-gpus-per-pod", "error"),
         ("nautilus", "job.resources.scratch=51Gi", "nrp-scratch", "warning"),
         ("nautilus", "job.resources={gpus: 1, cpu: 64}", "nrp-cpu-band", "warning"),
         ("nautilus", "job.resources={gpus: 1, memory: 200Gi}", "nrp-memory-band", "warning"),
         ("nautilus", "job.env.PIP_TARGET=/runs/packages", "nrp-installs", "warning"),
-        ("nautilus", "job.env.START=pip install --target /runs/packages timm", "nrp-installs", "warning"),
+        (
+            "nautilus",
+            "job.env.START=pip install --target /runs/packages timm",
+            "nrp-installs",
+            "warning",
+        ),
         ("nautilus", "job.env.AFTER=while true; do sleep 60; done", "nrp-sleep", "error"),
         ("nautilus", "job.priority=high", "nrp-priority", "error"),
-        ("nautilus", "job.tolerations=[{key: nautilus.io/reservation, operator: Exists}]", "nrp-tolerations", "error"),
+        (
+            "nautilus",
+            "job.tolerations=[{key: nautilus.io/reservation, operator: Exists}]",
+            "nrp-tolerations",
+            "error",
+        ),
         ("nautilus", "job.tolerations=[{operator: Exists}]", "nrp-tolerations", "error"),
     ],
 )
-def test_each_rule_fires_with_its_place(tmp_path: Path, cluster: str, change: str, rule: str, severity: str) -> None:
+def test_each_rule_fires_with_its_place(
+    tmp_path: Path, cluster: str, change: str, rule: str, severity: str
+) -> None:
     """Id, severity, the option or file it came from, the fix and the source."""
     found = _findings(tmp_path, cluster, change)
     assert [(each.rule, each.severity) for each in found] == [(rule, severity)]
@@ -81,16 +103,34 @@ def test_each_rule_fires_with_its_place(tmp_path: Path, cluster: str, change: st
 def test_more_than_fifty_gpus_at_once(tmp_path: Path) -> None:
     """A sweep's trials run beside each other."""
     rates = ", ".join(f"1e-{power}" for power in range(1, 21))
-    found = _findings(tmp_path, "nautilus", "job.resources.gpus=4", f"sweep={{grid: {{train.lr: [{rates}]}}, parallelism: 20}}")
+    found = _findings(
+        tmp_path,
+        "nautilus",
+        "job.resources.gpus=4",
+        f"sweep={{grid: {{train.lr: [{rates}]}}, parallelism: 20}}",
+    )
     assert [each.rule for each in found] == ["nrp-many-gpus"]
-    assert _findings(tmp_path, "nautilus", "job.resources.gpus=4", f"sweep={{grid: {{train.lr: [{rates}]}}, parallelism: 2}}") == []
+    assert (
+        _findings(
+            tmp_path,
+            "nautilus",
+            "job.resources.gpus=4",
+            f"sweep={{grid: {{train.lr: [{rates}]}}, parallelism: 2}}",
+        )
+        == []
+    )
 
 
 def test_hundreds_of_pods_at_once(tmp_path: Path) -> None:
     """More than 400 are refused; more than 200 trials, many at a time, are warned of; one after the other they are fine."""
     seeds = f"train.seed: {list(range(500))}"
     ids = {
-        at_once: [each.rule for each in _findings(tmp_path, "nautilus", f"sweep={{grid: {{{seeds}}}, parallelism: {at_once}}}")]
+        at_once: [
+            each.rule
+            for each in _findings(
+                tmp_path, "nautilus", f"sweep={{grid: {{{seeds}}}, parallelism: {at_once}}}"
+            )
+        ]
         for at_once in (401, 60, 10)
     }
     assert ids == {401: ["nrp-pods-at-once", "nrp-many-trials"], 60: ["nrp-many-trials"], 10: []}
@@ -138,12 +178,17 @@ def test_rules_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "conf" / "rules").mkdir(parents=True)
     (tmp_path / "conf" / "rules" / "lab.yaml").write_text(_MINE)
     found = _findings(tmp_path, "generic", "job.resources.gpus=4", "job.node_selector={pool: day}")
-    assert [(each.rule, each.severity) for each in found] == [("lab-owner", "error"), ("lab-night", "warning")]
+    assert [(each.rule, each.severity) for each in found] == [
+        ("lab-owner", "error"),
+        ("lab-night", "warning"),
+    ]
     assert found[0].message == "names no owner: the lab shares one namespace"
     assert found[0].source == "https://wiki.example/jobs"
     assert found[1].message.startswith("is day;")
     assert found[1].file.startswith("--set job.node_selector")
-    assert [each.rule for each in _findings(tmp_path, "generic", "job.resources.gpus=1")] == ["lab-owner"]
+    assert [each.rule for each in _findings(tmp_path, "generic", "job.resources.gpus=1")] == [
+        "lab-owner"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +198,9 @@ def test_rules_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("names no owner", "the id of another rule"),
     ],
 )
-def test_an_own_rule_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, expected: str) -> None:
+def test_an_own_rule_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, expected: str
+) -> None:
     """Its file and line, or the id that is taken."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "rules").mkdir(parents=True)
@@ -189,7 +236,9 @@ def test_faults_of_rules_say_what_is_wrong(tmp_path: Path, wrong: str, expected:
     assert expected in str(caught.value)
 
 
-def test_a_profile_adds_rules_and_leaves_some_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_adds_rules_and_leaves_some_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """own_rules and ignore_rules; an id that no rule has is refused."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "clusters").mkdir(parents=True)
@@ -237,12 +286,20 @@ def test_sleep_is_found_as_a_shell_reads_it(script: str, idle: bool) -> None:
     assert bool(idles(script)) is idle
 
 
-def test_a_script_that_a_command_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_that_a_command_names_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The Job says only `bash run.sh`. Our own first containers pause between attempts and are fine."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.sh").write_text("python train.py\nsleep infinity\n")
     container = {"name": "t", "command": ["bash", "run.sh"]}
-    job = {"kind": "Job", "spec": {"ttlSecondsAfterFinished": 9999, "template": {"spec": {"containers": [container]}}}}
+    job = {
+        "kind": "Job",
+        "spec": {
+            "ttlSecondsAfterFinished": 9999,
+            "template": {"spec": {"containers": [container]}},
+        },
+    }
     found = [each for each in lint_manifest(job, load("nautilus")) if each.rule == "nrp-sleep"]
     assert 'run.sh idles: "sleep infinity"' in found[0].message
     for script in ("checkout.sh", "stage.sh"):
@@ -251,13 +308,21 @@ def test_a_script_that_a_command_names_is_read(tmp_path: Path, monkeypatch: pyte
 
 def test_claims_and_bare_pods_have_rules_too() -> None:
     """Of NRP: a class that never binds, a one-node class for many, and what a pod without a Job may ask for."""
-    claim = {"kind": "PersistentVolumeClaim", "spec": {"storageClassName": "ceph-rbd", "accessModes": ["ReadWriteOnce"]}}
-    assert [each.rule for each in lint_manifest(claim, load("nautilus"))] == ["nrp-class-never-binds"]
+    claim = {
+        "kind": "PersistentVolumeClaim",
+        "spec": {"storageClassName": "ceph-rbd", "accessModes": ["ReadWriteOnce"]},
+    }
+    assert [each.rule for each in lint_manifest(claim, load("nautilus"))] == [
+        "nrp-class-never-binds"
+    ]
     claim["spec"] = {"storageClassName": "rook-ceph-block-east", "accessModes": ["ReadWriteMany"]}
     assert [each.rule for each in lint_manifest(claim, load("nautilus"))] == ["nrp-class-one-node"]
     limits = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "3"}
     container = {"name": "t", "resources": {"limits": limits, "requests": limits}}
-    pod = {"kind": "Pod", "spec": {"automountServiceAccountToken": False, "containers": [container]}}
+    pod = {
+        "kind": "Pod",
+        "spec": {"automountServiceAccountToken": False, "containers": [container]},
+    }
     assert [each.rule for each in lint_manifest(pod, load("nautilus"))] == ["nrp-bare-pod"]
 
 
@@ -273,14 +338,19 @@ def test_every_rule_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert rule.why, rule.id
 
 
-GATED = "exceeded quota: gpus, requested: requests.nvidia.com/h100=1, used: requests.nvidia.com/h100=4"
+GATED = (
+    "exceeded quota: gpus, requested: requests.nvidia.com/h100=1, used: requests.nvidia.com/h100=4"
+)
 
 
 @pytest.mark.parametrize(
     ("message", "rule"),
     [
         ('pods "x" is forbidden: exceeded quota: high-priority-ban', "nrp-priority"),
-        ("ValidatingAdmissionPolicy 'container-must-meet-memory-and-cpu-ratio' denied request", "nrp-ratio"),
+        (
+            "ValidatingAdmissionPolicy 'container-must-meet-memory-and-cpu-ratio' denied request",
+            "nrp-ratio",
+        ),
         (
             'admission webhook "job.nrp-nautilus.io" denied the request: Your pods resources utilization is too low for account',
             "nrp-cpu-band",
@@ -300,7 +370,15 @@ def test_a_refusal_is_mapped_to_its_rule(message: str, rule: str) -> None:
 
 def test_a_gated_gpu_is_allowed_to_preemptible_jobs(tmp_path: Path) -> None:
     """NRP's own way."""
-    assert _findings(tmp_path, "nautilus", "job.resources={gpus: 1, gpu_type: H100}", "job.priority=opportunistic") == []
+    assert (
+        _findings(
+            tmp_path,
+            "nautilus",
+            "job.resources={gpus: 1, gpu_type: H100}",
+            "job.priority=opportunistic",
+        )
+        == []
+    )
 
 
 def test_lint_shows_conf_faults_and_findings_together(
@@ -309,7 +387,8 @@ def test_lint_shows_conf_faults_and_findings_together(
     """The launcher's faults, the trainer's, types of two resources, and the site's rules; exit code 2."""
     monkeypatch.chdir(tmp_path)
     text = _CLEAN.replace(
-        "job:", "train: {lr: fast}\njob:\n  retires: 2\n  resources: {gpus: 1, gpu_type: [A40, NVIDIA-A10]}\n  priority: high"
+        "job:",
+        "train: {lr: fast}\njob:\n  retires: 2\n  resources: {gpus: 1, gpu_type: [A40, NVIDIA-A10]}\n  priority: high",
     )
     (tmp_path / "c.yaml").write_text(text)
     assert command.run(Path("c.yaml"), cluster="nautilus") == 2
@@ -320,7 +399,9 @@ def test_lint_shows_conf_faults_and_findings_together(
     assert "error nrp-priority: job.priority" in shown
 
 
-def test_warnings_alone_are_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_alone_are_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And --json is a list of findings."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(_CLEAN + "model: {name: i3d, mode: 32x112}\n")

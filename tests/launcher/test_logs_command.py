@@ -39,7 +39,11 @@ def show() -> Show:
 
     def call(run: str | None = None, **options: Any) -> int:
         names = ("follow", "all_pods", "timestamps", "parse", "as_json")
-        defaults: dict[str, Any] = dict.fromkeys(names, False) | dict.fromkeys(("since", "tail", "style", "plot", "file")) | {"grep": []}
+        defaults: dict[str, Any] = (
+            dict.fromkeys(names, False)
+            | dict.fromkeys(("since", "tail", "style", "plot", "file"))
+            | {"grep": []}
+        )
         return logs.run(run, **(defaults | options))
 
     return call
@@ -48,13 +52,17 @@ def show() -> Show:
 @pytest.fixture
 def old_log(tmp_path: Path) -> Path:
     path = tmp_path / "old.txt"
-    path.write_bytes(b"Epoch 0/5\ntrain Loss: 0.5\n\xff\xfe binary \x00\r\ntrain Loss: 0.3\nval  Loss: 0.4 \ntrain Loss: 0.0")
+    path.write_bytes(
+        b"Epoch 0/5\ntrain Loss: 0.5\n\xff\xfe binary \x00\r\ntrain Loss: 0.3\nval  Loss: 0.4 \ntrain Loss: 0.0"
+    )
     return path
 
 
 def vidjobs(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "launcher", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, **options
+    )
 
 
 def start(run: str, code: str, *, retries: int = 0) -> records.RunRecord:
@@ -63,7 +71,13 @@ def start(run: str, code: str, *, retries: int = 0) -> records.RunRecord:
     manifest: Manifest = {
         "kind": "Job",
         "metadata": {"name": run},
-        "spec": {"backoffLimit": retries, "template": {"metadata": {}, "spec": {"containers": [container], "restartPolicy": "Never"}}},
+        "spec": {
+            "backoffLimit": retries,
+            "template": {
+                "metadata": {},
+                "spec": {"containers": [container], "restartPolicy": "Never"},
+            },
+        },
     }
     runs = str(Path(os.environ["XDG_STATE_HOME"]) / "volumes")
     LocalBackend(retry_base_s=0.1).submit([manifest])
@@ -83,7 +97,9 @@ def wait_until_ended(record: records.RunRecord) -> None:
         time.sleep(0.05)
 
 
-def test_a_file_needs_no_run_and_keeps_its_lines(show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_needs_no_run_and_keeps_its_lines(
+    show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert show(file=old_log) == 0
 
     lines = capsys.readouterr().out.splitlines()
@@ -91,19 +107,25 @@ def test_a_file_needs_no_run_and_keeps_its_lines(show: Show, old_log: Path, caps
     assert lines[2] == "\ufffd\ufffd binary \x00"
 
 
-def test_a_line_passes_when_any_grep_matches(show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_passes_when_any_grep_matches(
+    show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(file=old_log, grep=["^val", "Epoch"])
 
     assert capsys.readouterr().out.splitlines() == ["Epoch 0/5", "val  Loss: 0.4 "]
 
 
-def test_nothing_matched_is_said_on_stderr(show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_matched_is_said_on_stderr(
+    show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert show(file=old_log, grep=["zebra"]) == 0
 
     assert capsys.readouterr() == ("", "no line matched; 6 lines were read\n")
 
 
-def test_parsed_json_is_one_strict_object_a_line(show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parsed_json_is_one_strict_object_a_line(
+    show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(file=old_log, parse=True, as_json=True)
 
     out, err = capsys.readouterr()
@@ -115,7 +137,9 @@ def test_parsed_json_is_one_strict_object_a_line(show: Show, old_log: Path, caps
     assert err == "line 6 has no newline and may be cut in the middle: left out\n"
 
 
-def test_the_classic_form_is_what_the_old_notebook_splits(show: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_classic_form_is_what_the_old_notebook_splits(
+    show: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The notebook takes the last token of a train line, and the fourth of a val line split at single spaces."""
     log = tmp_path / "log"
     log.write_text(
@@ -125,10 +149,16 @@ def test_the_classic_form_is_what_the_old_notebook_splits(show: Show, tmp_path: 
 
     train, val, small = capsys.readouterr().out.splitlines()
     assert (train, val) == ("train Loss: 0.0710", "val  Loss: 0.0499 ")
-    assert (float(train.split()[-1]), float(val.split(" ")[3]), float(small.split()[-1])) == (0.071, 0.0499, 0.00004)
+    assert (float(train.split()[-1]), float(val.split(" ")[3]), float(small.split()[-1])) == (
+        0.071,
+        0.0499,
+        0.00004,
+    )
 
 
-def test_json_without_parse_is_every_line(show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_without_parse_is_every_line(
+    show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(file=old_log, as_json=True, tail=2)
 
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
@@ -137,7 +167,9 @@ def test_json_without_parse_is_every_line(show: Show, old_log: Path, capsys: pyt
     ]
 
 
-def test_the_tail_of_a_file_keeps_its_line_numbers(show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tail_of_a_file_keeps_its_line_numbers(
+    show: Show, old_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(file=old_log, parse=True, as_json=True, tail=2)
 
     assert json.loads(capsys.readouterr().out)["line"] == 5
@@ -145,7 +177,12 @@ def test_the_tail_of_a_file_keeps_its_line_numbers(show: Show, old_log: Path, ca
 
 @pytest.mark.parametrize(("name", "start_"), [("loss.svg", b"<svg"), ("loss.PNG", b"\x89PNG")])
 def test_a_plot_is_written_whole_and_alone(
-    show: Show, old_log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, start_: bytes
+    show: Show,
+    old_log: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    start_: bytes,
 ) -> None:
     target = tmp_path / "out" / name
     target.parent.mkdir()
@@ -171,7 +208,9 @@ def test_a_plot_is_written_whole_and_alone(
         ({"file": Path("/")}, ["directory"]),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_the_value(show: Show, old_log: Path, options: dict[str, Any], words: list[str]) -> None:
+def test_what_cannot_be_done_is_refused_with_the_value(
+    show: Show, old_log: Path, options: dict[str, Any], words: list[str]
+) -> None:
     with pytest.raises(UserError) as raised:
         show(**({"file": old_log} | options))
 
@@ -187,17 +226,30 @@ def test_a_plot_of_nothing_is_an_error_that_counts_the_lines(show: Show, tmp_pat
     assert not (tmp_path / "x.svg").exists()
 
 
-def test_a_resumed_run_is_told_once(show: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_is_told_once(
+    show: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "log"
-    log.write_text("".join(f"train Loss: {loss} step={step}\n" for step, loss in ((1, 9), (2, 8), (3, 7), (2, 6), (3, 5))))
+    log.write_text(
+        "".join(
+            f"train Loss: {loss} step={step}\n"
+            for step, loss in ((1, 9), (2, 8), (3, 7), (2, 6), (3, 5))
+        )
+    )
     show(file=log, parse=True, as_json=True)
 
     out, err = capsys.readouterr()
-    assert [(record["step"], record["loss"]) for record in map(json.loads, out.splitlines())] == [(1, 9), (2, 6), (3, 5)]
+    assert [(record["step"], record["loss"]) for record in map(json.loads, out.splitlines())] == [
+        (1, 9),
+        (2, 6),
+        (3, 5),
+    ]
     assert "2 records" in err
 
 
-def test_lost_lines_are_marked_and_half_lines_not_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lost_lines_are_marked_and_half_lines_not_parsed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (gap,) = LogCursor().lost("pod a was deleted")
     view = LogView(options=LogOptions(), title="t")
     view.feed(LogLine(pod="a", text=gap.text, kind=gap.kind))
@@ -219,11 +271,15 @@ def test_pods_are_told_apart_from_the_first_line_on(capsys: pytest.CaptureFixtur
     view.feed(LogLine(pod="a", text="x", time="2026-11-21T10:00:00Z"))
     view.feed(LogLine(pod="b", text="y", time="2026-11-21T10:00:01Z", container="code"))
 
-    assert capsys.readouterr().out == "[a] 2026-11-21T10:00:00Z x\n[b] 2026-11-21T10:00:01Z code: y\n"
+    assert (
+        capsys.readouterr().out == "[a] 2026-11-21T10:00:00Z x\n[b] 2026-11-21T10:00:01Z code: y\n"
+    )
 
 
 def test_stdin_is_a_file_too() -> None:
-    done = vidjobs("logs", "--file", "-", "--parse", "--json", input="train Loss: 0.5\nval  Loss: 0.25 \n")
+    done = vidjobs(
+        "logs", "--file", "-", "--parse", "--json", input="train Loss: 0.5\nval  Loss: 0.25 \n"
+    )
 
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["loss"] for line in done.stdout.splitlines()] == [0.5, 0.25]
@@ -231,7 +287,9 @@ def test_stdin_is_a_file_too() -> None:
 
 def test_each_line_leaves_at_once_when_piped() -> None:
     command = [sys.executable, "-m", "launcher", "logs", "--file", "-", "--grep", "Loss"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
         assert process.stdin
         assert process.stdout
         process.stdin.write("train Loss: 0.5\n")
@@ -243,26 +301,39 @@ def test_each_line_leaves_at_once_when_piped() -> None:
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("train Loss: 0.5\n" * 50_000)
     command = f"{sys.executable} -m launcher logs --file {tmp_path}/log | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60
+    )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "train Loss: 0.5\n", "")
 
 
-def test_the_lines_of_an_ended_run_are_shown_and_parsed(show: Show, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_of_an_ended_run_are_shown_and_parsed(
+    show: Show, capsys: pytest.CaptureFixture[str]
+) -> None:
     wait_until_ended(start("logs-train-aaaaaa", PRINTS))
     capsys.readouterr()
 
     assert show("logs-train", parse=True, as_json=True) == 0
     parsed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(record["phase"], record["step"]) for record in parsed] == [("train", 1), ("train", 2), ("train", 3), ("val", 3)]
+    assert [(record["phase"], record["step"]) for record in parsed] == [
+        ("train", 1),
+        ("train", 2),
+        ("train", 3),
+        ("val", 3),
+    ]
     assert all(record["pod"].startswith("logs-train-aaaaaa") for record in parsed)
     assert show("logs-train", parse=True, as_json=True, timestamps=True) == 0
-    assert [json.loads(line)["time"][-1] for line in capsys.readouterr().out.splitlines()] == ["Z"] * 4
+    assert [json.loads(line)["time"][-1] for line in capsys.readouterr().out.splitlines()] == [
+        "Z"
+    ] * 4
     assert show(grep=["val"], timestamps=True) == 0  # the newest run from this directory
     assert "Z val  Loss: 0.5000" in capsys.readouterr().out
 
 
-def test_following_ends_with_the_run_and_tells_its_outcome(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_following_ends_with_the_run_and_tells_its_outcome(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = start("follow-train-aaaaaa", PRINTS)
     plot = tmp_path / "loss.svg"
 
@@ -273,8 +344,12 @@ def test_following_ends_with_the_run_and_tells_its_outcome(tmp_path: Path, capsy
     assert plot.exists()
 
 
-def test_a_run_that_fails_makes_follow_say_so(show: Show, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = start("bad-train-aaaaaa", "import sys; print('train Loss: nan', flush=True); sys.exit(76)")
+def test_a_run_that_fails_makes_follow_say_so(
+    show: Show, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = start(
+        "bad-train-aaaaaa", "import sys; print('train Loss: nan', flush=True); sys.exit(76)"
+    )
 
     assert logs.follow(bad, LocalBackend()) == 4
     out, err = capsys.readouterr()
@@ -283,7 +358,9 @@ def test_a_run_that_fails_makes_follow_say_so(show: Show, capsys: pytest.Capture
     assert show("bad-train", follow=True) == 0  # to show the log was all that was asked
 
 
-def test_a_retry_is_followed_into_its_new_pod(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_retry_is_followed_into_its_new_pod(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mark = tmp_path / "mark"
     code = (
         f"import pathlib, sys; mark = pathlib.Path({str(mark)!r}); again = mark.exists(); mark.touch();"
@@ -316,23 +393,38 @@ class Waiting(LocalBackend):
         yield LogLine(pod="a", text="train Loss: 0.5")
 
 
-def test_while_a_run_waits_each_cause_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_a_run_waits_each_cause_is_told_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logs, "_FIRST_LOOK_S", 0.05)
     monkeypatch.setattr(logs, "_LOOK_EVERY_S", 0.05)
-    gpu = RunStatus(run="r", phase=Phase.PENDING, cause="no GPU is free", fix="ask for another type")
+    gpu = RunStatus(
+        run="r", phase=Phase.PENDING, cause="no GPU is free", fix="ask for another type"
+    )
     pull = RunStatus(run="r", phase=Phase.STARTING, cause="pulling the image")
     record = records.RunRecord(
         run="r", verb="train", name="t", created="", backend="local", cluster="local", context="", namespace="", directory="",
         runs_claim="", runs_mount="/",
     )  # fmt: skip
 
-    assert logs.follow(record, Waiting(gpu, gpu, gpu, pull, pull, RunStatus(run="r", phase=Phase.SUCCEEDED))) == 0
+    assert (
+        logs.follow(
+            record, Waiting(gpu, gpu, gpu, pull, pull, RunStatus(run="r", phase=Phase.SUCCEEDED))
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     assert out == "train Loss: 0.5\n"
-    assert err.splitlines() == ["r is pending: no GPU is free (ask for another type)", "r is starting: pulling the image", "r succeeded"]
+    assert err.splitlines() == [
+        "r is pending: no GPU is free (ask for another type)",
+        "r is starting: pulling the image",
+        "r succeeded",
+    ]
 
 
-def test_a_log_that_ends_before_its_run_is_the_clusters_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_ends_before_its_run_is_the_clusters_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(logs, "_END_WAIT_S", 0.5)
     record = start("lost-train-aaaaaa", PRINTS)
     backend = Waiting(RunStatus(run=record.run, phase=Phase.RUNNING))
@@ -342,13 +434,19 @@ def test_a_log_that_ends_before_its_run_is_the_clusters_fault(monkeypatch: pytes
 
 
 def test_an_interrupt_leaves_the_run_alone_and_still_draws(tmp_path: Path) -> None:
-    record = start("long-train-aaaaaa", "import time\nprint('train Loss: 0.5 step=1', flush=True)\ntime.sleep(60)")
+    record = start(
+        "long-train-aaaaaa",
+        "import time\nprint('train Loss: 0.5 step=1', flush=True)\ntime.sleep(60)",
+    )
     plot = tmp_path / "loss.svg"
     command = [sys.executable, "-m", "launcher", "logs", record.run, "-f", "--plot", str(plot)]
     try:
-        # a suite that was started in the background hands ignored interrupts down; a person's terminal does not
+        # a suite that was started in the background hands ignored interrupts down; a person's
+        # terminal does not
         heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+        ) as process:
             assert process.stdout
             assert process.stdout.readline() == "train Loss: 0.5 step=1\n"
             process.send_signal(signal.SIGINT)

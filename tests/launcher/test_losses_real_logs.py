@@ -9,17 +9,39 @@ import pytest
 
 from launcher.losses import LossRecord, best_val, epoch_losses, latest, parse_stream
 
-# file: (lines train, first, last, sum), (lines val, first, last, sum), (smallest val, number of its epoch)
+# file: (lines train, first, last, sum), (lines val, first, last, sum), (smallest val, number of its
+# epoch)
 LOSSES = {
-    "32_bit_bilinear_resizer_logs.txt": ((820, 0.0750, 0.0332, 25.0103), (10, 0.0425, 0.0232, 0.2607), (0.0210, 7)),
-    "bilinear_64_training_logs.txt": ((320, 0.6389, 0.0195, 17.3169), (25, 0.1429, 0.0322, 1.3042), (0.0322, 25)),
-    "i3d_new_training_logs.txt": ((131, 0.6461, 0.0370, 10.7857), (16, 0.2068, 0.0480, 1.2397), (0.0480, 16)),
+    "32_bit_bilinear_resizer_logs.txt": (
+        (820, 0.0750, 0.0332, 25.0103),
+        (10, 0.0425, 0.0232, 0.2607),
+        (0.0210, 7),
+    ),
+    "bilinear_64_training_logs.txt": (
+        (320, 0.6389, 0.0195, 17.3169),
+        (25, 0.1429, 0.0322, 1.3042),
+        (0.0322, 25),
+    ),
+    "i3d_new_training_logs.txt": (
+        (131, 0.6461, 0.0370, 10.7857),
+        (16, 0.2068, 0.0480, 1.2397),
+        (0.0480, 16),
+    ),
     "resizer_3d_56.txt": ((205, 0.0710, 0.0197, 5.4503), (10, 0.0499, 0.0388, 0.4038), (0.0370, 8)),
-    "resizer_v3_logs.txt": ((426, 0.0976, 0.0295, 15.3670), (5, 0.0348, 0.0303, 0.1574), (0.0269, 4)),
+    "resizer_v3_logs.txt": (
+        (426, 0.0976, 0.0295, 15.3670),
+        (5, 0.0348, 0.0303, 0.1574),
+        (0.0269, 4),
+    ),
     "resnet_18_training.txt": ((0, None, None, 0.0), (11, 0.1659, 0.2814, 2.7524), (0.1659, 1)),
-    "resnet_training_exp1.txt": ((25, 0.0841, 0.0493, 1.3816), (25, 0.0944, 0.1054, 2.5259), (0.0944, 1)),
+    "resnet_training_exp1.txt": (
+        (25, 0.0841, 0.0493, 1.3816),
+        (25, 0.0944, 0.1054, 2.5259),
+        (0.0944, 1),
+    ),
 }
-# file: lines, (number, f1_macro, f1_micro, accuracy) of the first and of the last, (best f1_macro, its number), what the number counts
+# file: lines, (number, f1_macro, f1_micro, accuracy) of the first and of the last, (best f1_macro,
+# its number), what the number counts
 SCORES = {
     "accuracy_eval.txt": (
         12,
@@ -81,10 +103,18 @@ def test_every_loss_of_a_training_log_is_read_and_nothing_else(shared: Path, nam
     records = records_of(shared / "real/logs" / name)
     train, val, (best, at) = LOSSES[name]
 
-    assert Counter(record.phase for record in records) == {phase: count for phase, (count, *_) in (("train", train), ("val", val)) if count}
+    assert Counter(record.phase for record in records) == {
+        phase: count for phase, (count, *_) in (("train", train), ("val", val)) if count
+    }
     for phase, (count, first, last, total) in (("train", train), ("val", val)):
-        losses = [record.loss for record in records if record.phase == phase and record.loss is not None]
-        assert (len(losses), losses[:1], losses[-1:]) == (count, [first] * bool(count), [last] * bool(count))
+        losses = [
+            record.loss for record in records if record.phase == phase and record.loss is not None
+        ]
+        assert (len(losses), losses[:1], losses[-1:]) == (
+            count,
+            [first] * bool(count),
+            [last] * bool(count),
+        )
         assert sum(losses) == pytest.approx(total, abs=5e-5)
     epochs = epoch_losses(records)
     lowest = best_val(epochs)
@@ -107,9 +137,15 @@ def test_every_score_of_a_test_log_is_read(shared: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mean", "lines", "val"), [("resizer_3d_56.txt", 0.041125, 20, 0.0499), ("i3d_new_training_logs.txt", 0.3926375, 8, 0.2068)]
+    ("name", "mean", "lines", "val"),
+    [
+        ("resizer_3d_56.txt", 0.041125, 20, 0.0499),
+        ("i3d_new_training_logs.txt", 0.3926375, 8, 0.2068),
+    ],
 )
-def test_the_first_epoch_is_the_mean_that_awk_finds(shared: Path, name: str, mean: float, lines: int, val: float) -> None:
+def test_the_first_epoch_is_the_mean_that_awk_finds(
+    shared: Path, name: str, mean: float, lines: int, val: float
+) -> None:
     first = epoch_losses(records_of(shared / "real/logs" / name))[0]
 
     assert first.train == pytest.approx(mean, abs=1e-9)
@@ -117,13 +153,25 @@ def test_the_first_epoch_is_the_mean_that_awk_finds(shared: Path, name: str, mea
 
 
 def test_a_whole_pod_log_tells_epochs_by_its_headings(shared: Path) -> None:
-    vals = [record for record in records_of(shared / "real/logs/resnet_18_training.txt") if record.phase == "val"]
+    vals = [
+        record
+        for record in records_of(shared / "real/logs/resnet_18_training.txt")
+        if record.phase == "val"
+    ]
 
     assert [record.epoch for record in vals] == list(range(11))
 
 
-@pytest.mark.parametrize(("name", "whole"), [("resizer_3d_56.txt", 215), ("resizer_v3_logs.txt", 431)])
-def test_the_two_logs_cut_in_the_middle_of_a_line_lose_only_that_line(shared: Path, name: str, whole: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "whole"), [("resizer_3d_56.txt", 215), ("resizer_v3_logs.txt", 431)]
+)
+def test_the_two_logs_cut_in_the_middle_of_a_line_lose_only_that_line(
+    shared: Path, name: str, whole: int
+) -> None:
     records = records_of(shared / "real/logs" / name)
 
-    assert (len(records), records[-1].line, any(record.cut for record in records)) == (whole, whole, False)
+    assert (len(records), records[-1].line, any(record.cut for record in records)) == (
+        whole,
+        whole,
+        False,
+    )

@@ -37,23 +37,42 @@ def _plan(conf: Path, verb: str = "train", *sets: str, shards: int | None = None
 
 
 @pytest.mark.parametrize("verb", ["train", "test", "eval"])
-def test_nodes_are_the_pods_of_one_indexed_job_that_meet_by_a_service(conf: Path, verb: str) -> None:
+def test_nodes_are_the_pods_of_one_indexed_job_that_meet_by_a_service(
+    conf: Path, verb: str
+) -> None:
     """Retries are counted for all of them together; the Job is done when node 0 is; no pod goes to a node that is to be avoided."""
     made = _plan(conf, verb)
     service, job = made.manifests
     run = made.spec.run
-    assert (service["kind"], service["metadata"]["name"], service["spec"]["clusterIP"]) == ("Service", run, "None")
+    assert (service["kind"], service["metadata"]["name"], service["spec"]["clusterIP"]) == (
+        "Service",
+        run,
+        "None",
+    )
     assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": run}
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
-    assert (spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]) == ("Indexed", 2, 2, 6)
+    assert (
+        spec["completionMode"],
+        spec["completions"],
+        spec["parallelism"],
+        spec["backoffLimit"],
+    ) == ("Indexed", 2, 2, 6)
     assert spec["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
     assert "backoffLimitPerIndex" not in spec
     assert pod["subdomain"] == run
     env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
-    wanted = {"VIDJOBS_NODES": "2", "VIDJOBS_MEETING": f"{run}-0.{run}:{nodes.PORT}", "VIDJOBS_JOIN_TIMEOUT": "1200"}
+    wanted = {
+        "VIDJOBS_NODES": "2",
+        "VIDJOBS_MEETING": f"{run}-0.{run}:{nodes.PORT}",
+        "VIDJOBS_JOIN_TIMEOUT": "1200",
+    }
     assert wanted.items() <= env.items()
-    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    assert term["matchFields"] == [{"key": "metadata.name", "operator": "NotIn", "values": ["gpu-7"]}]
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert term["matchFields"] == [
+        {"key": "metadata.name", "operator": "NotIn", "values": ["gpu-7"]}
+    ]
     assert nodes.console(made.record) == 0
 
 
@@ -97,7 +116,9 @@ def test_claims_of_one_node_are_warned_of(conf: Path) -> None:
     assert nodes.volume_warnings(job, []) == []
 
 
-def _failed(node: str, code: int | None = None, reason: str = "Error", phase: Phase = Phase.FAILED) -> PodStatus:
+def _failed(
+    node: str, code: int | None = None, reason: str = "Error", phase: Phase = Phase.FAILED
+) -> PodStatus:
     return PodStatus(name=f"p-{node}-{code}", phase=phase, node=node, exit_code=code, reason=reason)
 
 
@@ -106,13 +127,33 @@ def _failed(node: str, code: int | None = None, reason: str = "Error", phase: Ph
     [
         ([_failed("a", 70), _failed("a", 139), _failed("b", 0, phase=Phase.SUCCEEDED)], {"a": 2}),
         ([_failed("a", 70), _failed("b", 70), _failed("a", 70)], {}),  # a bug: it fails everywhere
-        ([_failed("a", 75), _failed("a", 75), _failed("a", 65), _failed("a", 76)], {}),  # the run's own reasons
+        # the run's own reasons
+        ([_failed("a", 75), _failed("a", 75), _failed("a", 65), _failed("a", 76)], {}),
         ([_failed("a", 137, "OOMKilled"), _failed("a", 137, "OOMKilled")], {}),
-        ([_failed("a", None, "PreemptionByScheduler"), _failed("a", 143, "EvictionByEvictionAPI")], {}),
-        ([_failed("a", None, "UnexpectedAdmissionError")] * 2 + [_failed("b", 128, "StartError")], {"a": 2}),
-        ([_failed("a", None, "UnexpectedAdmissionError"), _failed("a", 70), _failed("b", 128), _failed("b", 128)], {"a": 2, "b": 2}),
+        (
+            [
+                _failed("a", None, "PreemptionByScheduler"),
+                _failed("a", 143, "EvictionByEvictionAPI"),
+            ],
+            {},
+        ),
+        (
+            [_failed("a", None, "UnexpectedAdmissionError")] * 2
+            + [_failed("b", 128, "StartError")],
+            {"a": 2},
+        ),
+        (
+            [
+                _failed("a", None, "UnexpectedAdmissionError"),
+                _failed("a", 70),
+                _failed("b", 128),
+                _failed("b", 128),
+            ],
+            {"a": 2, "b": 2},
+        ),
         ([_failed("", 70), _failed("", 70)], {}),  # no node is known
-        ([_failed("a", 1), _failed("a", 1), _failed("a", 127), _failed("a", 127)], {}),  # no such module, no such command
+        # no such module, no such command
+        ([_failed("a", 1), _failed("a", 1), _failed("a", 127), _failed("a", 127)], {}),
         ([_failed("a", 70)], {}),  # once is not repeatedly
     ],
 )
@@ -126,7 +167,8 @@ def test_gpus_of_this_machine_are_shared_out() -> None:
     assert groups.shares(["0"], 2) == [[], []]
 
 
-# Node 1 fails until it has been tried once; all wait for each other as the trainer does, and end with 75 when one is lost.
+# Node 1 fails until it has been tried once; all wait for each other as the trainer does, and end
+# with 75 when one is lost.
 _GROUP = """
 import os, pathlib, sys, time
 folder = pathlib.Path(sys.argv[2]); folder.mkdir(exist_ok=True)
@@ -155,8 +197,12 @@ def test_on_this_machine_nodes_run_at_once_meet_and_are_tried_again(world: Any) 
     assert status.phase is Phase.SUCCEEDED, status
     assert sorted(pod.name.split("-")[3] for pod in status.pods) == ["0", "0", "1", "1"]
     lines = sorted(line.text for line in world.log("a-train-aaaaaa", all_pods=True))
-    assert lines == [f"node {index} try {number} 127.0.0.1" for index in (0, 1) for number in (0, 1)]
-    assert [line.text for line in world.log("a-train-aaaaaa", index=0)] == ["node 0 try 1 127.0.0.1"]
+    assert lines == [
+        f"node {index} try {number} 127.0.0.1" for index in (0, 1) for number in (0, 1)
+    ]
+    assert [line.text for line in world.log("a-train-aaaaaa", index=0)] == [
+        "node 0 try 1 127.0.0.1"
+    ]
 
 
 def test_on_this_machine_a_node_that_fails_for_good_ends_the_others(world: Any) -> None:
@@ -167,18 +213,34 @@ def test_on_this_machine_a_node_that_fails_for_good_ends_the_others(world: Any) 
     assert status.cause.startswith("node 1: exit code 65")
 
 
-def _pod(index: int, *, ended: int | None = None, node: str = "n", reason: str = "Error") -> dict[str, Any]:
+def _pod(
+    index: int, *, ended: int | None = None, node: str = "n", reason: str = "Error"
+) -> dict[str, Any]:
     """A pod of node `index`: ended with a code, running, or (without a node) pending."""
     state: dict[str, Any] = {"running": {}} if node else {"waiting": {}}
     if ended is not None:
         state = {"terminated": {"exitCode": ended, "startedAt": "x", "reason": reason}}
     annotations = {"batch.kubernetes.io/job-completion-index": str(index)}
-    conditions = [] if node else [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}]
+    conditions = (
+        []
+        if node
+        else [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "message": "0/1 nodes are available: 1 Insufficient cpu.",
+            }
+        ]
+    )
     phase = "Failed" if ended else "Running" if node else "Pending"
     return {
         "metadata": {"name": f"p-{index}", "uid": f"{index}-{ended}", "annotations": annotations},
         "spec": {"containers": [{"name": "trainer"}], "nodeName": node},
-        "status": {"phase": phase, "conditions": conditions, "containerStatuses": [{"name": "trainer", "state": state}]},
+        "status": {
+            "phase": phase,
+            "conditions": conditions,
+            "containerStatuses": [{"name": "trainer", "state": state}],
+        },
     }
 
 
@@ -188,16 +250,25 @@ def test_status_names_the_node_that_others_wait_for_and_the_one_that_ended_them(
     job: dict[str, Any] = {"metadata": {"name": "r"}, "spec": spec, "status": {}}
     status = run_status("r", Facts(job=job, pods=[_pod(0), _pod(1, node="")]))
     assert status.phase is Phase.PENDING
-    assert status.cause.startswith("1 of 2 nodes run, node 1: no node can take it: 0/1 nodes are available: 1 Insufficient cpu")
+    assert status.cause.startswith(
+        "1 of 2 nodes run, node 1: no node can take it: 0/1 nodes are available: 1 Insufficient cpu"
+    )
     status = run_status("r", Facts(job=job, pods=[_pod(0), _pod(1)]))
     assert (status.phase, status.cause, status.indexes) == (Phase.RUNNING, "", {})
     ended = [_pod(0, ended=75), _pod(1, ended=137, reason="OOMKilled")]
     status = run_status("r", Facts(job=job, pods=[*ended, _pod(0)]))
-    assert (status.phase, status.cause) == (Phase.RETRYING, "1 of 2 nodes run; the others are to be started again within minutes")
+    assert (status.phase, status.cause) == (
+        Phase.RETRYING,
+        "1 of 2 nodes run; the others are to be started again within minutes",
+    )
     waits = run_status("r", Facts(job=job, pods=ended)).cause
-    assert waits.startswith("2 pods have failed, and 2 may (out of memory"), "one attempt, whose two pods both count"
+    assert waits.startswith("2 pods have failed, and 2 may (out of memory"), (
+        "one attempt, whose two pods both count"
+    )
     assert waits.endswith("all nodes start again within minutes")
-    job["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+    job["status"] = {
+        "conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]
+    }
     status = run_status("r", Facts(job=job, pods=ended))
     assert (status.phase, status.cause.split(":")[0]) == (Phase.FAILED, "2 pods failed, the last")
     assert "out of memory" in status.cause

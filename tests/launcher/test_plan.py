@@ -27,12 +27,21 @@ job:
 """
 
 
-def _kube(conf: Path, verb: str = "train", *, cluster: str = "nautilus", sets: tuple[str, ...] = (), source: str | None = None) -> Plan:
+def _kube(
+    conf: Path,
+    verb: str = "train",
+    *,
+    cluster: str = "nautilus",
+    sets: tuple[str, ...] = (),
+    source: str | None = None,
+) -> Plan:
     profile = load(cluster)
     return plan(verb, conf, profile=profile, backend=KubeBackend(profile), sets=sets, source=source)
 
 
-def _local(conf: Path, verb: str = "train", *, sets: tuple[str, ...] = (), source: str | None = None) -> Plan:
+def _local(
+    conf: Path, verb: str = "train", *, sets: tuple[str, ...] = (), source: str | None = None
+) -> Plan:
     return plan(verb, conf, profile=load("local"), backend=LocalBackend(), sets=sets, source=source)
 
 
@@ -46,8 +55,20 @@ def test_a_run_is_named_after_conf_and_verb(conf: Path) -> None:
 def test_argv_conf_and_places_on_a_cluster(conf: Path) -> None:
     """The contract with the trainer."""
     spec = _kube(conf).spec
-    assert spec.argv == ("python", "-m", "trainer", "train", "--conf", "/vidjobs/conf/conf.yaml", "--run", f"/runs/{spec.run}")
-    assert yaml.safe_load(spec.conf_text) == {"data": {"root": "/mnt/data/T"}, "train": {"lr": 0.001}}
+    assert spec.argv == (
+        "python",
+        "-m",
+        "trainer",
+        "train",
+        "--conf",
+        "/vidjobs/conf/conf.yaml",
+        "--run",
+        f"/runs/{spec.run}",
+    )
+    assert yaml.safe_load(spec.conf_text) == {
+        "data": {"root": "/mnt/data/T"},
+        "train": {"lr": 0.001},
+    }
     assert [(mount.mount, mount.stage_to, mount.unpack) for mount in spec.mounts] == [
         ("/runs", "", False),
         ("/mnt/source", "/mnt/data", True),
@@ -59,7 +80,9 @@ def test_on_this_machine_claims_are_folders_and_nothing_is_staged(conf: Path) ->
     made = _local(conf)
     state = records.state_dir()
     assert made.spec.runs_mount == str(state / "local" / "volumes" / "v")
-    assert yaml.safe_load(made.spec.conf_text)["data"]["root"] == str(state / "local" / "volumes" / "d" / "T")
+    assert yaml.safe_load(made.spec.conf_text)["data"]["root"] == str(
+        state / "local" / "volumes" / "d" / "T"
+    )
     assert all(not mount.stage_to and not mount.unpack for mount in made.spec.mounts)
     assert "initContainers" not in made.manifests[0]["spec"]["template"]["spec"]
     assert not state.exists()
@@ -76,7 +99,9 @@ def test_gpu_types_become_a_resource_and_labels(conf: Path) -> None:
 
 def test_types_of_two_resources_are_refused_and_named_in_groups(conf: Path) -> None:
     """No single request could ask for them."""
-    with pytest.raises(ConfError, match=r"these types are 2: nvidia\.com/gpu: Tesla-T4; nvidia\.com/a40: A40"):
+    with pytest.raises(
+        ConfError, match=r"these types are 2: nvidia\.com/gpu: Tesla-T4; nvidia\.com/a40: A40"
+    ):
         _kube(conf, sets=("job.resources={gpus: 1, gpu_type: [Tesla-T4, A40]}",))
     _local(conf, sets=("job.resources={gpus: 1, gpu_type: [Tesla-T4, A40]}",))
 
@@ -100,7 +125,12 @@ def test_the_record_has_what_later_verbs_need(conf: Path) -> None:
     record = _kube(conf).record
     records.save(record)
     assert records.find(record.run[:12]) == record
-    assert (record.verb, record.runs_claim, record.runs_mount, record.directory) == ("train", "v", "/runs", str(Path.cwd()))
+    assert (record.verb, record.runs_claim, record.runs_mount, record.directory) == (
+        "train",
+        "v",
+        "/runs",
+        str(Path.cwd()),
+    )
     assert str(record.paths.root) == f"/runs/{record.run}"
     assert record.created.endswith("Z")
 
@@ -118,8 +148,23 @@ def _finished(conf: Path) -> str:
     records.save(made.record)
     folder = Path(made.spec.runs_mount) / made.spec.run / "checkpoints"
     folder.mkdir(parents=True)
-    files = {f"epoch-{epoch:06d}.pt": {"kind": "weights", "epoch": epoch, "step": epoch, "size": 1, "sha256": "0"} for epoch in (1, 2, 3)}
-    manifest = {"format": 1, "last": "epoch-000003.pt", "best": "epoch-000002.pt", "select": "f1_macro", "files": files}
+    files = {
+        f"epoch-{epoch:06d}.pt": {
+            "kind": "weights",
+            "epoch": epoch,
+            "step": epoch,
+            "size": 1,
+            "sha256": "0",
+        }
+        for epoch in (1, 2, 3)
+    }
+    manifest = {
+        "format": 1,
+        "last": "epoch-000003.pt",
+        "best": "epoch-000002.pt",
+        "select": "f1_macro",
+        "files": files,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return made.spec.run
 
@@ -138,11 +183,19 @@ def test_test_takes_the_folder_and_the_epochs(conf: Path) -> None:
     run = _finished(conf)
     whole = yaml.safe_load(_local(conf, "test", source=run).spec.conf_text)["test"]
     assert whole == {"checkpoints": f"{_local(conf).spec.runs_mount}/{run}/checkpoints"}
-    assert yaml.safe_load(_local(conf, "test", source=f"{run}@best").spec.conf_text)["test"]["epochs"] == "2"
+    assert (
+        yaml.safe_load(_local(conf, "test", source=f"{run}@best").spec.conf_text)["test"]["epochs"]
+        == "2"
+    )
 
 
-@pytest.mark.parametrize(("source", "said"), [("@7", 'no checkpoint "7"'), ("@bets", 'no checkpoint "bets"'), ("@../x", "no checkpoint")])
-def test_a_checkpoint_that_is_not_there_is_an_error_that_names_those_that_are(conf: Path, source: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("@7", 'no checkpoint "7"'), ("@bets", 'no checkpoint "bets"'), ("@../x", "no checkpoint")],
+)
+def test_a_checkpoint_that_is_not_there_is_an_error_that_names_those_that_are(
+    conf: Path, source: str, said: str
+) -> None:
     """Epochs 1 to 3."""
     run = _finished(conf)
     with pytest.raises(UserError, match=said) as caught:
@@ -167,9 +220,18 @@ def test_a_run_without_checkpoints_says_so(conf: Path) -> None:
 
 def test_a_webhook_is_a_variable_literal_or_from_a_secret(conf: Path) -> None:
     """And only one of both."""
-    assert _kube(conf, sets=("job.webhook.url=https://h.example/x",)).spec.env["VIDJOBS_WEBHOOK"] == "https://h.example/x"
+    assert (
+        _kube(conf, sets=("job.webhook.url=https://h.example/x",)).spec.env["VIDJOBS_WEBHOOK"]
+        == "https://h.example/x"
+    )
     made = _kube(conf, sets=("job.webhook.secret=hook",))
-    assert [(env, key.secret, key.key) for env, key in made.spec.secret_env] == [("VIDJOBS_WEBHOOK", "hook", "url")]
-    for wrong in (("job.webhook.url=h.example",), ("job.webhook.url=https://h.example", "job.webhook.secret=hook"), ("job.webhook.key=x",)):
+    assert [(env, key.secret, key.key) for env, key in made.spec.secret_env] == [
+        ("VIDJOBS_WEBHOOK", "hook", "url")
+    ]
+    for wrong in (
+        ("job.webhook.url=h.example",),
+        ("job.webhook.url=https://h.example", "job.webhook.secret=hook"),
+        ("job.webhook.key=x",),
+    ):
         with pytest.raises(ConfError, match="webhook"):
             _kube(conf, sets=wrong)

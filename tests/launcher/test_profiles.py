@@ -13,7 +13,12 @@ from launcher.profiles import available, choose, config_dir, load
 def test_the_shipped_profiles_load() -> None:
     """Each by its name."""
     assert {"generic", "kube-one", "local", "nautilus"} <= set(available())
-    assert [load(name).backend for name in ("generic", "kube-one", "local", "nautilus")] == ["kube", "kube", "local", "kube"]
+    assert [load(name).backend for name in ("generic", "kube-one", "local", "nautilus")] == [
+        "kube",
+        "kube",
+        "local",
+        "kube",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -22,9 +27,21 @@ def test_the_shipped_profiles_load() -> None:
         ("A100", "nvidia.com/a100", ("", "")),
         ("a40", "nvidia.com/a40", ("", "")),
         ("NVIDIA-A40", "nvidia.com/a40", ("", "")),
-        ("NVIDIA-GeForce-GTX-1080-Ti", "nvidia.com/gpu", ("nvidia.com/gpu.product", "NVIDIA-GeForce-GTX-1080-Ti")),
-        ("nvidia-geforce-gtx-1080-ti", "nvidia.com/gpu", ("nvidia.com/gpu.product", "NVIDIA-GeForce-GTX-1080-Ti")),
-        ("NVIDIA-Something-New", "nvidia.com/gpu", ("nvidia.com/gpu.product", "NVIDIA-Something-New")),
+        (
+            "NVIDIA-GeForce-GTX-1080-Ti",
+            "nvidia.com/gpu",
+            ("nvidia.com/gpu.product", "NVIDIA-GeForce-GTX-1080-Ti"),
+        ),
+        (
+            "nvidia-geforce-gtx-1080-ti",
+            "nvidia.com/gpu",
+            ("nvidia.com/gpu.product", "NVIDIA-GeForce-GTX-1080-Ti"),
+        ),
+        (
+            "NVIDIA-Something-New",
+            "nvidia.com/gpu",
+            ("nvidia.com/gpu.product", "NVIDIA-Something-New"),
+        ),
     ],
 )
 def test_gpu_types_of_nautilus(name: str, resource: str, label: tuple[str, str]) -> None:
@@ -34,7 +51,9 @@ def test_gpu_types_of_nautilus(name: str, resource: str, label: tuple[str, str])
     assert (kind.resource, (kind.label_key, kind.label_value)) == (resource, label)
 
 
-def test_a_profile_here_hides_the_user_s_and_the_user_s_hides_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_here_hides_the_user_s_and_the_user_s_hides_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """./conf/clusters, then the config folder, then the shipped ones."""
     monkeypatch.chdir(tmp_path)
     theirs, here = config_dir() / "clusters", tmp_path / "conf" / "clusters"
@@ -45,7 +64,9 @@ def test_a_profile_here_hides_the_user_s_and_the_user_s_hides_ours(tmp_path: Pat
     assert load("generic").namespace == ""
 
 
-def test_defaults_of_a_profile_become_a_layer_of_the_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_a_profile_become_a_layer_of_the_conf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Volumes, tolerations and what `job:` says."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "clusters").mkdir(parents=True)
@@ -60,12 +81,17 @@ def test_defaults_of_a_profile_become_a_layer_of_the_conf(tmp_path: Path, monkey
     }
 
 
-def test_a_wrong_profile_names_its_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_profile_names_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a conf does."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "clusters").mkdir(parents=True)
     (tmp_path / "conf" / "clusters" / "lab.yaml").write_text("backend: kube\nnamspace: x\n")
-    with pytest.raises(ConfError, match=r'conf/clusters/lab\.yaml:2: namspace: unknown key \(did you mean "namespace"\?\)'):
+    with pytest.raises(
+        ConfError,
+        match=r'conf/clusters/lab\.yaml:2: namspace: unknown key \(did you mean "namespace"\?\)',
+    ):
         load("lab")
 
 
@@ -94,14 +120,22 @@ def test_an_unknown_key_of_the_config_is_refused() -> None:
     """Not passed over, which would mean this machine."""
     config_dir().mkdir(parents=True)
     (config_dir() / "config.yaml").write_text("clustr: generic\n")
-    with pytest.raises(ConfError, match=r'config\.yaml:1: clustr: unknown key \(did you mean "cluster"\?\)'):
+    with pytest.raises(
+        ConfError, match=r'config\.yaml:1: clustr: unknown key \(did you mean "cluster"\?\)'
+    ):
         choose()
 
 
-def test_a_machine_of_ones_own_has_no_site_unless_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_of_ones_own_has_no_site_unless_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "clusters").mkdir(parents=True)
-    for text, rules in (("backend: local", ""), ("{backend: local, rules: generic}", "generic"), ("backend: kube", "generic")):
+    for text, rules in (
+        ("backend: local", ""),
+        ("{backend: local, rules: generic}", "generic"),
+        ("backend: kube", "generic"),
+    ):
         (tmp_path / "conf" / "clusters" / "mine.yaml").write_text(text)
         assert load("mine").rules == rules
 

@@ -72,7 +72,11 @@ def push(source: Path, top: Path, folder: str = "", cuts: list[int] | None = Non
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -130,7 +134,9 @@ def test_after_any_cuts_the_tree_is_whole_and_little_was_sent_twice(cuts: list[i
         done = push(source, claim, cuts=cuts)
         assert content(claim) == content(source), "whole, and no part is left"
     assert done.cuts <= len(cuts)
-    assert done.sent <= done.bytes + (1 << 17) * (done.cuts + 1), "at most what was on the wire at each cut"
+    assert done.sent <= done.bytes + (1 << 17) * (done.cuts + 1), (
+        "at most what was on the wire at each cut"
+    )
 
 
 def test_a_later_push_goes_on_where_the_first_was_cut(source: Path, claim: Path) -> None:
@@ -146,7 +152,9 @@ def test_a_later_push_goes_on_where_the_first_was_cut(source: Path, claim: Path)
     assert content(claim) == {"large.bin": file.read_bytes()}
 
 
-def test_a_part_of_other_content_is_not_gone_on_with_and_goes_away(source: Path, claim: Path) -> None:
+def test_a_part_of_other_content_is_not_gone_on_with_and_goes_away(
+    source: Path, claim: Path
+) -> None:
     file = source / "deep/er/large.bin"
     with pytest.raises(ClusterError):
         push(file.parent, claim, cuts=[2_000_000, *[200] * 8])
@@ -174,7 +182,14 @@ class Sender:
         self.process.send(struct.pack(">cI", kind, len(data)) + data)
 
     def begin(self, file: LocalFile, stale: tuple[str, ...] = ()) -> None:
-        header = {"n": 1, "path": file.path, "part": file.part, "offset": 0, "mtime_ns": file.mtime_ns, "stale": stale}
+        header = {
+            "n": 1,
+            "path": file.path,
+            "part": file.part,
+            "offset": 0,
+            "mtime_ns": file.mtime_ns,
+            "stale": stale,
+        }
         self.frame(b"F", json.dumps(header).encode())
 
 
@@ -201,7 +216,9 @@ def test_two_pushes_of_one_file_at_once_never_cut_what_is_whole(source: Path, cl
         second.process.close()
 
 
-def test_a_receiver_to_which_nobody_listens_ends_quietly(source: Path, claim: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_receiver_to_which_nobody_listens_ends_quietly(
+    source: Path, claim: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = one_file(source / "größe.bin", "größe.bin")
     sender = Sender(claim)
     assert sender.process._process.stdout is not None
@@ -223,7 +240,11 @@ def test_a_part_that_another_push_is_filling_is_not_removed(source: Path, claim:
             time.sleep(0.01)
         time.sleep(0.2)  # its lock
         (source / "größe.bin").write_bytes(b"changed")
-        Push(inlet=LocalInlet(claim), files=[one_file(source / "größe.bin", "größe.bin")], wait=quickly).run()
+        Push(
+            inlet=LocalInlet(claim),
+            files=[one_file(source / "größe.bin", "größe.bin")],
+            wait=quickly,
+        ).run()
         assert (claim / file.part).exists()
     finally:
         other.process.close()
@@ -250,7 +271,12 @@ def test_links_are_refused_on_both_sides(source: Path, claim: Path, tmp_path: Pa
     with pytest.raises(UserError, match=r"deep/er/large\.bin cannot be written"):
         Push(inlet=LocalInlet(claim), files=tree(source, skip_links=True), wait=quickly).run()
     with pytest.raises(UserError, match="cannot be written"):
-        Push(inlet=LocalInlet(claim), files=tree(source, skip_links=True), folder="deep/x", wait=quickly).run()
+        Push(
+            inlet=LocalInlet(claim),
+            files=tree(source, skip_links=True),
+            folder="deep/x",
+            wait=quickly,
+        ).run()
     assert not (tmp_path / "er").exists()
 
 
@@ -261,7 +287,9 @@ def test_names_that_others_would_not_bear_are_refused(tmp_path: Path, name: str)
         tree(tmp_path)
 
 
-def test_a_server_that_has_forgotten_our_rights_for_a_moment_is_asked_again(source: Path, claim: Path) -> None:
+def test_a_server_that_has_forgotten_our_rights_for_a_moment_is_asked_again(
+    source: Path, claim: Path
+) -> None:
     """As one that restarts; one that has never let us in means it."""
 
     class Forgetful(CutInlet):
@@ -292,7 +320,9 @@ def test_no_file_is_left_out_in_silence(source: Path, claim: Path) -> None:
         push(source, claim)
 
 
-def test_a_folder_in_the_place_of_a_file_is_an_error_that_names_it(source: Path, claim: Path) -> None:
+def test_a_folder_in_the_place_of_a_file_is_an_error_that_names_it(
+    source: Path, claim: Path
+) -> None:
     (claim / "größe.bin").mkdir()
     with pytest.raises(UserError, match=r"größe\.bin cannot be written.*folder"):
         push(source, claim)
@@ -308,7 +338,13 @@ def test_a_file_that_changes_meanwhile_is_told(tmp_path: Path, claim: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("to", "there"), [("data:", "größe.bin"), ("data:/x/y", "x/y"), ("data:x/", "x/größe.bin"), ("data:./x//y.bin", "x/y.bin")]
+    ("to", "there"),
+    [
+        ("data:", "größe.bin"),
+        ("data:/x/y", "x/y"),
+        ("data:x/", "x/größe.bin"),
+        ("data:./x//y.bin", "x/y.bin"),
+    ],
 )
 def test_push_as_typed_names_a_file_or_a_folder(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, there: str
@@ -318,7 +354,15 @@ def test_push_as_typed_names_a_file_or_a_folder(
     volume_dir("data").mkdir(parents=True)
     assert command.run(source / "größe.bin", to, cluster="local", as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"claim": "data", "path": there, "files": 1, "bytes": 500_000, "sent": 500_000, "there": 0, "cuts": 0}
+    assert told == {
+        "claim": "data",
+        "path": there,
+        "files": 1,
+        "bytes": 500_000,
+        "sent": 500_000,
+        "there": 0,
+        "cuts": 0,
+    }
     assert content(volume_dir("data")) == {there: (source / "größe.bin").read_bytes()}
 
 

@@ -13,7 +13,9 @@ from launcher.errors import UserError
 from launcher.records import RunRecord
 
 
-def record(run: str, *, created: str = "2026-01-01T00:00:00Z", directory: str = "/elsewhere") -> RunRecord:
+def record(
+    run: str, *, created: str = "2026-01-01T00:00:00Z", directory: str = "/elsewhere"
+) -> RunRecord:
     return RunRecord(
         run=run,
         verb="train",
@@ -61,7 +63,9 @@ def test_a_run_is_found_by_a_unique_start() -> None:
     assert "alpha-train-aaaaaa" in caught.value.hint
 
 
-def test_without_a_name_it_is_the_newest_of_this_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_name_it_is_the_newest_of_this_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     here = str(tmp_path)
     records.save(record("old", created="2026-01-01T00:00:00Z", directory=here))
@@ -85,8 +89,12 @@ def test_an_empty_name_means_no_run_not_the_only_one() -> None:
         records.find("")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"run": "b-tra', b'{"run": "b-train-abcdef"}', b"[1]", b"\xff\xfe"])
-def test_a_damaged_record_is_told_and_costs_no_other(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b'{"run": "b-tra', b'{"run": "b-train-abcdef"}', b"[1]", b"\xff\xfe"]
+)
+def test_a_damaged_record_is_told_and_costs_no_other(
+    content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = records.save(record("a-train-abcdef"))
     path.with_name("b-train-abcdef.json").write_bytes(content)
 
@@ -101,9 +109,12 @@ def test_a_record_of_a_newer_vidjobs_is_read_as_far_as_it_is_known() -> None:
     assert records.load_all() == [record("a-train-abcdef")]
 
 
-def test_a_record_that_vanishes_while_the_others_are_read_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_vanishes_while_the_others_are_read_is_no_fault(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     records.save(record("a-train-abcdef"))
-    (records.state_dir() / "runs" / "b-train-abcdef.json").symlink_to("nowhere")  # listed, and not there when it is opened
+    # listed, and not there when it is opened
+    (records.state_dir() / "runs" / "b-train-abcdef.json").symlink_to("nowhere")
 
     assert [each.run for each in records.load_all()] == ["a-train-abcdef"]
     assert capsys.readouterr().err == ""

@@ -22,7 +22,16 @@ _PLAIN = JobSpec(
     name="quick",
     namespace="",
     image="registry.example/v:1",
-    argv=("python", "-m", "trainer", "train", "--conf", "/vidjobs/conf/conf.yaml", "--run", "/runs/quick-train-abcdef"),
+    argv=(
+        "python",
+        "-m",
+        "trainer",
+        "train",
+        "--conf",
+        "/vidjobs/conf/conf.yaml",
+        "--run",
+        "/runs/quick-train-abcdef",
+    ),
     conf_text="train:\n  lr: 0.001\n",
     conf_dir="/vidjobs/conf",
     code=CodePin(kind="image"),
@@ -64,7 +73,9 @@ _FULL = dataclasses.replace(
     labels={"team": "video"},
     annotations={"vidjobs/commit": "a" * 40, "vidjobs/version": "0.1.0"},
 )
-_GROUP = dataclasses.replace(_PLAIN, nodes=3, join_s=600, retries=4, avoid_nodes=("gpu-07.example", "gpu-12.example"))
+_GROUP = dataclasses.replace(
+    _PLAIN, nodes=3, join_s=600, retries=4, avoid_nodes=("gpu-07.example", "gpu-12.example")
+)
 _SHARED = dataclasses.replace(_PLAIN, run="quick-prepare-abcdef", verb="prepare", shards=4)
 _SWEEP = dataclasses.replace(
     _PLAIN,
@@ -75,7 +86,10 @@ _SWEEP = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize(("name", "spec"), [("plain", _PLAIN), ("full", _FULL), ("nodes", _GROUP), ("shards", _SHARED), ("sweep", _SWEEP)])
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [("plain", _PLAIN), ("full", _FULL), ("nodes", _GROUP), ("shards", _SHARED), ("sweep", _SWEEP)],
+)
 def test_the_manifest_is_this_to_the_byte(name: str, spec: JobSpec) -> None:
     """A change here is a change of every job; look at it, then write the file anew from `to_yaml(render(spec))`."""
     assert to_yaml(render(spec)) == (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")
@@ -107,10 +121,20 @@ def test_the_pod_is_clean_by_the_restricted_standard() -> None:
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    allowed = {"persistentVolumeClaim", "emptyDir", "downwardAPI", "configMap", "projected", "secret"}
+    allowed = {
+        "persistentVolumeClaim",
+        "emptyDir",
+        "downwardAPI",
+        "configMap",
+        "projected",
+        "secret",
+    }
     assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
     for container in _containers(pod):
-        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
     assert pod["automountServiceAccountToken"] is False
     assert pod["restartPolicy"] == "Never"
 
@@ -121,8 +145,16 @@ def test_limits_equal_requests_and_first_containers_ask_for_no_more() -> None:
     for container in _containers(pod):
         assert container["resources"]["limits"] == container["resources"]["requests"]
     trainer = pod["containers"][0]["resources"]["limits"]
-    assert trainer == {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "40Gi", "nvidia.com/gpu": "2"}
-    assert all(container["resources"]["limits"].items() <= trainer.items() for container in pod["initContainers"])
+    assert trainer == {
+        "cpu": "8",
+        "memory": "32Gi",
+        "ephemeral-storage": "40Gi",
+        "nvidia.com/gpu": "2",
+    }
+    assert all(
+        container["resources"]["limits"].items() <= trainer.items()
+        for container in pod["initContainers"]
+    )
 
 
 def test_every_mount_has_its_volume_and_every_volume_its_use() -> None:
@@ -150,7 +182,9 @@ def test_a_dollar_is_doubled_where_kubernetes_would_expand_it() -> None:
     manifest, pod = _job(_FULL)
     env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
     assert env["GREETING"] == "$$(HOME) says $$hi"
-    assert manifest["spec"]["template"]["metadata"]["annotations"]["vidjobs/diff"] == _FULL.code.diff
+    assert (
+        manifest["spec"]["template"]["metadata"]["annotations"]["vidjobs/diff"] == _FULL.code.diff
+    )
     script = (TEMPLATES / "checkout.sh").read_text()
     assert pod["initContainers"][0]["command"][2].replace("$$", "$") == script
 
@@ -158,14 +192,18 @@ def test_a_dollar_is_doubled_where_kubernetes_would_expand_it() -> None:
 def test_no_token_is_in_any_url_argument_or_plain_value() -> None:
     """The token comes from its Secret, to the code container alone."""
     _, pod = _job(_FULL)
-    entry = next(each for each in pod["initContainers"][0]["env"] if each["name"] == "VIDJOBS_GIT_TOKEN")
+    entry = next(
+        each for each in pod["initContainers"][0]["env"] if each["name"] == "VIDJOBS_GIT_TOKEN"
+    )
     assert entry["valueFrom"] == {"secretKeyRef": {"name": "git", "key": "token"}}
     assert all(each["name"] != "VIDJOBS_GIT_TOKEN" for each in pod["containers"][0]["env"])
 
 
 def test_a_working_tree_of_this_machine_is_never_checked_out_over() -> None:
     """The local backend uses it in place: a pin without a repository has no code container."""
-    spec = dataclasses.replace(_PLAIN, code=CodePin(kind="worktree", commit="a" * 40), code_dir="/home/me/project")
+    spec = dataclasses.replace(
+        _PLAIN, code=CodePin(kind="worktree", commit="a" * 40), code_dir="/home/me/project"
+    )
     _, pod = _job(spec)
     assert "initContainers" not in pod
     assert pod["containers"][0]["workingDir"] == "/home/me/project"
@@ -174,13 +212,22 @@ def test_a_working_tree_of_this_machine_is_never_checked_out_over() -> None:
 def test_a_diff_too_large_for_an_annotation_gets_a_config_map_of_its_own() -> None:
     """Created before the Job, mounted at the same place; the conf stays an annotation."""
     diff = "+x\n" * 70_000
-    config_map, job = render(dataclasses.replace(_FULL, code=dataclasses.replace(_FULL.code, diff=diff)))
+    config_map, job = render(
+        dataclasses.replace(_FULL, code=dataclasses.replace(_FULL.code, diff=diff))
+    )
     assert (config_map["kind"], config_map["data"]) == ("ConfigMap", {"code.diff": diff})
     assert config_map["metadata"]["labels"]["vidjobs/run"] == _FULL.run
     template = job["spec"]["template"]
     assert set(template["metadata"]["annotations"]) == {"vidjobs/conf"}
-    sources = next(volume for volume in template["spec"]["volumes"] if volume["name"] == "conf")["projected"]["sources"]
-    assert sources[1] == {"configMap": {"name": config_map["metadata"]["name"], "items": [{"key": "code.diff", "path": "code.diff"}]}}
+    sources = next(volume for volume in template["spec"]["volumes"] if volume["name"] == "conf")[
+        "projected"
+    ]["sources"]
+    assert sources[1] == {
+        "configMap": {
+            "name": config_map["metadata"]["name"],
+            "items": [{"key": "code.diff", "path": "code.diff"}],
+        }
+    }
 
 
 def test_a_conf_too_large_for_an_annotation_is_refused_with_its_size() -> None:
@@ -211,13 +258,17 @@ _HOSTILE = [
     "\r\n\t",
     "%YAML 1.2\n---\n...",
 ]
-_TEXT = st.sampled_from(_HOSTILE) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+_TEXT = st.sampled_from(_HOSTILE) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30
+)
 
 
 def _shape(node: Any, names: frozenset[str]) -> Any:
     """The manifest without its texts: containers, fixed keys and kinds of values."""
     if isinstance(node, dict):
-        return [(key if key in names else "KEY", _shape(child, names)) for key, child in node.items()]
+        return [
+            (key if key in names else "KEY", _shape(child, names)) for key, child in node.items()
+        ]
     return [_shape(child, names) for child in node] if isinstance(node, list) else type(node)
 
 
@@ -228,19 +279,27 @@ def _names(node: Any) -> set[str]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(values=st.lists(_TEXT, min_size=12, max_size=12), keys=st.lists(_TEXT.filter(bool), min_size=3, max_size=3, unique=True))
+@given(
+    values=st.lists(_TEXT, min_size=12, max_size=12),
+    keys=st.lists(_TEXT.filter(bool), min_size=3, max_size=3, unique=True),
+)
 @example(values=_HOSTILE[:12], keys=["a: b", "{{ x }}", "\x85"])
 @example(values=_HOSTILE[8:], keys=["$(X)", "- a", "&a"])
 def test_a_hostile_value_is_a_value_and_nothing_else(values: list[str], keys: list[str]) -> None:
     """Texts in every place a conf can reach arrive as themselves, and the manifest has the shape that harmless ones give it."""
     harmless = [f"v{index}" if value else "" for index, value in enumerate(values)]
-    manifest, expected = render(_with(values, keys))[0], render(_with(harmless, ["k0", "k1", "k2"]))[0]
+    manifest, expected = (
+        render(_with(values, keys))[0],
+        render(_with(harmless, ["k0", "k1", "k2"]))[0],
+    )
     fixed = frozenset(_names(expected) - {"k0", "k1", "k2"})
     assert _shape(manifest, fixed - set(keys)) == _shape(expected, fixed - set(keys))
     pod = manifest["spec"]["template"]["spec"]
     trainer = pod["containers"][0]
     assert trainer["args"][-1].replace("$$", "$") == values[0]
-    assert {entry["name"]: entry.get("value", "").replace("$$", "$") for entry in trainer["env"]}[keys[0]] == values[1]
+    assert {entry["name"]: entry.get("value", "").replace("$$", "$") for entry in trainer["env"]}[
+        keys[0]
+    ] == values[1]
     assert pod["nodeSelector"][keys[1]] == values[2]
     assert manifest["metadata"]["annotations"][keys[2]] == values[3]
     assert manifest["spec"]["template"]["metadata"]["annotations"]["vidjobs/conf"] == values[4]
@@ -250,7 +309,9 @@ def test_a_hostile_value_is_a_value_and_nothing_else(values: list[str], keys: li
 
 
 def _with(values: list[str], keys: list[str]) -> JobSpec:
-    code = CodePin(kind="repo", repo=f"https://x/{values[7]}", ref=values[8], commit="a" * 40, diff=values[9])
+    code = CodePin(
+        kind="repo", repo=f"https://x/{values[7]}", ref=values[8], commit="a" * 40, diff=values[9]
+    )
     return dataclasses.replace(
         _FULL,
         argv=(*_FULL.argv, values[0]),

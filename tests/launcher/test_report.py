@@ -46,25 +46,64 @@ def write_run(folder: Path, *, name: str = "walking", verb: str = "eval") -> Non
     lines: list[dict[str, Any]] = []
     for step in range(1, 21):
         epoch = (step + 4) // 5
-        lines.append({"phase": "train", "loss": 1 / step, "epoch": epoch, "step": step, "lr": 1e-3, "time": "2026-11-21T10:00:00+00:00"})
+        lines.append(
+            {
+                "phase": "train",
+                "loss": 1 / step,
+                "epoch": epoch,
+                "step": step,
+                "lr": 1e-3,
+                "time": "2026-11-21T10:00:00+00:00",
+            }
+        )
         if step % 5 == 0:
             scores = {"f1_macro": epoch / 10, "f1_micro": 0.7, "f1_samples": 0.6, "accuracy": 0.5}
-            lines.append({"phase": "val", "loss": 0.5 / epoch, "epoch": epoch, "step": step, **scores, "time": "x"})
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"phase": "tra')
+            lines.append(
+                {
+                    "phase": "val",
+                    "loss": 0.5 / epoch,
+                    "epoch": epoch,
+                    "step": step,
+                    **scores,
+                    "time": "x",
+                }
+            )
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"phase": "tra'
+    )
     (folder / "conf.yaml").write_text(f"name: t\nmodel: {{name: i3d}}  # {name}\n")
-    (folder / "provenance.json").write_text(json.dumps({"commit": "abc123", "packages": {"torch": "2.10.0"}, "command": ["python", name]}))
-    (folder / "DONE.json").write_text(json.dumps({"verb": verb, "finished": "2026-11-21T11:00:00Z", "exit_code": 0}))
-    weights = {f"epoch-00000{epoch}.pt": {"kind": "weights", "epoch": epoch, "metrics": {"f1_macro": epoch / 10}} for epoch in (3, 4)}
+    (folder / "provenance.json").write_text(
+        json.dumps(
+            {"commit": "abc123", "packages": {"torch": "2.10.0"}, "command": ["python", name]}
+        )
+    )
+    (folder / "DONE.json").write_text(
+        json.dumps({"verb": verb, "finished": "2026-11-21T11:00:00Z", "exit_code": 0})
+    )
+    weights = {
+        f"epoch-00000{epoch}.pt": {
+            "kind": "weights",
+            "epoch": epoch,
+            "metrics": {"f1_macro": epoch / 10},
+        }
+        for epoch in (3, 4)
+    }
     (folder / "checkpoints").mkdir()
     manifest = {"format": 1, "last": "epoch-000004.pt", "best": "epoch-000003.pt", "files": weights}
     (folder / "checkpoints/manifest.json").write_text(json.dumps(manifest))
     if verb != "eval":
         return
     (folder / "predictions").mkdir()
-    (folder / "predictions/metrics.json").write_text(json.dumps({"f1_macro": 0.2944, "accuracy": 0.5724}))
+    (folder / "predictions/metrics.json").write_text(
+        json.dumps({"f1_macro": 0.2944, "accuracy": 0.5724})
+    )
     rows = io.StringIO()
     csv.writer(rows).writerows(
-        [COLUMNS.split(","), [name, 4644, 30, 20, 5, 10, 65, 0.8, 0.6667, 0.7273], ["riding", "", 3, 0, 1, 3, 96, "nan", 0, 0]]
+        [
+            COLUMNS.split(","),
+            [name, 4644, 30, 20, 5, 10, 65, 0.8, 0.6667, 0.7273],
+            ["riding", "", 3, 0, 1, 3, 96, "nan", 0, 0],
+        ]
     )
     (folder / "predictions/f1_by_class.csv").write_text(rows.getvalue())
     png(folder, "resizer/sample-1.png")
@@ -81,7 +120,9 @@ def record_of(run: str, root: Path, verb: str = "eval") -> records.RunRecord:
 
 def data_of(root: Path, run: str = "t-eval-aaaaaa", **options: Any) -> RunData:
     write_run(root / run, **options)
-    return gather(record_of(run, root), RunStatus(run=run, phase=Phase.SUCCEEDED), LocalFiles(root / run))
+    return gather(
+        record_of(run, root), RunStatus(run=run, phase=Phase.SUCCEEDED), LocalFiles(root / run)
+    )
 
 
 class Outline(HTMLParser):
@@ -96,7 +137,11 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "data", "action", "srcset")]
+        self.fetched += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "data", "action", "srcset")
+        ]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -110,11 +155,14 @@ def test_a_page_shows_what_the_run_folder_holds(tmp_path: Path) -> None:
                   "model: {name: i3d}", "best checkpoint, epoch-000003.pt", "resizer/sample-1", "Scores of the validations"):  # fmt: skip
         assert shown in page.text, shown
     assert page.tags.count("svg") == 2
-    assert page.tags.count("img") == 1  # the contact sheet; single frames stay where they are, and F1 is a table here
+    # the contact sheet; single frames stay where they are, and F1 is a table here
+    assert page.tags.count("img") == 1
 
 
 def test_a_page_fetches_nothing(tmp_path: Path) -> None:
-    page = render([data_of(tmp_path / "a"), data_of(tmp_path / "b", "other-eval-bbbbbb")], made="today")
+    page = render(
+        [data_of(tmp_path / "a"), data_of(tmp_path / "b", "other-eval-bbbbbb")], made="today"
+    )
     outline = Outline(page)
 
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in outline.fetched)
@@ -130,7 +178,8 @@ def test_a_section_without_data_is_not_there(tmp_path: Path) -> None:
     for absent in ("F1 by class", "Confusion", "Pictures", "Tested checkpoints", "Left out"):
         assert absent not in page.text, absent
     empty = RunData(
-        record=record_of("new-train-aaaaaa", tmp_path), status=RunStatus(run="new", phase=Phase.PENDING, cause="no GPU is free")
+        record=record_of("new-train-aaaaaa", tmp_path),
+        status=RunStatus(run="new", phase=Phase.PENDING, cause="no GPU is free"),
     )
     shown = Outline(render([empty], made="today"))
     assert "no GPU is free" in shown.text
@@ -138,7 +187,11 @@ def test_a_section_without_data_is_not_there(tmp_path: Path) -> None:
 
 
 def test_several_runs_are_compared_in_one_table_and_frame(tmp_path: Path) -> None:
-    page = Outline(render([data_of(tmp_path / "a"), data_of(tmp_path / "b", "other-eval-bbbbbb")], made="today"))
+    page = Outline(
+        render(
+            [data_of(tmp_path / "a"), data_of(tmp_path / "b", "other-eval-bbbbbb")], made="today"
+        )
+    )
 
     assert "2 runs compared" in page.text
     assert "other-eval-bbbbbb val" in page.text
@@ -151,9 +204,21 @@ def test_videos_with_one_class_each_have_their_own_scores(tmp_path: Path) -> Non
     for number in (1, 2):
         folder = tmp_path / f"t-eval-{number}"
         (folder / "predictions").mkdir(parents=True)
-        lines = [{"phase": "val", "loss": 1 / epoch, "epoch": epoch, "step": epoch, "top1": epoch / 10, "map": 0.5} for epoch in (1, 2, 3)]
+        lines = [
+            {
+                "phase": "val",
+                "loss": 1 / epoch,
+                "epoch": epoch,
+                "step": epoch,
+                "top1": epoch / 10,
+                "map": 0.5,
+            }
+            for epoch in (1, 2, 3)
+        ]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (folder / "predictions/metrics.json").write_text(json.dumps({"top1": 0.61, "top5": 0.87, "clip_top1": 0.5, "videos": 6}))
+        (folder / "predictions/metrics.json").write_text(
+            json.dumps({"top1": 0.61, "top5": 0.87, "clip_top1": 0.5, "videos": 6})
+        )
         rows = [
             f"{COLUMNS},accuracy,confused_with,confused",
             "riding,7,4,3,1,1,5,0.75,0.75,0.75,0.75,walking,1",
@@ -164,7 +229,9 @@ def test_videos_with_one_class_each_have_their_own_scores(tmp_path: Path) -> Non
         png(folder, "confusion.png")
     data = [
         gather(
-            record_of(f"t-eval-{number}", tmp_path), RunStatus(run="t", phase=Phase.SUCCEEDED), LocalFiles(tmp_path / f"t-eval-{number}")
+            record_of(f"t-eval-{number}", tmp_path),
+            RunStatus(run="t", phase=Phase.SUCCEEDED),
+            LocalFiles(tmp_path / f"t-eval-{number}"),
         )
         for number in (1, 2)
     ]
@@ -197,7 +264,11 @@ def test_a_fusion_stands_below_its_streams(tmp_path: Path) -> None:
     }
     (folder / "metrics.json").write_text(json.dumps(scores))
     files = LocalFiles(folder.parent)
-    data = gather(record_of("t-fuse-aaaaaa", tmp_path, "fuse"), RunStatus(run="t", phase=Phase.SUCCEEDED), files)
+    data = gather(
+        record_of("t-fuse-aaaaaa", tmp_path, "fuse"),
+        RunStatus(run="t", phase=Phase.SUCCEEDED),
+        files,
+    )
     page = Outline(render([data], made="today"))
 
     assert re.search(r"rgb\s*0\.7000\s*flow\s*0\.6000\s*rgb \+ flow\s*0\.7500", page.text)
@@ -211,13 +282,35 @@ def test_what_infer_answered_is_shown(tmp_path: Path) -> None:
     place.mkdir(parents=True)
     top = [{"label": "walking", "score": 0.8125}, {"label": HOSTILE, "score": 0.1}]
     rows = [
-        *({"input": "a.mp4", "kind": "window", "from": start / 2, "to": (start + 1) / 2, "top": top} for start in range(2)),
-        {"input": "a.mp4", "kind": "video", "windows": 2, "seconds": 1.0, "labelled": None, "top": top},
+        *(
+            {
+                "input": "a.mp4",
+                "kind": "window",
+                "from": start / 2,
+                "to": (start + 1) / 2,
+                "top": top,
+            }
+            for start in range(2)
+        ),
+        {
+            "input": "a.mp4",
+            "kind": "video",
+            "windows": 2,
+            "seconds": 1.0,
+            "labelled": None,
+            "top": top,
+        },
         {"input": "b.mp4", "kind": "error", "message": "no frame can be decoded"},
         {"input": "0", "kind": "window", "from": 0, "to": 0.5, "top": top[:1]},
     ]
-    (place / "infer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"input": "0", "kin')
-    data = gather(record_of("t-infer-aaaaaa", tmp_path, "infer"), RunStatus(run="t", phase=Phase.FAILED), LocalFiles(place.parent))
+    (place / "infer.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows) + '{"input": "0", "kin'
+    )
+    data = gather(
+        record_of("t-infer-aaaaaa", tmp_path, "infer"),
+        RunStatus(run="t", phase=Phase.FAILED),
+        LocalFiles(place.parent),
+    )
     page = Outline(render([data], made="today"))
 
     assert re.search(r"a\.mp4\s*2\s*1\.0\s*walking\s*0\.8125", page.text)
@@ -246,7 +339,12 @@ def test_the_folder_of_all_inputs_is_told_once(names: list[str], folder: str) ->
 
 def test_of_very_many_answers_the_first_are_shown_and_the_rest_is_told() -> None:
     notes: list[str] = []
-    lines = [json.dumps({"input": f"{number % 400}.mp4", "kind": "window", "from": 0, "to": 1, "top": []}) for number in range(40_000)]
+    lines = [
+        json.dumps(
+            {"input": f"{number % 400}.mp4", "kind": "window", "from": 0, "to": 1, "top": []}
+        )
+        for number in range(40_000)
+    ]
     answers = read_answers("\n".join([*lines, *lines[:1] * 300]), notes)
     assert (len(answers), answers[0].count) == (300, 400)
     assert max(len(answer.windows) for answer in answers) <= 200
@@ -264,7 +362,11 @@ def test_a_test_of_videos_with_one_class_each_shows_its_confusion_by_name(tmp_pa
     np.save(folder / "predictions/confusion.npy", np.array(counts))
 
     def page() -> tuple[RunData, Outline]:
-        data = gather(record_of("t-test-aaaaaa", tmp_path, "test"), RunStatus(run="t", phase=Phase.SUCCEEDED), LocalFiles(folder))
+        data = gather(
+            record_of("t-test-aaaaaa", tmp_path, "test"),
+            RunStatus(run="t", phase=Phase.SUCCEEDED),
+            LocalFiles(folder),
+        )
         return data, Outline(render([data], made="today"))
 
     data, shown = page()
@@ -272,10 +374,20 @@ def test_a_test_of_videos_with_one_class_each_shows_its_confusion_by_name(tmp_pa
     assert shown.tags.count("svg") == 1
     for text in ("walking 0", "riding 2", "rows: the class"):
         assert text in shown.text
-    for wrong in (np.zeros((3, 2, 2), np.int64), np.zeros((2, 2), np.int64), np.zeros((3, 3), np.float32), -np.ones((3, 3), np.int64)):
+    for wrong in (
+        np.zeros((3, 2, 2), np.int64),
+        np.zeros((2, 2), np.int64),
+        np.zeros((3, 3), np.float32),
+        -np.ones((3, 3), np.int64),
+    ):
         np.save(folder / "predictions/confusion.npy", wrong)
         assert page()[0].confusion == []
-    for content in (b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{", b"\x93NUMPY\x01\x00\x04\x00{}  " + bytes(80)):
+    for content in (
+        b"",
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00\xff\xff{",
+        b"\x93NUMPY\x01\x00\x04\x00{}  " + bytes(80),
+    ):
         assert read_counts(content, 3) == []
     np.save(folder / "predictions/confusion.npy", np.array(counts))
     png(folder, "confusion.png")
@@ -298,11 +410,20 @@ def test_in_a_browser_the_page_sorts_and_no_hostile_name_runs(tmp_path: Path) ->
         pytest.skip("chromium is not installed")
     page = tmp_path / "page.html"
     page.write_text(render([data_of(tmp_path, name=HOSTILE)], made="today"))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, check=True, timeout=60)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
+    done = subprocess.run(
+        [browser, *flags, page.as_uri()], capture_output=True, text=True, check=True, timeout=60
+    )
 
     assert "<title>t-eval-aaaaaa</title>" in done.stdout  # not "owned"
-    assert '<th tabindex="0">class</th>' in done.stdout  # our own script ran, past the page's policy
+    # our own script ran, past the page's policy
+    assert '<th tabindex="0">class</th>' in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -314,14 +435,24 @@ def test_in_a_browser_the_page_sorts_and_no_hostile_name_runs(tmp_path: Path) ->
         ("figures/huge.png", b"\x89PNG\r\n\x1a\n" + bytes(PICTURE_LIMIT), "figures/huge.png"),
         ("figures/fake.png", b"<svg onload=alert(1)>", ""),
         ("metrics.jsonl", b"\xff\xfe\n[]\n{}\n" + b'{"phase": 3}\n', ""),
-        ("predictions/test.json", b'{"checkpoints": [1, "x", {"checkpoint": null, "f1_macro": "high"}]}', ""),
+        (
+            "predictions/test.json",
+            b'{"checkpoints": [1, "x", {"checkpoint": null, "f1_macro": "high"}]}',
+            "",
+        ),
         ("checkpoints/manifest.json", b'{"best": {}, "last": 3, "files": {"3": 7}}', ""),
     ],
 )
-def test_a_file_that_makes_no_sense_is_left_out_and_named(tmp_path: Path, path: str, content: bytes, note: str) -> None:
+def test_a_file_that_makes_no_sense_is_left_out_and_named(
+    tmp_path: Path, path: str, content: bytes, note: str
+) -> None:
     write_run(tmp_path / "t")
     (tmp_path / "t" / path).write_bytes(content)
-    data = gather(record_of("t", tmp_path), RunStatus(run="t", phase=Phase.SUCCEEDED), LocalFiles(tmp_path / "t"))
+    data = gather(
+        record_of("t", tmp_path),
+        RunStatus(run="t", phase=Phase.SUCCEEDED),
+        LocalFiles(tmp_path / "t"),
+    )
 
     assert bool(data.notes) == bool(note)
     assert all(note in one for one in data.notes)
@@ -330,17 +461,35 @@ def test_a_file_that_makes_no_sense_is_left_out_and_named(tmp_path: Path, path: 
     assert page.tags.count("img") == 1
 
 
-_LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), st.text(max_size=5), st.just(HOSTILE))
+_LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.just(10**400),
+    st.floats(),
+    st.text(max_size=5),
+    st.just(HOSTILE),
+)
 _NAMES = (
-    "input kind top label score phase loss epoch step f1_macro checkpoint best last files metrics packages attempts exit_code a.pt clips"
+    "input kind top label score phase loss epoch step f1_macro checkpoint best last files metrics "
+    "packages attempts exit_code a.pt clips"
 )
 _KEYS = st.sampled_from(_NAMES.split())
-_JSON = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4), max_leaves=12)
+_JSON = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(_JSON, min_size=8, max_size=8), st.lists(st.dictionaries(_KEYS, _LEAVES, max_size=6), max_size=6))
-def test_whatever_json_a_pod_leaves_there_is_a_page(values: list[Any], lines: list[dict[str, Any]]) -> None:
+@given(
+    st.lists(_JSON, min_size=8, max_size=8),
+    st.lists(st.dictionaries(_KEYS, _LEAVES, max_size=6), max_size=6),
+)
+def test_whatever_json_a_pod_leaves_there_is_a_page(
+    values: list[Any], lines: list[dict[str, Any]]
+) -> None:
     paths = (
         "predictions/infer.jsonl",
         "predictions/classes.json",
@@ -355,9 +504,18 @@ def test_whatever_json_a_pod_leaves_there_is_a_page(values: list[Any], lines: li
         for path, value in zip(paths, values, strict=True):
             (Path(folder) / path).parent.mkdir(exist_ok=True)
             (Path(folder) / path).write_text(json.dumps(value))
-        told = [{**line, "phase": phase} for line, phase in zip(lines, ["train", "val", "test"] * 2, strict=False)]
-        (Path(folder) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
-        data = gather(record_of("t", Path("/none")), RunStatus(run="t", phase=Phase.GONE), LocalFiles(Path(folder)))
+        told = [
+            {**line, "phase": phase}
+            for line, phase in zip(lines, ["train", "val", "test"] * 2, strict=False)
+        ]
+        (Path(folder) / "metrics.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in told)
+        )
+        data = gather(
+            record_of("t", Path("/none")),
+            RunStatus(run="t", phase=Phase.GONE),
+            LocalFiles(Path(folder)),
+        )
 
     page = Outline(render([data, data], made="today"))
     assert page.tags.count("script") == 1
@@ -366,14 +524,20 @@ def test_whatever_json_a_pod_leaves_there_is_a_page(values: list[Any], lines: li
 
 def test_a_loss_that_was_not_finite_is_a_gap(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
-    (tmp_path / "t/metrics.jsonl").write_text('{"phase": "train", "loss": null, "epoch": 1, "step": 1}\n')
-    data = gather(record_of("t", tmp_path), RunStatus(run="t", phase=Phase.FAILED), LocalFiles(tmp_path / "t"))
+    (tmp_path / "t/metrics.jsonl").write_text(
+        '{"phase": "train", "loss": null, "epoch": 1, "step": 1}\n'
+    )
+    data = gather(
+        record_of("t", tmp_path), RunStatus(run="t", phase=Phase.FAILED), LocalFiles(tmp_path / "t")
+    )
 
     assert [math.isnan(record.loss or 0.0) for record in data.records] == [True]
     render([data], made="today")
 
 
-def test_the_command_writes_a_page_and_prints_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_page_and_prints_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for run in ("t-eval-aaaaaa", "t-train-bbbbbb"):
         write_run(tmp_path / "runs" / run)
         records.save(record_of(run, tmp_path / "runs"))
@@ -381,7 +545,8 @@ def test_the_command_writes_a_page_and_prints_its_path(tmp_path: Path, capsys: p
     assert command.run(["t-eval"], out=tmp_path / "out") == 0
     path = tmp_path / "out/report-t-eval-aaaaaa.html"
     assert capsys.readouterr().out == f"{path}\n"
-    assert "succeeded" in path.read_text()  # the backend has forgotten the run, its DONE.json has not
+    # the backend has forgotten the run, its DONE.json has not
+    assert "succeeded" in path.read_text()
     assert command.run(["t-eval", "t-train", "t-eval-aaaaaa"], out=tmp_path / "both.html") == 0
     assert "2 runs compared" in (tmp_path / "both.html").read_text()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name]

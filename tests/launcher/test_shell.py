@@ -21,10 +21,15 @@ TEMPLATE = {
                 "name": "trainer",
                 "image": "registry.example/v:1",
                 "resources": {"limits": {"cpu": "8", "nvidia.com/a40": "4"}},
-                "volumeMounts": [{"name": "pvc-runs", "mountPath": "/runs"}, {"name": "stage-0", "mountPath": "/data"}],
+                "volumeMounts": [
+                    {"name": "pvc-runs", "mountPath": "/runs"},
+                    {"name": "stage-0", "mountPath": "/data"},
+                ],
             }
         ],
-        "initContainers": [{"name": "stage", "volumeMounts": [{"name": "pvc-data", "mountPath": "/mnt/source"}]}],
+        "initContainers": [
+            {"name": "stage", "volumeMounts": [{"name": "pvc-data", "mountPath": "/mnt/source"}]}
+        ],
         "volumes": [
             {"name": "pvc-runs", "persistentVolumeClaim": {"claimName": "runs"}},
             {"name": "pvc-data", "persistentVolumeClaim": {"claimName": "data"}},
@@ -33,7 +38,13 @@ TEMPLATE = {
         "affinity": {
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {
-                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["A", "B"]}]}]
+                    "nodeSelectorTerms": [
+                        {
+                            "matchExpressions": [
+                                {"key": "gpu", "operator": "In", "values": ["A", "B"]}
+                            ]
+                        }
+                    ]
                 }
             }
         },
@@ -51,17 +62,28 @@ def test_the_pod_has_the_runs_volumes_a_deadline_and_no_gpu() -> None:
     assert spec["activeDeadlineSeconds"] == 600
     (container,) = spec["containers"]
     assert container["resources"]["limits"] == container["resources"]["requests"]
-    assert container["resources"]["limits"] == {"cpu": "1", "memory": "4Gi", "ephemeral-storage": "2Gi"}
+    assert container["resources"]["limits"] == {
+        "cpu": "1",
+        "memory": "4Gi",
+        "ephemeral-storage": "2Gi",
+    }
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/runs", "/mnt/source"]
-    assert [volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"]] == ["runs", "data"]
-    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"]] == [
+        "runs",
+        "data",
+    ]
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
     assert term == {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
 
 
 def test_gpus_are_of_the_runs_type() -> None:
     spec = pod(ShellOptions(gpus=2))["spec"]
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/a40"] == "2"
-    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
     assert term["matchExpressions"] == [{"key": "gpu", "operator": "In", "values": ["A", "B"]}]
 
 
@@ -77,13 +99,25 @@ def test_claims_on_two_nodes_cannot_be_mounted_together() -> None:
         one_node({"a": "n", "b": "m"})
 
 
-@pytest.mark.parametrize("wrong", [{"time": "7h"}, {"time": "soon"}, {"time": "0"}, {"gpus": 3}, {"cpu": "17"}, {"memory": "33Gi"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"time": "7h"},
+        {"time": "soon"},
+        {"time": "0"},
+        {"gpus": 3},
+        {"cpu": "17"},
+        {"memory": "33Gi"},
+    ],
+)
 def test_more_than_a_pod_to_look_around_in_may_have_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(wrong))} is"):
         shell.run("x", **wrong)
 
 
-def test_a_command_runs_in_the_runs_folder_with_its_variables(world: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_command_runs_in_the_runs_folder_with_its_variables(
+    world: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     """And its exit code is ours."""
     record = world.record("a-train-aaaaaa")
     records.save(record)

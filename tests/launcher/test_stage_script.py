@@ -14,11 +14,24 @@ import pytest
 from launcher.render import TEMPLATES
 
 
-def _stage(source: Path, target: Path, *, unpack: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
+def _stage(
+    source: Path, target: Path, *, unpack: bool = False, **more: str
+) -> subprocess.CompletedProcess[str]:
     target.mkdir(exist_ok=True)
-    env = {"PATH": os.environ["PATH"], "VIDJOBS_STAGES": "1", "VIDJOBS_FROM_0": str(source), "VIDJOBS_TO_0": str(target)}
+    env = {
+        "PATH": os.environ["PATH"],
+        "VIDJOBS_STAGES": "1",
+        "VIDJOBS_FROM_0": str(source),
+        "VIDJOBS_TO_0": str(target),
+    }
     env["VIDJOBS_UNPACK_0"] = "1" if unpack else ""
-    return subprocess.run(["bash", "-c", (TEMPLATES / "stage.sh").read_text()], env=env | more, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash", "-c", (TEMPLATES / "stage.sh").read_text()],
+        env=env | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -111,11 +124,17 @@ def test_a_disk_that_is_full_is_no_fault_of_the_tar_file(claim: Path, tmp_path: 
     _tar(claim / "whole.tar.gz", ("a", b"1"))
     tools = tmp_path / "bin"
     tools.mkdir()
-    full = 'case "$1" in -xf) echo "tar: a: Cannot write: No space left on device" >&2; exit 2;; esac'
+    full = (
+        'case "$1" in -xf) echo "tar: a: Cannot write: No space left on device" >&2; exit 2;; esac'
+    )
     (tools / "tar").write_text(f'#!/bin/sh\n{full}\nexec {shutil.which("tar")} "$@"\n')
     (tools / "tar").chmod(0o755)
     done = _stage(claim, tmp_path / "to", unpack=True, PATH=f"{tools}:{os.environ['PATH']}")
-    assert (done.returncode, "job.resources.scratch" in done.stderr, "damaged" in done.stderr) == (75, True, False)
+    assert (done.returncode, "job.resources.scratch" in done.stderr, "damaged" in done.stderr) == (
+        75,
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize("script", ["checkout.sh", "stage.sh"])
@@ -123,5 +142,10 @@ def test_the_scripts_have_no_fault_that_shellcheck_knows(script: str) -> None:
     """Quoting above all."""
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
-    done = subprocess.run(["shellcheck", "-s", "bash", str(TEMPLATES / script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["shellcheck", "-s", "bash", str(TEMPLATES / script)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == ""

@@ -40,22 +40,39 @@ sweep:
 
 def trials_of(folder: Path, sweep: Any, *sets: str) -> Trials:
     """The trials of CONF with this `sweep:`."""
-    text = sweep if isinstance(sweep, str) else yaml.safe_dump({"sweep": sweep}, sort_keys=False).partition("\n")[2]
+    text = (
+        sweep
+        if isinstance(sweep, str)
+        else yaml.safe_dump({"sweep": sweep}, sort_keys=False).partition("\n")[2]
+    )
     (folder / "exp.yaml").write_text(CONF + text)
-    experiment = resolve(folder / "exp.yaml", profile=load("nautilus"), place=lambda _, mount: mount, sets=sets, environ={})
+    experiment = resolve(
+        folder / "exp.yaml",
+        profile=load("nautilus"),
+        place=lambda _, mount: mount,
+        sets=sets,
+        environ={},
+    )
     return expand(experiment.sound())
 
 
 def made(folder: Path, *sets: str, verb: str = "train", conf: str = "exp.yaml") -> Plan:
     profile = load("nautilus")
-    return plan(verb, folder / conf, profile=profile, backend=KubeBackend(profile), sets=sets, sweep=True)
+    return plan(
+        verb, folder / conf, profile=profile, backend=KubeBackend(profile), sets=sets, sweep=True
+    )
 
 
 def test_the_45_places_to_read_and_apply() -> None:
     """The shipped conf: every combination with read_at <= apply_at, in the order of the published names."""
     profile = load("local")
     backend = LocalBackend()
-    experiment = resolve(ROOT / "conf/tinyvirat/sweep_read_apply.yaml", profile=profile, place=backend.claim_path, environ={})
+    experiment = resolve(
+        ROOT / "conf/tinyvirat/sweep_read_apply.yaml",
+        profile=profile,
+        place=backend.claim_path,
+        environ={},
+    )
     trials = expand(experiment)
     assert trials.keys == ("model.read_at", "model.apply_at")
     assert list(trials.rows) == [(read, apply) for read in range(9) for apply in range(read, 9)]
@@ -66,7 +83,10 @@ def test_parts_are_crossed_in_their_order_and_a_null_leaves_the_confs_value(tmp_
     """The list outermost, the last key of the grid fastest; what comes twice comes once."""
     trials = trials_of(
         tmp_path,
-        {"list": [{"model.read_at": 0, "train.lr": 0.1}, {"model.read_at": 1}], "grid": {"train.seed": [1, 2, 1], "train.batch": [4]}},
+        {
+            "list": [{"model.read_at": 0, "train.lr": 0.1}, {"model.read_at": 1}],
+            "grid": {"train.seed": [1, 2, 1], "train.batch": [4]},
+        },
     )
     assert trials.keys == ("model.read_at", "train.lr", "train.seed", "train.batch")
     assert trials.rows == ((0, 0.1, 1, 4), (0, 0.1, 2, 4), (1, None, 1, 4), (1, None, 2, 4))
@@ -75,7 +95,9 @@ def test_parts_are_crossed_in_their_order_and_a_null_leaves_the_confs_value(tmp_
 
 
 def test_where_may_name_keys_of_the_conf_and_set_changes_a_grid(tmp_path: Path) -> None:
-    trials = trials_of(tmp_path, {"where": "model.read_at <= model.apply_at"}, "sweep.grid.model.read_at=[0, 2, 3]")
+    trials = trials_of(
+        tmp_path, {"where": "model.read_at <= model.apply_at"}, "sweep.grid.model.read_at=[0, 2, 3]"
+    )
     assert trials.rows == ((0,), (2,))
 
 
@@ -87,8 +109,20 @@ def test_samples_depend_on_seed_key_and_number_alone(tmp_path: Path) -> None:
         "data.frames": {"low": 8, "high": 9, "whole": True},
     }
     few = trials_of(tmp_path, {"random": {"samples": 20, "seed": 3, "space": space}})
-    many = trials_of(tmp_path, {"random": {"samples": 40, "seed": 3, "space": {"data.size": {"low": 20.0, "high": 30.0}, **space}}})
-    again = [{key: value for key, value in many.changes(number).items() if key != "data.size"} for number in range(20)]
+    many = trials_of(
+        tmp_path,
+        {
+            "random": {
+                "samples": 40,
+                "seed": 3,
+                "space": {"data.size": {"low": 20.0, "high": 30.0}, **space},
+            }
+        },
+    )
+    again = [
+        {key: value for key, value in many.changes(number).items() if key != "data.size"}
+        for number in range(20)
+    ]
     assert [few.changes(number) for number in range(20)] == again
     assert all(1e-5 <= few.changes(number)["train.lr"] <= 1e-2 for number in range(20))
     assert {few.changes(number)["data.frames"] for number in range(20)} == {8, 9}
@@ -119,7 +153,9 @@ def test_samples_depend_on_seed_key_and_number_alone(tmp_path: Path) -> None:
         (f"  grid: {{{', '.join(f'train.k{n}: [1, 2, 3, 4, 5]' for n in range(9))}}}\n", ["more than 200000 combinations"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str, faults: list[str]) -> None:
+def test_what_is_wrong_is_named_with_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str, faults: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfError) as caught:
         trials_of(Path(), sweep)
@@ -129,18 +165,31 @@ def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, monkeypatch: 
 
 
 _PLAIN = st.one_of(
-    st.integers(-5, 5), st.sampled_from(["a", "$(X)", "{{ x }}", "é\u2028", "true", "1e-3", "x: y"]), st.booleans(), st.floats(-1, 1)
+    st.integers(-5, 5),
+    st.sampled_from(["a", "$(X)", "{{ x }}", "é\u2028", "true", "1e-3", "x: y"]),
+    st.booleans(),
+    st.floats(-1, 1),
 )
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.dictionaries(st.sampled_from(["train.lr", "model.name", "data.size"]), st.lists(_PLAIN, min_size=1, max_size=4), min_size=1))
-def test_expansion_is_the_same_each_time_and_travels_whole(tmp_path_factory: pytest.TempPathFactory, grid: dict[str, list[Any]]) -> None:
+@given(
+    st.dictionaries(
+        st.sampled_from(["train.lr", "model.name", "data.size"]),
+        st.lists(_PLAIN, min_size=1, max_size=4),
+        min_size=1,
+    )
+)
+def test_expansion_is_the_same_each_time_and_travels_whole(
+    tmp_path_factory: pytest.TempPathFactory, grid: dict[str, list[Any]]
+) -> None:
     """Whatever the values are: they come out of the manifest as they went in."""
     folder = tmp_path_factory.mktemp("conf")
     trials = trials_of(folder, {"grid": grid})
     assert trials_of(folder, {"grid": grid}) == trials
-    sent = made(folder).manifests[0]["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"]
+    sent = made(folder).manifests[0]["spec"]["template"]["metadata"]["annotations"][
+        "vidjobs/trials"
+    ]
     assert Trials.read(sent) == trials
     assert len(trials) == len({json.dumps(row) for row in trials.rows})
 
@@ -151,12 +200,26 @@ def test_a_sweep_is_one_indexed_job(tmp_path: Path) -> None:
     plan_ = made(tmp_path)
     (job,) = plan_.manifests
     spec = job["spec"]
-    assert [spec.get(key) for key in ("completionMode", "completions", "parallelism", "backoffLimitPerIndex", "maxFailedIndexes")] == [
-        *("Indexed", 3, 2, 5, 1)
-    ]
-    rules = {rule["action"]: rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule}
+    assert [
+        spec.get(key)
+        for key in (
+            "completionMode",
+            "completions",
+            "parallelism",
+            "backoffLimitPerIndex",
+            "maxFailedIndexes",
+        )
+    ] == [*("Indexed", 3, 2, 5, 1)]
+    rules = {
+        rule["action"]: rule["onExitCodes"]["values"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        if "onExitCodes" in rule
+    }
     assert rules == {"FailIndex": [64, 65, 76], "FailJob": [73]}
-    assert spec["template"]["spec"]["containers"][0]["args"][-2:] == ["--trials", "/vidjobs/conf/trials.jsonl"]
+    assert spec["template"]["spec"]["containers"][0]["args"][-2:] == [
+        "--trials",
+        "/vidjobs/conf/trials.jsonl",
+    ]
     assert plan_.warnings == ()
 
 
@@ -168,25 +231,38 @@ def test_a_sweep_is_one_indexed_job(tmp_path: Path) -> None:
         ("train", ("sweep=null",), "sweep: the conf has none"),
     ],
 )
-def test_a_sweep_of_nodes_or_shards_is_a_conf_error(tmp_path: Path, verb: str, sets: tuple[str, ...], fault: str) -> None:
+def test_a_sweep_of_nodes_or_shards_is_a_conf_error(
+    tmp_path: Path, verb: str, sets: tuple[str, ...], fault: str
+) -> None:
     trials_of(tmp_path, {"grid": {"model.read_at": [0, 1, 2]}})
     with pytest.raises(ConfError, match=fault):
         made(tmp_path, *sets, verb=verb)
 
 
-def test_a_fault_of_a_trial_names_it_and_the_line_that_gave_the_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_a_trial_names_it_and_the_line_that_gave_the_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The trainer checks all trials in one process; what all of them have is said once."""
     monkeypatch.chdir(tmp_path)
     trials_of(Path(), "  grid:\n    model.read_at: [0, 9, 11]\n", "job.code=image")
     with pytest.raises(ConfError) as caught:
-        submit.run("train", Path("exp.yaml"), sets=["train.epochs=0"], sweep=True, cluster="local", dry_run="client")
+        submit.run(
+            "train",
+            Path("exp.yaml"),
+            sets=["train.epochs=0"],
+            sweep=True,
+            cluster="local",
+            dry_run="client",
+        )
     faults = {fault.path: str(fault) for fault in caught.value.faults}
     assert faults["model.read_at"].startswith("exp.yaml:10: model.read_at: ")
     assert ", in trial 1 (model.read_at=9)" in str(caught.value)
     assert "in trial" not in faults["train.epochs"]
 
 
-def test_lint_reads_the_sweep_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lint_reads_the_sweep_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its own faults, and those of each trial."""
     monkeypatch.chdir(tmp_path)
     trials_of(Path(), "  grid:\n    model.read_at: [0, 9]\n")
@@ -198,7 +274,10 @@ def test_lint_reads_the_sweep_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_thousand_trials_are_one_object_and_expanded_in_no_time(tmp_path: Path) -> None:
     """All that submit does before it asks anybody; the whole of it is measured in tests/bench."""
-    grid = {"model.read_at": list(range(9)), "train.lr": [round(1e-4 * step, 6) for step in range(1, 113)]}
+    grid = {
+        "model.read_at": list(range(9)),
+        "train.lr": [round(1e-4 * step, 6) for step in range(1, 113)],
+    }
     trials_of(tmp_path, {"grid": grid, "parallelism": 8})
     began = time.perf_counter()
     plan_ = made(tmp_path)
@@ -217,13 +296,24 @@ def test_trials_that_do_not_fit_on_a_job_are_a_conf_error(tmp_path: Path) -> Non
 
 def _pod(index: int, phase: str, created: int = 0) -> dict[str, Any]:
     ended = {
-        "terminated": {"exitCode": 76, "reason": "Error", "startedAt": "x", "message": '{"cause": "diverged", "message": "loss is nan"}'}
+        "terminated": {
+            "exitCode": 76,
+            "reason": "Error",
+            "startedAt": "x",
+            "message": '{"cause": "diverged", "message": "loss is nan"}',
+        }
     }
     state = {"Running": {"running": {}}, "Failed": ended, "Pending": {"waiting": {}}}[phase]
-    metadata = {"name": f"p-{index}-{created}", "uid": f"{index}{created}", "creationTimestamp": f"2026-01-01T00:00:{created:02d}Z"}
+    metadata = {
+        "name": f"p-{index}-{created}",
+        "uid": f"{index}{created}",
+        "creationTimestamp": f"2026-01-01T00:00:{created:02d}Z",
+    }
     return {
-        "metadata": metadata | {"annotations": {"batch.kubernetes.io/job-completion-index": str(index)}},
-        "spec": {"containers": [{"name": "trainer"}]} | ({} if phase == "Pending" else {"nodeName": "n"}),
+        "metadata": metadata
+        | {"annotations": {"batch.kubernetes.io/job-completion-index": str(index)}},
+        "spec": {"containers": [{"name": "trainer"}]}
+        | ({} if phase == "Pending" else {"nodeName": "n"}),
         "status": {"phase": phase, "containerStatuses": [{"name": "trainer", "state": state}]},
     }
 
@@ -231,15 +321,34 @@ def _pod(index: int, phase: str, created: int = 0) -> dict[str, Any]:
 def test_the_cluster_tells_of_each_trial() -> None:
     """The Job knows those that are done, whose pods are not asked for; an earlier attempt of one of these says nothing any more."""
     template = {"metadata": {"annotations": {"vidjobs/trials": '["a"]\n'}}}
-    spec = {"completionMode": "Indexed", "completions": 45, "backoffLimitPerIndex": 2, "template": template}
-    job: dict[str, Any] = {"metadata": {"name": "r"}, "spec": spec, "status": {"completedIndexes": "0-2,5", "failedIndexes": "3,17"}}
-    pods = [_pod(1, "Failed"), _pod(3, "Failed"), _pod(4, "Running", 1), _pod(6, "Failed"), _pod(6, "Pending", 2), _pod(7, "Failed", 1)]
+    spec = {
+        "completionMode": "Indexed",
+        "completions": 45,
+        "backoffLimitPerIndex": 2,
+        "template": template,
+    }
+    job: dict[str, Any] = {
+        "metadata": {"name": "r"},
+        "spec": spec,
+        "status": {"completedIndexes": "0-2,5", "failedIndexes": "3,17"},
+    }
+    pods = [
+        _pod(1, "Failed"),
+        _pod(3, "Failed"),
+        _pod(4, "Running", 1),
+        _pod(6, "Failed"),
+        _pod(6, "Pending", 2),
+        _pod(7, "Failed", 1),
+    ]
     status = run_status("r", Facts(job=job, pods=pods))
     assert {index: str(each.phase) for index, each in status.indexes.items()} == {
         **dict.fromkeys((0, 1, 2, 5), "succeeded"), **dict.fromkeys((3, 17), "failed"), 4: "running", 6: "pending", 7: "retrying",
     }  # fmt: skip
     assert "loss is nan" in status.indexes[3].cause
-    assert (status.phase, status.cause) == (Phase.RUNNING, "4 of 45 trials done, 1 run, 2 failed (3, 17)")
+    assert (status.phase, status.cause) == (
+        Phase.RUNNING,
+        "4 of 45 trials done, 1 run, 2 failed (3, 17)",
+    )
     job["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "FailedIndexes"}]
     status = run_status("r", Facts(job=job, pods=pods[:2]))
     assert status.phase is Phase.FAILED

@@ -25,7 +25,10 @@ from launcher.sweep_map import choose_axes, heat_map
 from launcher.sweep_view import SweepView, TrialView, look
 
 RUN = "a-train-aaaaaa"
-TRIALS = Trials(("model.read_at", "model.apply_at"), tuple((read, apply) for read in range(3) for apply in range(read, 3)))
+TRIALS = Trials(
+    ("model.read_at", "model.apply_at"),
+    tuple((read, apply) for read in range(3) for apply in range(read, 3)),
+)
 # Writes what the trainer writes for a trial: two epochs, the better one first; trial 4 fails.
 TRAINER = """
 import json, os, pathlib, sys
@@ -64,7 +67,12 @@ def ended(world: Any) -> RunRecord:
 
 def begin(world: Any) -> RunRecord:
     """The same, just submitted."""
-    spec = {"completionMode": "Indexed", "completions": len(TRIALS), "parallelism": 3, "backoffLimitPerIndex": 0}
+    spec = {
+        "completionMode": "Indexed",
+        "completions": len(TRIALS),
+        "parallelism": 3,
+        "backoffLimitPerIndex": 0,
+    }
     job = world.job(RUN, TRAINER, **spec)
     job["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"] = TRIALS.text
     world.folder(RUN).mkdir(parents=True)
@@ -75,13 +83,26 @@ def begin(world: Any) -> RunRecord:
     return record
 
 
-def test_status_shows_every_trial_and_why_one_failed(ended: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_every_trial_and_why_one_failed(
+    ended: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sweep.status("a-tr") == 0
     told = capsys.readouterr()
     lines = told.out.splitlines()
     assert "trials    5 succeeded, 1 failed" in lines
     assert any(line.startswith("why       1 of 6 trials failed (4), the last: ") for line in lines)
-    assert lines[-7].split() == ["TRIAL", "model.read_at", "model.apply_at", "PHASE", "EPOCH", "STEP", "LOSS", "BEST", "f1_macro", "WHY"]
+    assert lines[-7].split() == [
+        "TRIAL",
+        "model.read_at",
+        "model.apply_at",
+        "PHASE",
+        "EPOCH",
+        "STEP",
+        "LOSS",
+        "BEST",
+        "f1_macro",
+        "WHY",
+    ]
     assert lines[-6].split() == ["0", "0", "0", "succeeded", "2", "20", "0.5", "0.05"]
     assert lines[-2].split()[:4] == ["4", "1", "2", "failed"]
     assert "model.read_at: is 9" in lines[-2]
@@ -115,16 +136,25 @@ def test_followed_each_change_is_a_line_and_the_outcome_the_exit_code(
     told = capsys.readouterr()
     lines = told.out.splitlines()
     assert "trial 5 succeeded (model.read_at=2 model.apply_at=2), f1_macro 0.55" in lines
-    assert [line for line in lines if line.startswith("trial 4 failed (model.read_at=1 model.apply_at=2): ")]
+    assert [
+        line
+        for line in lines
+        if line.startswith("trial 4 failed (model.read_at=1 model.apply_at=2): ")
+    ]
     assert lines[-1].startswith("5 "), "the table of all"
     assert f"{RUN} failed: 1 of 6 trials failed (4)" in told.err
 
     assert sweep.status(None, watch=True) == 0
     assert sweep.follow(record, as_json=True) == 4
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {"succeeded": 5, "failed": 1}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {
+        "succeeded": 5,
+        "failed": 1,
+    }
 
 
-def test_a_terminal_that_is_too_low_shows_what_is_at_work_then_the_best(ended: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_is_too_low_shows_what_is_at_work_then_the_best(
+    ended: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LINES", "18")
     view = look(ended)
     working = dataclasses.replace(view.trials[1], phase="running")
@@ -147,14 +177,27 @@ def test_a_terminal_that_is_too_low_shows_what_is_at_work_then_the_best(ended: R
     ],
 )
 def test_from_a_sweep_is_a_trials_checkpoint(
-    ended: RunRecord, world: Any, source: str, verb: str, values: dict[str, str], capsys: pytest.CaptureFixture[str]
+    ended: RunRecord,
+    world: Any,
+    source: str,
+    verb: str,
+    values: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The best trial is the one that `sweep results` names, and is told."""
-    found = values_from(f"a-tr{source}", verb, runs=VolumeConf(claim="runs", mount="/runs", as_="runs"), backend=world.backend)
+    found = values_from(
+        f"a-tr{source}",
+        verb,
+        runs=VolumeConf(claim="runs", mount="/runs", as_="runs"),
+        backend=world.backend,
+    )
     assert {key: value for key, value in found.items() if key not in TRIALS.keys} == {
-        key: value if key == "test.epochs" else f"${{runs}}/{RUN}/{value}" for key, value in values.items()
+        key: value if key == "test.epochs" else f"${{runs}}/{RUN}/{value}"
+        for key, value in values.items()
     }
-    assert [found[key] for key in TRIALS.keys] == list(TRIALS.rows[3 if "3" in source else 5]), "its weights fit no other network"
+    assert [found[key] for key in TRIALS.keys] == list(TRIALS.rows[3 if "3" in source else 5]), (
+        "its weights fit no other network"
+    )
     told = capsys.readouterr().err
     best = f"from trial 5 of {RUN} (model.read_at=2 model.apply_at=2): best f1_macro, 0.55; 1 of 6 trials have not succeeded"
     assert (best in told) == source.startswith("@")
@@ -162,7 +205,9 @@ def test_from_a_sweep_is_a_trials_checkpoint(
 
 def test_what_is_set_wins_over_what_a_trial_changed(ended: RunRecord, world: Any) -> None:
     """Only settings of the network and its data come along."""
-    text = Trials(("model.read_at", "model.init", "data.frames", "train.lr"), ((1, "x.pt", [8, 16], 0.1),)).text
+    text = Trials(
+        ("model.read_at", "model.init", "data.frames", "train.lr"), ((1, "x.pt", [8, 16], 0.1),)
+    ).text
     ended.manifests[0]["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"] = text
     records.forget(RUN)
     records.save(ended)
@@ -170,14 +215,20 @@ def test_what_is_set_wins_over_what_a_trial_changed(ended: RunRecord, world: Any
     own = values_from(f"{RUN}/0", "infer", runs=runs, backend=world.backend)
     init = {"model.init": f"${{runs}}/{RUN}/trials/0000/checkpoints/epoch-000001.pt"}
     assert own == {"model.read_at": 1, "data.frames": [8, 16], **init}
-    own = values_from(f"{RUN}/0", "infer", runs=runs, backend=world.backend, sets=["model.read_at=2"])
+    own = values_from(
+        f"{RUN}/0", "infer", runs=runs, backend=world.backend, sets=["model.read_at=2"]
+    )
     assert own == {"data.frames": [8, 16], **init}
 
 
 @pytest.mark.parametrize(
     ("source", "says", "hint"),
     [
-        ("", "is a sweep of 6 trials: which one's checkpoint?", f"--from {RUN}@best takes the best trial's, --from {RUN}/7@best"),
+        (
+            "",
+            "is a sweep of 6 trials: which one's checkpoint?",
+            f"--from {RUN}@best takes the best trial's, --from {RUN}/7@best",
+        ),
         ("@12", "which one's checkpoint?", "/7@best"),
         ("@bets", "which one's checkpoint?", "@best"),
         ("/x@best", "which one's checkpoint?", "/7@best"),
@@ -186,14 +237,23 @@ def test_what_is_set_wins_over_what_a_trial_changed(ended: RunRecord, world: Any
         ("/3@9", f'trial 3 of {RUN} has no checkpoint "9"', "best, last and epochs"),
     ],
 )
-def test_from_a_sweep_says_how_when_it_is_not_clear(ended: RunRecord, world: Any, source: str, says: str, hint: str) -> None:
+def test_from_a_sweep_says_how_when_it_is_not_clear(
+    ended: RunRecord, world: Any, source: str, says: str, hint: str
+) -> None:
     with pytest.raises(UserError) as caught:
-        values_from(f"{RUN}{source}", "eval", runs=VolumeConf(claim="runs", mount="/runs", as_="runs"), backend=world.backend)
+        values_from(
+            f"{RUN}{source}",
+            "eval",
+            runs=VolumeConf(claim="runs", mount="/runs", as_="runs"),
+            backend=world.backend,
+        )
     assert says in caught.value.message
     assert hint in caught.value.hint
 
 
-def test_from_a_trial_of_one_run_or_a_sweep_without_scores_is_an_error(ended: RunRecord, world: Any) -> None:
+def test_from_a_trial_of_one_run_or_a_sweep_without_scores_is_an_error(
+    ended: RunRecord, world: Any
+) -> None:
     runs = VolumeConf(claim="runs", mount="/runs", as_="runs")
     records.save(world.record("b-train-bbbbbb"))
     with pytest.raises(UserError, match='is one run, not a sweep: it has no trial "7"'):
@@ -203,7 +263,9 @@ def test_from_a_trial_of_one_run_or_a_sweep_without_scores_is_an_error(ended: Ru
         values_from(f"{RUN}@best", "eval", runs=runs, backend=world.backend)
 
 
-def test_results_are_the_same_when_the_job_is_gone(ended: RunRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_are_the_same_when_the_job_is_gone(
+    ended: RunRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Read from the trials' folders; the failed one has its reason there, too."""
     delete.run(RUN, yes=True)
     capsys.readouterr()
@@ -226,7 +288,9 @@ def test_results_are_the_same_when_the_job_is_gone(ended: RunRecord, tmp_path: P
     assert 'did you mean "f1_macro"' in caught.value.hint
 
 
-def test_one_trial_can_be_fetched_and_its_log_read(ended: RunRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_trial_can_be_fetched_and_its_log_read(
+    ended: RunRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fetch.run("checkpoints", RUN, out=tmp_path, best=True, trial=3) == 0
     assert (tmp_path / "checkpoints/epoch-000001.pt").read_bytes() == bytes([3]) * 1000
     with pytest.raises(UserError, match="each trial has checkpoints of its own"):
@@ -234,23 +298,43 @@ def test_one_trial_can_be_fetched_and_its_log_read(ended: RunRecord, tmp_path: P
     assert fetch.run("trials/*/metrics.jsonl", RUN, out=tmp_path / "all") == 0
     assert len(list((tmp_path / "all/trials").iterdir())) == 5
     capsys.readouterr()
-    none = {"grep": [], "follow": False, "since": None, "tail": None, "all_pods": False, "timestamps": False, "parse": False, "style": None}
+    none = {
+        "grep": [],
+        "follow": False,
+        "since": None,
+        "tail": None,
+        "all_pods": False,
+        "timestamps": False,
+        "parse": False,
+        "style": None,
+    }
     assert logs.run(RUN, trial=3, as_json=False, plot=None, file=None, **none) == 0
-    assert capsys.readouterr().out.splitlines() == ["trial 3", *(f"train Loss: {1 / e} epoch={e} step={10 * e} trial=3" for e in (1, 2))]
+    assert capsys.readouterr().out.splitlines() == [
+        "trial 3",
+        *(f"train Loss: {1 / e} epoch={e} step={10 * e} trial=3" for e in (1, 2)),
+    ]
     assert logs.run(RUN, as_json=False, plot=None, file=None, **none) == 0
     told = capsys.readouterr()
     assert told.out.startswith("trial ")
     assert "--trial N shows another's" in told.err
-    for wrong in (lambda: fetch.run("all", RUN, trial=6), lambda: logs.run(RUN, trial=6, as_json=False, plot=None, file=None, **none)):
+    for wrong in (
+        lambda: fetch.run("all", RUN, trial=6),
+        lambda: logs.run(RUN, trial=6, as_json=False, plot=None, file=None, **none),
+    ):
         with pytest.raises(UserError, match="no trial 6"):
             wrong()
 
 
-def test_a_report_of_a_sweep_has_its_trials_and_the_heat_map(ended: RunRecord, tmp_path: Path) -> None:
+def test_a_report_of_a_sweep_has_its_trials_and_the_heat_map(
+    ended: RunRecord, tmp_path: Path
+) -> None:
     report.run([RUN], out=tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "<h2>Trials</h2>" in page
-    assert '<tr class="best"><td>5</td><td>2</td><td>2</td><td>succeeded</td><td>2</td><td>0.5500</td>' in page
+    assert (
+        '<tr class="best"><td>5</td><td>2</td><td>2</td><td>succeeded</td><td>2</td><td>0.5500</td>'
+        in page
+    )
     assert "model.read_at: is 9" in page
     assert f"f1_macro of {RUN}" in page
 
@@ -262,7 +346,10 @@ def test_status_of_a_sweep_names_the_newest_attempts_and_where_its_trials_are(
     assert status_command.run(ended.run) == 0
     told = capsys.readouterr()
     assert len([line for line in told.out.splitlines() if line.startswith(f"{RUN}-")]) == 2
-    assert told.err == f"4 older attempts are not shown; --json lists all\n`vidjobs sweep status {RUN}` shows its trials\n"
+    assert (
+        told.err
+        == f"4 older attempts are not shown; --json lists all\n`vidjobs sweep status {RUN}` shows its trials\n"
+    )
 
 
 def test_a_run_that_is_no_sweep_says_so(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,12 +360,18 @@ def test_a_run_that_is_no_sweep_says_so(world: Any, capsys: pytest.CaptureFixtur
         sweep.results(None)
 
 
-def test_folders_with_anything_in_them_cost_what_they_hold_and_no_more(ended: RunRecord, world: Any) -> None:
+def test_folders_with_anything_in_them_cost_what_they_hold_and_no_more(
+    ended: RunRecord, world: Any
+) -> None:
     """Half a manifest, a list for a mapping, no number for a loss: that trial is shown without."""
     folder = world.folder(RUN) / "trials"
     (folder / "0000/checkpoints/manifest.json").write_text('{"files": {"epoch')
-    (folder / "0001/checkpoints/manifest.json").write_text('{"best": 3, "files": {"3": []}, "select": []}')
-    (folder / "0002/metrics.jsonl").write_text('[]\n{"phase": "train", "loss": null, "step": "x"}\n{"phase"')
+    (folder / "0001/checkpoints/manifest.json").write_text(
+        '{"best": 3, "files": {"3": []}, "select": []}'
+    )
+    (folder / "0002/metrics.jsonl").write_text(
+        '[]\n{"phase": "train", "loss": null, "step": "x"}\n{"phase"'
+    )
     (folder / "0003/trial.json").write_text("[1]")
     manifest = folder / "0005/checkpoints/manifest.json"
     manifest.write_text(manifest.read_text().replace("0.55", "NaN"))
@@ -301,7 +394,12 @@ def _view(values: dict[tuple[int, int], float | None], world: Any, **more: Any) 
         for number, ((read, apply), value) in enumerate(values.items())
     )
     record = world.record(RUN)
-    return SweepView(record=record, status=world.backend.status(record), keys=("model.read_at", "model.apply_at"), trials=trials)
+    return SweepView(
+        record=record,
+        status=world.backend.status(record),
+        keys=("model.read_at", "model.apply_at"),
+        trials=trials,
+    )
 
 
 def test_a_heat_map_frames_the_best_and_marks_what_has_no_value(world: Any) -> None:
@@ -315,7 +413,10 @@ def test_a_heat_map_frames_the_best_and_marks_what_has_no_value(world: Any) -> N
     texts = [getattr(shape, "text", "") for shape in scene.shapes]
     assert texts.count("-") == 1
     assert {"0.220", "model.apply_at", "model.read_at", "f1_macro of a-train-aaaaaa"} <= set(texts)
-    for said, hint in (("model.read_at", "two keys"), ("model.read_at,model.raed_at", "did you mean")):
+    for said, hint in (
+        ("model.read_at", "two keys"),
+        ("model.read_at,model.raed_at", "did you mean"),
+    ):
         with pytest.raises(UserError) as caught:
             choose_axes(view, said)
         assert hint in caught.value.hint
@@ -325,7 +426,9 @@ def test_a_heat_map_frames_the_best_and_marks_what_has_no_value(world: Any) -> N
     assert heat_map(one, "f1_macro", ("model.apply_at", "model.read_at")).width > 100
 
 
-def test_diff_of_sweeps_compares_their_best_trials(ended: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+def test_diff_of_sweeps_compares_their_best_trials(
+    ended: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert diff.run(ended.run, ended.run, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
 

@@ -20,14 +20,23 @@ pytestmark = pytest.mark.slow
 
 CONF = {
     "name": "tiny",
-    "data": {"name": "tinyvirat", "root": "${data}/TinyVIRAT", "frames": 8, "size": 32, "val_fraction": 0.25},
+    "data": {
+        "name": "tinyvirat",
+        "root": "${data}/TinyVIRAT",
+        "frames": 8,
+        "size": 32,
+        "val_fraction": 0.25,
+    },
     "model": {"name": "i3d", "mode": "8x32", "bn_momentum": 0.1},
     "train": {"epochs": 2, "batch": 4, "log_every": 1, "keep_weights": "best"},
     "compute": {"threads": 1, "workers": 0},
     "job": {
         "code": "worktree",
         "resources": {"cpu": 1, "memory": "3Gi", "shm": "256Mi"},
-        "volumes": [{"claim": "runs", "mount": "/runs", "as": "runs"}, {"claim": "data", "mount": "/data", "as": "data"}],
+        "volumes": [
+            {"claim": "runs", "mount": "/runs", "as": "runs"},
+            {"claim": "data", "mount": "/data", "as": "data"},
+        ],
         "retries": 1,
     },
     "sweep": {"grid": {"train.lr": [1e-3, 1e-2]}, "where": "data.frames == 8", "parallelism": 2},
@@ -39,23 +48,57 @@ def test_trials_of_the_real_trainer_share_one_cache_and_are_compared(tmp_path: P
     state = tmp_path / "state"
     environ = {
         **os.environ,
-        **{f"XDG_{what}_HOME": str(tmp_path / what.lower()) for what in ("STATE", "CONFIG", "CACHE")},
+        **{
+            f"XDG_{what}_HOME": str(tmp_path / what.lower())
+            for what in ("STATE", "CONFIG", "CACHE")
+        },
         "PYTHONPATH": str(Path(launcher.__path__[0]).parent),
         "OMP_NUM_THREADS": "1",
     }
 
     def vidjobs(*arguments: str, code: int = 0) -> str:
         command = [sys.executable, "-m", "launcher", *arguments]
-        done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=400)
+        done = subprocess.run(
+            command,
+            env=environ,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
         assert done.returncode == code, done.stderr
         return done.stdout
 
     claims = state / "vidjobs/local/volumes"
-    made = [sys.executable, "-m", "trainer.synthetic", "--out", str(claims / "data/TinyVIRAT"), "--train", "12", "--test", "4", "--alone"]
+    made = [
+        sys.executable,
+        "-m",
+        "trainer.synthetic",
+        "--out",
+        str(claims / "data/TinyVIRAT"),
+        "--train",
+        "12",
+        "--test",
+        "4",
+        "--alone",
+    ]
     subprocess.run(made, env=environ, check=True, capture_output=True)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONF))
-    vidjobs("sweep", "submit", "train", "tiny.yaml", "--backend", "local", "--set", "sweep.grid.model.mode=[8x32, 9x99]", code=2)
-    run, *told = vidjobs("sweep", "submit", "train", "tiny.yaml", "--backend", "local", "--watch").splitlines()
+    vidjobs(
+        "sweep",
+        "submit",
+        "train",
+        "tiny.yaml",
+        "--backend",
+        "local",
+        "--set",
+        "sweep.grid.model.mode=[8x32, 9x99]",
+        code=2,
+    )
+    run, *told = vidjobs(
+        "sweep", "submit", "train", "tiny.yaml", "--backend", "local", "--watch"
+    ).splitlines()
     assert any(line.startswith("trial 1 succeeded (train.lr=0.01)") for line in told)
     table = json.loads(vidjobs("sweep", "status", run, "--json"))
     assert table["counts"] == {"succeeded": 2}, vidjobs("logs", run, "--all-pods")
@@ -72,7 +115,9 @@ def test_trials_of_the_real_trainer_share_one_cache_and_are_compared(tmp_path: P
     assert all(0 <= float(row["f1_macro"]) <= 1 for row in rows)
     vidjobs("fetch", "checkpoints", run, "--trial", "1", "--best", "-o", "best")
     assert next((tmp_path / "best/checkpoints").glob("epoch-*.pt")).stat().st_size > 10_000
-    scored = vidjobs("submit", "eval", "tiny.yaml", "--backend", "local", "--from", f"{run}@best", "--watch").splitlines()[0]
+    scored = vidjobs(
+        "submit", "eval", "tiny.yaml", "--backend", "local", "--from", f"{run}@best", "--watch"
+    ).splitlines()[0]
     best = max(table["trials"], key=lambda trial: trial["scores"][table["select"]])
     init = yaml.safe_load((claims / "runs" / scored / "conf.yaml").read_text())["model"]["init"]
     assert f"/{run}/trials/{best['trial']:04d}/checkpoints/{best['checkpoint']}" in str(init)

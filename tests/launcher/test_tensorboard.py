@@ -47,7 +47,11 @@ def test_only_what_is_new_is_brought(tmp_path: Path) -> None:
     assert refresh(files, copy) == 20
     (run / "trials/0003/tensorboard/events.out.tfevents.2").unlink()
     refresh(files, copy)
-    assert {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()} == {NAME: b"d" * 20}
+    assert {
+        path.relative_to(copy).as_posix(): path.read_bytes()
+        for path in copy.rglob("*")
+        if path.is_file()
+    } == {NAME: b"d" * 20}
 
 
 def test_a_port_that_is_taken_is_told() -> None:
@@ -60,7 +64,9 @@ def test_a_port_that_is_taken_is_told() -> None:
             command._free_port(taken.getsockname()[1])
 
 
-def test_without_tensorboard_the_next_step_is_told(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorboard_the_next_step_is_told(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records.save(world.record("a-train-aaaaaa"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError) as caught:
@@ -68,7 +74,9 @@ def test_without_tensorboard_the_next_step_is_told(world: Any, monkeypatch: pyte
     assert "pip install tensorboard" in caught.value.hint
 
 
-def test_trouble_on_the_way_is_told_once_and_that_it_is_over(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trouble_on_the_way_is_told_once_and_that_it_is_over(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The pod is replaced, or the server away, for three looks; then the run ends."""
     record = world.record("a-train-aaaaaa")
     looks = iter([ClusterError("its pod is being stopped")] * 3 + [Phase.RUNNING, Phase.SUCCEEDED])
@@ -99,9 +107,12 @@ def test_a_runs_curves_are_served_until_interrupted(world: Any) -> None:
     records.save(record)
     write(world.folder(record.run), b"")
     command = [sys.executable, "-m", "launcher", "tensorboard", record.run, "--every", "1"]
-    # a suite that was started in the background hands ignored interrupts down; a person's terminal does not
+    # a suite that was started in the background hands ignored interrupts down; a person's terminal
+    # does not
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), preexec_fn=heard) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=dict(os.environ), preexec_fn=heard
+    ) as process:
         try:
             assert process.stdout
             url = process.stdout.readline().decode().strip()

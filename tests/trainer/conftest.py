@@ -16,7 +16,8 @@ import pytest
 from trainer.config import Config, DataConf
 from trainer.synthetic import CLASSES, encode, make_tinyvirat
 
-# (recording, frames, left, top, side px): crops as small as TinyVIRAT's, at rates of 6 to 30 fps, from MP4, AVI and GIF
+# (recording, frames, left, top, side px): crops as small as TinyVIRAT's, at rates of 6 to 30 fps,
+# from MP4, AVI and GIF
 CROPS = (
     ("demo.mp4", 40, 120, 80, 64),
     ("test.mp4", 48, 40, 60, 70),
@@ -53,7 +54,13 @@ def real_set(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             encode(target, images, fps=fps)
         if number in (0, 2):
             write_frames(target.with_name(f"{number}_frames"), images)
-        tubes.append({"path": path, "dim": [len(images), side, side], "label": [CLASSES[number], CLASSES[2 * number]]})
+        tubes.append(
+            {
+                "path": path,
+                "dim": [len(images), side, side],
+                "label": [CLASSES[number], CLASSES[2 * number]],
+            }
+        )
     shutil.copytree(root / "videos" / "train", root / "videos" / "test")
     write_annotations(root, train=tubes, test=tubes)
     return root
@@ -87,15 +94,25 @@ def write_frames(folder: Path, images: Sequence[np.ndarray]) -> None:
     """frame_0.jpg, frame_1.jpg, ... of RGB images."""
     folder.mkdir(parents=True)
     for number, image in enumerate(images):
-        cv2.imwrite(str(folder / f"frame_{number}.jpg"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(
+            str(folder / f"frame_{number}.jpg"),
+            cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
+            [cv2.IMWRITE_JPEG_QUALITY, 95],
+        )
 
 
-def _crop(recording: Path, frames: int, left: int, top: int, side: int) -> tuple[list[np.ndarray], float]:
+def _crop(
+    recording: Path, frames: int, left: int, top: int, side: int
+) -> tuple[list[np.ndarray], float]:
     images = []
     with av.open(str(recording)) as container:
         rate = container.streams.video[0].average_rate or Fraction(30)
         for frame in container.decode(video=0):
-            images.append(np.ascontiguousarray(frame.to_ndarray(format="rgb24")[top : top + side, left : left + side]))
+            images.append(
+                np.ascontiguousarray(
+                    frame.to_ndarray(format="rgb24")[top : top + side, left : left + side]
+                )
+            )
             if len(images) == frames:
                 break
     return images, float(rate)

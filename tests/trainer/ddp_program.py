@@ -76,7 +76,9 @@ def batches(world: World, order: list[int], size: int) -> list[Batch]:
     found = []
     for begin in range(0, len(order), size):
         part = order[begin : begin + size]
-        mine = torch.tensor(part[sampling.share(len(part), world.rank, world.size)], dtype=torch.int64)
+        mine = torch.tensor(
+            part[sampling.share(len(part), world.rank, world.size)], dtype=torch.int64
+        )
         found.append(Batch(clips[mine], targets[mine], mine, len(part)))
     return found
 
@@ -103,7 +105,12 @@ def session(world: World, conf: TrainConf = CONF, model: nn.Module | None = None
 def train(world: World, out: str) -> None:
     """One epoch: micro-batches of 3 3 | 3 1 clips, so with two processes shares are uneven and the last one is empty."""
     trained = session(world)
-    told = [step.position.step for step in steps(trained, batches(world, list(range(CLIPS)), CONF.batch), Position(), Meter())]
+    told = [
+        step.position.step
+        for step in steps(
+            trained, batches(world, list(range(CLIPS)), CONF.batch), Position(), Meter()
+        )
+    ]
     if world.rank == 0:
         torch.save({"weights": trained.model.state_dict(), "steps": told}, out)
 
@@ -130,7 +137,12 @@ def train_twice(world: World, out: str) -> None:
 def train_scaled(world: World, out: str) -> None:
     """As `train`, with a rate that two processes scale to its own."""
     trained = session(world, replace(CONF, lr=CONF.lr / world.size, lr_scaling="linear"))
-    told = [step.lr for step in steps(trained, batches(world, list(range(CLIPS)), CONF.batch), Position(), Meter())]
+    told = [
+        step.lr
+        for step in steps(
+            trained, batches(world, list(range(CLIPS)), CONF.batch), Position(), Meter()
+        )
+    ]
     if world.rank == 0:
         torch.save({"weights": trained.model.state_dict(), "rates": told}, out)
 
@@ -139,11 +151,21 @@ def predict(world: World, out: str) -> None:
     """All clips through an untrained net."""
     torch.manual_seed(0)
     compute = Compute.from_conf(ComputeConf(device="cpu", threads=1))
-    shares, videos = batches(world, list(range(CLIPS)), 3), [clip // 3 for clip in range(CLIPS)]  # the last video has one clip only
-    found = evaluation.predict(Net(), shares, compute, inputs=INPUTS, videos=videos, rank=world.rank, world=world.size)
+    # the last video has one clip only
+    shares, videos = batches(world, list(range(CLIPS)), 3), [clip // 3 for clip in range(CLIPS)]
+    found = evaluation.predict(
+        Net(), shares, compute, inputs=INPUTS, videos=videos, rank=world.rank, world=world.size
+    )
     if world.rank == world.size - 1:  # everybody has them
         scored = found.video_scores()
-        np.savez(out, logits=found.logits, indices=found.indices, targets=found.targets, loss=found.loss, videos=scored)
+        np.savez(
+            out,
+            logits=found.logits,
+            indices=found.indices,
+            targets=found.targets,
+            loss=found.loss,
+            videos=scored,
+        )
 
 
 def fail(world: World, out: str) -> None:
@@ -191,7 +213,8 @@ def idle(world: World, out: str) -> None:
 
 
 WHAT: dict[str, Callable[..., Any]] = {
-    f.__name__: f for f in (train, train_twice, train_scaled, predict, fail, kill, bug, conf, stop, idle)
+    f.__name__: f
+    for f in (train, train_twice, train_scaled, predict, fail, kill, bug, conf, stop, idle)
 }
 
 if __name__ == "__main__":

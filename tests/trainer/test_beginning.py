@@ -15,7 +15,9 @@ from trainer.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("there", ["manifest", "state"])
-def test_another_recipe_is_refused_also_where_the_manifest_was_lost(tmp_path: Path, there: str) -> None:
+def test_another_recipe_is_refused_also_where_the_manifest_was_lost(
+    tmp_path: Path, there: str
+) -> None:
     """The manifest is made anew from the states, so they alone make it a run that goes on."""
     folder, config = RunFolder(tmp_path), Config()
     folder.write_text(folder.conf, conf.dump(config))

@@ -18,7 +18,11 @@ GOOD = "data: {root: /data, size: 112}\nmodel: {name: i3d}\n"
 
 def trainer(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, check=False, env=os.environ | environment
+        [sys.executable, "-m", "trainer", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
     )
 
 
@@ -42,13 +46,23 @@ def test_a_good_conf_has_no_faults_and_its_defaults_are_told(good: Path) -> None
 
 def test_every_fault_of_value_is_told_at_once(good: Path) -> None:
     done = trainer(
-        "check", "--conf", str(good), "--json", "train.batch=0", "data.flip=2", "test.epochs=3-", "data.name=tinyvirt", "model.name=i3"
+        "check",
+        "--conf",
+        str(good),
+        "--json",
+        "train.batch=0",
+        "data.flip=2",
+        "test.epochs=3-",
+        "data.name=tinyvirt",
+        "model.name=i3",
     )
 
     told = json.loads(done.stdout)
 
     assert done.returncode == 64
-    assert {"train.batch", "data.flip", "test.epochs", "data.name", "model.name"} <= {fault["path"] for fault in told["faults"]}
+    assert {"train.batch", "data.flip", "test.epochs", "data.name", "model.name"} <= {
+        fault["path"] for fault in told["faults"]
+    }
     assert 'did you mean "tinyvirat"?' in [fault["hint"] for fault in told["faults"]]
 
 
@@ -58,7 +72,12 @@ def test_check_needs_no_torch(good: Path) -> None:
         "print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])"
     )
 
-    done = subprocess.run([sys.executable, "-c", code, "check", "--conf", str(good)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "check", "--conf", str(good)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -84,7 +103,14 @@ def test_a_faulty_conf_ends_a_verb_with_64_and_a_termination_message(tmp_path: P
     path, message = tmp_path / "conf.yaml", tmp_path / "message"
     path.write_text("model: {name: i3d}\n")
 
-    done = trainer("train", "--conf", str(path), "--run", str(tmp_path / "run"), VIDJOBS_TERMINATION_LOG=str(message))
+    done = trainer(
+        "train",
+        "--conf",
+        str(path),
+        "--run",
+        str(tmp_path / "run"),
+        VIDJOBS_TERMINATION_LOG=str(message),
+    )
 
     told = json.loads(message.read_text())
     assert done.returncode == told["exit_code"] == 64
@@ -95,4 +121,7 @@ def test_a_faulty_conf_ends_a_verb_with_64_and_a_termination_message(tmp_path: P
 @pytest.mark.parametrize("verb", ["eval", "infer"])
 def test_what_asks_a_checkpoint_needs_one_before_it_is_submitted(verb: str) -> None:
     faults = check.check(Config(), verb)
-    assert f"model.init: {verb} needs a checkpoint (`vidjobs submit {verb} CONF --from RUN@best`" in "\n".join(map(str, faults))
+    assert (
+        f"model.init: {verb} needs a checkpoint (`vidjobs submit {verb} CONF --from RUN@best`"
+        in "\n".join(map(str, faults))
+    )

@@ -20,10 +20,21 @@ from trainer.run_folder import RunFolder
 
 
 def _save_epoch(folder: RunFolder, epoch: int, *, keep: str = "all", best: str = "") -> None:
-    state: dict[str, Any] = {"format": 1, "epoch": epoch, "step": 10 * epoch, "best": {"file": best, "value": None}}
+    state: dict[str, Any] = {
+        "format": 1,
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "best": {"file": best, "value": None},
+    }
     state["position"] = {"epoch": epoch + 1, "consumed": 0, "step": 10 * epoch, "closed": False}
     tensors = {"w": torch.full((3,), float(epoch))}
-    weights = {"format": 1, "epoch": epoch, "step": 10 * epoch, "metrics": {"loss": 0.5}, "state_dict": tensors}
+    weights = {
+        "format": 1,
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "metrics": {"loss": 0.5},
+        "state_dict": tensors,
+    }
     path, inside = folder.weights(epoch), folder.state(epoch)
     files = {path.name: checkpoints.save(path, weights, kind="weights", metrics={"loss": 0.5})}
     files[inside.name] = checkpoints.save(inside, state, kind="state")
@@ -45,7 +56,12 @@ def test_the_manifest_has_the_form_that_the_launcher_reads(tmp_path: Path) -> No
         "select": "f1_macro",
     }
     weights = raw["files"]["epoch-000001.pt"]
-    assert (weights["kind"], weights["epoch"], weights["step"], weights["metrics"]) == ("weights", 1, 10, {"loss": 0.5})
+    assert (weights["kind"], weights["epoch"], weights["step"], weights["metrics"]) == (
+        "weights",
+        1,
+        10,
+        {"loss": 0.5},
+    )
     assert weights["size"] == folder.weights(1).stat().st_size
     assert set(raw["files"]["state-000001.pt"]) == {"kind", "epoch", "step", "size", "sha256"}
 
@@ -86,7 +102,8 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(tmp_path: Path) 
     manifest, state = found
     assert state["epoch"] == 1
     assert "state-000002.pt is damaged" in said[0]
-    assert sorted(manifest.files) == ["epoch-000001.pt", "state-000001.pt"]  # epoch 2 will be trained again
+    # epoch 2 will be trained again
+    assert sorted(manifest.files) == ["epoch-000001.pt", "state-000001.pt"]
     assert manifest.last == "epoch-000001.pt"
 
 
@@ -130,7 +147,9 @@ def test_a_torn_manifest_is_made_anew_from_the_whole_files(tmp_path: Path, text:
     found = checkpoints.newest_state(folder, said.append)
     assert found is not None
     assert found[1]["epoch"] == 2
-    assert found[0].files == {name: entry for name, entry in expected.files.items() if name != "epoch-000001.pt"}
+    assert found[0].files == {
+        name: entry for name, entry in expected.files.items() if name != "epoch-000001.pt"
+    }
     assert ["manifest.json" in said[0], "epoch-000001.pt" in said[1]] == [True, True]
     found[0].save(folder)
     assert Manifest.load(folder) == found[0]
@@ -176,7 +195,15 @@ def test_a_fresh_folder_has_no_state(tmp_path: Path) -> None:
     assert checkpoints.newest_state(RunFolder(tmp_path), lambda _: None) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"format": 1, "last": "", "best": "", "select": "", "files": {"a.pt": {}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "last": "", "best": "", "select": "", "files": {"a.pt": {}}}',
+    ],
+)
 def test_a_damaged_manifest_is_a_data_error(tmp_path: Path, text: str) -> None:
     folder = RunFolder(tmp_path)
     folder.write_text(folder.manifest, text)
@@ -187,7 +214,9 @@ def test_a_damaged_manifest_is_a_data_error(tmp_path: Path, text: str) -> None:
 def test_weights_are_compared_with_their_manifest_before_they_are_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     _save_epoch(folder, 1)
-    assert torch.equal(checkpoints.read_weights(folder.weights(1))["state_dict"]["w"], torch.ones(3))
+    assert torch.equal(
+        checkpoints.read_weights(folder.weights(1))["state_dict"]["w"], torch.ones(3)
+    )
     folder.weights(1).write_bytes(folder.weights(1).read_bytes()[:-1] + b"?")
     with pytest.raises(DataError, match="is damaged"):
         checkpoints.read_weights(folder.weights(1))
@@ -219,6 +248,8 @@ def test_cutting_back_to_the_middle_of_an_epoch_drops_what_came_after() -> None:
         "state-000002-step-00000014.pt": Entry(kind="state", epoch=2, step=14, **entry),
         "state-000002.pt": Entry(kind="state", epoch=2, step=20, **entry),
     }
-    cut = Manifest(last="epoch-000002.pt", best="epoch-000002.pt", files=files).cut_back(14, 2, "epoch-000001.pt")
+    cut = Manifest(last="epoch-000002.pt", best="epoch-000002.pt", files=files).cut_back(
+        14, 2, "epoch-000001.pt"
+    )
     assert sorted(cut.files) == ["epoch-000001.pt", "state-000002-step-00000014.pt"]
     assert (cut.last, cut.best) == ("epoch-000001.pt", "epoch-000001.pt")

@@ -44,16 +44,24 @@ def test_a_number_that_yaml_reads_as_text_is_a_number() -> None:
         ({"compute": {"compile": "maybe"}}, "compute.compile", "not true or false"),
     ],
 )
-def test_each_kind_of_mistake_is_named_with_its_value(raw: dict[str, object], path: str, says: str) -> None:
+def test_each_kind_of_mistake_is_named_with_its_value(
+    raw: dict[str, object], path: str, says: str
+) -> None:
     assert says in faults_of(raw)[path]
 
 
 def test_all_faults_are_reported_together() -> None:
-    assert set(faults_of({"train": {"lr": "x", "epocs": 1}, "data": {"size": "y"}})) == {"train.lr", "train.epocs", "data.size"}
+    assert set(faults_of({"train": {"lr": "x", "epocs": 1}, "data": {"size": "y"}})) == {
+        "train.lr",
+        "train.epocs",
+        "data.size",
+    }
 
 
 def test_options_of_the_model_stand_beside_its_name() -> None:
-    parsed, faults = conf.parse({"model": {"name": "i3d", "mode": "32x112", "init": {"i3d": "a.pt"}, "freeze": ["i3d"]}})
+    parsed, faults = conf.parse(
+        {"model": {"name": "i3d", "mode": "32x112", "init": {"i3d": "a.pt"}, "freeze": ["i3d"]}}
+    )
 
     assert not faults
     assert parsed.model.options == {"mode": "32x112"}
@@ -67,10 +75,14 @@ def test_overrides_win_and_a_bad_one_is_a_fault(tmp_path: Path) -> None:
     raw, faults = conf.read(path, ["train.lr=1e-4", "data.root=/d", "nonsense"])
 
     assert conf.parse(raw)[0].train.lr == 1e-4
-    assert [str(fault) for fault in faults] == ["nonsense: 'nonsense' is not of the form section.key=value"]
+    assert [str(fault) for fault in faults] == [
+        "nonsense: 'nonsense' is not of the form section.key=value"
+    ]
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n", "\x00", "!!python/object/apply:os.system ['true']"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "- 1\n", "\x00", "!!python/object/apply:os.system ['true']"]
+)
 def test_a_file_that_is_no_conf_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
@@ -79,7 +91,10 @@ def test_a_file_that_is_no_conf_is_refused(tmp_path: Path, text: str) -> None:
         conf.read(path)
 
 
-@pytest.mark.parametrize(("text", "inputs"), [("-", ("-",)), ("talk.mp4", ("talk.mp4",)), ("0", ("0",)), ("[a.mp4, -]", ("a.mp4", "-"))])
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [("-", ("-",)), ("talk.mp4", ("talk.mp4",)), ("0", ("0",)), ("[a.mp4, -]", ("a.mp4", "-"))],
+)
 def test_one_thing_is_a_list_of_one(text: str, inputs: tuple[str, ...], tmp_path: Path) -> None:
     """As people type it: --set infer.input=talk.mp4."""
     path = tmp_path / "c.yaml"
@@ -109,9 +124,18 @@ def test_a_dumped_conf_reads_back_the_same(train: TrainConf) -> None:
 
 
 @given(
-    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        max_leaves=8,
+    )
 )
 def test_no_value_makes_the_reader_fail(value: object) -> None:
     conf.parse(
-        {"train": {"lr": value, "milestones": value}, "data": {"root": value}, "compute": {"workers": value}, "model": {"init": value}}
+        {
+            "train": {"lr": value, "milestones": value},
+            "data": {"root": value},
+            "compute": {"workers": value},
+            "model": {"init": value},
+        }
     )

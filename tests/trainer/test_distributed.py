@@ -19,7 +19,9 @@ from trainer.failures import first_failure
 pytestmark = pytest.mark.slow  # each starts processes that import torch
 
 
-def _command(project: Path, what: str, processes: int, out: Path) -> tuple[list[str], dict[str, str]]:
+def _command(
+    project: Path, what: str, processes: int, out: Path
+) -> tuple[list[str], dict[str, str]]:
     program = project / "tests" / "trainer" / "ddp_program.py"
     env = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
     return [sys.executable, str(program), what, str(processes), str(out)], env
@@ -27,7 +29,9 @@ def _command(project: Path, what: str, processes: int, out: Path) -> tuple[list[
 
 def _run(project: Path, what: str, processes: int, out: Path) -> subprocess.CompletedProcess[str]:
     command, env = _command(project, what, processes, out)
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_uneven_and_empty_shares_train_as_one_process_does(project: Path, tmp_path: Path) -> None:
@@ -48,7 +52,9 @@ def test_uneven_and_empty_shares_train_as_one_process_does(project: Path, tmp_pa
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_that_begin_anew_add_gradients_in_the_same_order(project: Path, tmp_path: Path, processes: int) -> None:
+def test_processes_that_begin_anew_add_gradients_in_the_same_order(
+    project: Path, tmp_path: Path, processes: int
+) -> None:
     """Of three terms the order counts, bit for bit; DistributedDataParallel settles its own with a process's first step."""
     ended = _run(project, "train_twice", processes, tmp_path / "twice.pt")
     assert ended.returncode == 0, ended.stderr
@@ -56,7 +62,9 @@ def test_processes_that_begin_anew_add_gradients_in_the_same_order(project: Path
     assert all(torch.equal(value, anew[key]) for key, value in whole.items())
 
 
-def test_two_processes_evaluate_every_clip_once_and_agree_with_one(project: Path, tmp_path: Path) -> None:
+def test_two_processes_evaluate_every_clip_once_and_agree_with_one(
+    project: Path, tmp_path: Path
+) -> None:
     found = []
     for count in (1, 2):
         ended = _run(project, "predict", count, tmp_path / f"{count}.npz")
@@ -79,7 +87,9 @@ def test_two_processes_evaluate_every_clip_once_and_agree_with_one(project: Path
         ("bug", 1, "ZeroDivisionError: in the loop"),  # not a TrainerError: the caller ends with 70
     ],
 )
-def test_the_first_failing_process_decides(project: Path, tmp_path: Path, what: str, code: int, told: str) -> None:
+def test_the_first_failing_process_decides(
+    project: Path, tmp_path: Path, what: str, code: int, told: str
+) -> None:
     """Its peers only lose it; their errors say nothing."""
     ended = _run(project, what, 2, tmp_path / "out")
     assert ended.returncode == code

@@ -33,15 +33,23 @@ def test_a_full_volume_is_never_a_bug(number: int) -> None:
 def test_what_one_process_tells_the_others_is_what_it_would_have_ended_with_alone() -> None:
     """A full volume in one of eight processes is no bug either."""
     report = failures.describe(OSError(errno.ENOSPC, "No space left on device"), "process 3")
-    assert (report["cause"], report["exit_code"]) == ending.classify(failures.revive(report)) == ("cannot-write", 73)
+    assert (
+        (report["cause"], report["exit_code"])
+        == ending.classify(failures.revive(report))
+        == ("cannot-write", 73)
+    )
 
 
-def test_a_wish_to_stop_is_heard_while_torch_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wish_to_stop_is_heard_while_torch_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before any verb listens: a process 1 without a handler would not notice SIGTERM at all, and be killed after the grace."""
     (tmp_path / "conf.yaml").write_text("{fuse: {streams: {a: x, b: y}}}\n")
     monkeypatch.setattr("importlib.import_module", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
-    assert main(["fuse", "--conf", str(tmp_path / "conf.yaml"), "--run", str(tmp_path / "run")]) == 75
+    assert (
+        main(["fuse", "--conf", str(tmp_path / "conf.yaml"), "--run", str(tmp_path / "run")]) == 75
+    )
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -72,7 +80,9 @@ def test_a_damaged_manifest_does_not_hide_the_ending(tmp_path: Path, text: str) 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=9000))
-def test_any_message_fits_and_is_json(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_message_fits_and_is_json(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "message"
     monkeypatch.setenv("VIDJOBS_TERMINATION_LOG", str(target))
 

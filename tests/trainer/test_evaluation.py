@@ -29,7 +29,9 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        features = nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.Dropout(0.5), nn.AdaptiveAvgPool3d(1))
+        features = nn.Sequential(
+            nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.Dropout(0.5), nn.AdaptiveAvgPool3d(1)
+        )
         self.layers = nn.Sequential(features, nn.Flatten(), nn.Linear(4, 2))
 
     def forward(self, video: torch.Tensor) -> torch.Tensor:
@@ -39,7 +41,13 @@ class Net(nn.Module):
 
 
 def _batches(order: list[int]) -> Iterator[Batch]:
-    clips = torch.randint(0, 256, (len(order), 3, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    clips = torch.randint(
+        0,
+        256,
+        (len(order), 3, 4, 4, 3),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(1),
+    )
     for begin in range(0, len(order), 2):
         part = torch.tensor(order[begin : begin + 2])
         yield Batch(clips[part], (part % 2)[:, None].float().expand(-1, 2), part, len(part))
@@ -58,7 +66,9 @@ def test_rows_are_clips_in_order_and_the_network_is_left_as_it_was() -> None:
     np.testing.assert_allclose(found.logits, again.logits, atol=1e-6)
     assert net.training
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
-    expected = nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(found.logits), torch.from_numpy(found.targets))
+    expected = nn.functional.binary_cross_entropy_with_logits(
+        torch.from_numpy(found.logits), torch.from_numpy(found.targets)
+    )
     assert found.loss == pytest.approx(float(expected), rel=1e-6)
 
 
@@ -89,10 +99,14 @@ def test_a_video_is_judged_by_all_its_clips() -> None:
     """Two clips of the first video and one of the second: wrong in one clip each, and the first video right altogether."""
     logits = np.log(np.array([[0.4, 0.5, 0.1], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5]], dtype=np.float32))
     targets = np.eye(3, dtype=np.float32)[[0, 0, 1]]
-    found = Predictions(logits=logits, targets=targets, indices=np.arange(3), loss=0.0, videos=np.array([4, 4, 7]))
+    found = Predictions(
+        logits=logits, targets=targets, indices=np.arange(3), loss=0.0, videos=np.array([4, 4, 7])
+    )
     assert found.video_places.tolist() == [4, 7]
     np.testing.assert_allclose(found.video_scores(), [[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]], rtol=1e-6)
-    np.testing.assert_allclose(found.video_scores("max"), [[0.8, 0.5, 0.1], [0.2, 0.3, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(
+        found.video_scores("max"), [[0.8, 0.5, 0.1], [0.2, 0.3, 0.5]], rtol=1e-6
+    )
     scores = found.scores(0.5, multi_label=False, best_frames=[1])
     assert scores == pytest.approx(
         {
@@ -104,14 +118,26 @@ def test_a_video_is_judged_by_all_its_clips() -> None:
 
 @settings(max_examples=20)
 @given(st.data(), st.integers(1, 9), st.integers(1, 4))
-def test_several_labels_are_scored_by_video_too(data: st.DataObject, clips: int, classes: int) -> None:
+def test_several_labels_are_scored_by_video_too(
+    data: st.DataObject, clips: int, classes: int
+) -> None:
     """With one clip a video nothing is different; with several the mean of their probabilities decides."""
-    logits = data.draw(nps.arrays(np.float32, (clips, classes), elements=st.floats(-4, 4, width=32)))
-    targets = data.draw(nps.arrays(np.float32, (clips, classes), elements=st.sampled_from([0.0, 1.0])))
+    logits = data.draw(
+        nps.arrays(np.float32, (clips, classes), elements=st.floats(-4, 4, width=32))
+    )
+    targets = data.draw(
+        nps.arrays(np.float32, (clips, classes), elements=st.sampled_from([0.0, 1.0]))
+    )
     each = Predictions(logits=logits, targets=targets, indices=np.arange(clips), loss=0.0)
     assert each.video_scores(multi_label=True).tolist() == each.probabilities().tolist()
     twice = np.repeat(np.arange(clips), 2)
-    doubled = Predictions(logits=logits[twice], targets=targets[twice], indices=np.arange(2 * clips), loss=0.0, videos=twice)
+    doubled = Predictions(
+        logits=logits[twice],
+        targets=targets[twice],
+        indices=np.arange(2 * clips),
+        loss=0.0,
+        videos=twice,
+    )
     assert doubled.scores(0.5) == pytest.approx(each.scores(0.5))
 
 

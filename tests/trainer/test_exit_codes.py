@@ -29,20 +29,38 @@ compute: {{device: cpu, workers: 0, threads: 1}}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("exits")
-    synthetic.make_tinyvirat(folder / "data", train=26, test=2, seed=3, frames=(12, 20), sizes=(10, 24))
+    synthetic.make_tinyvirat(
+        folder / "data", train=26, test=2, seed=3, frames=(12, 20), sizes=(10, 24)
+    )
     (folder / "conf.yaml").write_text(CONF.format(root=folder / "data"))
     yield folder
     shutil.rmtree(folder / "runs", ignore_errors=True)
 
 
-def _train(place: Path, project: Path, run: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trainer", "train", "--conf", str(place / "conf.yaml"), "--run", str(run), *overrides]
+def _train(
+    place: Path, project: Path, run: Path, *overrides: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "train",
+        "--conf",
+        str(place / "conf.yaml"),
+        "--run",
+        str(run),
+        *overrides,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(project), **env}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_a_missing_dataset_is_65(place: Path, project: Path) -> None:
-    ended = _train(place, project, place / "runs" / "data", f"data.root={place}/nowhere", "data.cache=")
+    ended = _train(
+        place, project, place / "runs" / "data", f"data.root={place}/nowhere", "data.cache="
+    )
     assert ended.returncode == 65, ended.stderr
     assert f"{place}/nowhere" in ended.stderr
 
@@ -50,11 +68,15 @@ def test_a_missing_dataset_is_65(place: Path, project: Path) -> None:
 def test_divergence_is_76_and_names_step_and_clips(place: Path, project: Path) -> None:
     """The checkpoint from before it stays."""
     run = place / "runs" / "diverged"
-    ended = _train(place, project, run, "train.lr=99", "train.weight_decay=1e35", "train.checkpoint_steps=1")
+    ended = _train(
+        place, project, run, "train.lr=99", "train.weight_decay=1e35", "train.checkpoint_steps=1"
+    )
     assert ended.returncode == 76, ended.stderr
     assert "is not finite at step 2 of epoch 1; clips: " in ended.stderr
     assert "lower train.lr" in ended.stderr
-    assert [name for name, _ in Manifest.load(RunFolder(run)).of_kind("state")] == ["state-000001-step-00000001.pt"]
+    assert [name for name, _ in Manifest.load(RunFolder(run)).of_kind("state")] == [
+        "state-000001-step-00000001.pt"
+    ]
 
 
 def test_a_folder_in_use_is_75_and_names_who_uses_it(place: Path, project: Path) -> None:
@@ -73,13 +95,19 @@ def test_a_metric_that_nobody_computes_is_64(place: Path, project: Path) -> None
     assert "train.select" in ended.stderr
 
 
-def test_a_full_volume_is_73_with_whole_checkpoints_and_more_room_lets_it_go_on(place: Path, project: Path, tmp_path: Path) -> None:
+def test_a_full_volume_is_73_with_whole_checkpoints_and_more_room_lets_it_go_on(
+    place: Path, project: Path, tmp_path: Path
+) -> None:
     """Of four epochs (49 MB of weights each, and as much of state) two fit; the rest after the volume has grown."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small volume")
     volume = tmp_path / "volume"
     volume.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=215m", "tmpfs", str(volume)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=215m", "tmpfs", str(volume)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
     try:
@@ -92,7 +120,10 @@ def test_a_full_volume_is_73_with_whole_checkpoints_and_more_room_lets_it_go_on(
         assert manifest.last == "epoch-000002.pt"
         for name, entry in manifest.files.items():
             require_whole(folder.checkpoints / name, entry)
-        assert {path.name for path in folder.checkpoints.iterdir()} == {*manifest.files, "manifest.json"}
+        assert {path.name for path in folder.checkpoints.iterdir()} == {
+            *manifest.files,
+            "manifest.json",
+        }
         subprocess.run(["mount", "-o", "remount,size=500m", str(volume)], check=True)
         ended = _train(place, project, folder.root)
         assert ended.returncode == 0, ended.stderr

@@ -29,7 +29,12 @@ def answers(seed: int, prefix: str = "v", count: int = 40) -> Answers:
     labels = np.arange(count) % len(CLASSES)
     logits = random.normal(size=(count, len(CLASSES))) + 1.2 * np.eye(len(CLASSES))[labels]
     scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return Answers(CLASSES, tuple(f"{prefix}{number}" for number in range(count)), scores.astype(np.float32), labels)
+    return Answers(
+        CLASSES,
+        tuple(f"{prefix}{number}" for number in range(count)),
+        scores.astype(np.float32),
+        labels,
+    )
 
 
 def write_run(folder: Path, content: Answers) -> None:
@@ -37,7 +42,10 @@ def write_run(folder: Path, content: Answers) -> None:
     run = RunFolder(folder)
     content.write(run, 10)
     scores = ranking.one_label(content.scores, content.targets)
-    run.write_text(run.predictions / "metrics.json", json.dumps({"clip_top1": 0.25, "clip_top3": 0.5, **scores}))
+    run.write_text(
+        run.predictions / "metrics.json",
+        json.dumps({"clip_top1": 0.25, "clip_top3": 0.5, **scores}),
+    )
 
 
 @pytest.fixture
@@ -62,10 +70,17 @@ def test_given_weights_are_shares_and_the_fusion_is_their_sum(runs: Path) -> Non
     np.testing.assert_allclose(found.scores, expected, rtol=1e-6)
     report = json.loads((folder.predictions / "metrics.json").read_text())
     assert {key: report[key] for key in ("top1", "map")} == pytest.approx(
-        {key: value for key, value in ranking.one_label(expected, found.targets).items() if key in ("top1", "map")}
+        {
+            key: value
+            for key, value in ranking.one_label(expected, found.targets).items()
+            if key in ("top1", "map")
+        }
     )
     assert report["weights"] == {"rgb": 0.75, "flow": 0.25}
-    assert report["streams"]["flow"]["top1"] == ranking.one_label(answers(1).scores, found.targets)["top1"]
+    assert (
+        report["streams"]["flow"]["top1"]
+        == ranking.one_label(answers(1).scores, found.targets)["top1"]
+    )
     rows = list(csv.DictReader((folder.predictions / "fusion.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == ["rgb", "flow", "rgb + flow"]
     assert [row["frame top-1"] for row in rows] == ["25.00", "25.00", ""]
@@ -87,11 +102,16 @@ def test_searched_weights_are_the_best_of_the_other_videos(runs: Path) -> None:
         mixed = share * on["rgb"].scores + (1 - share) * on["flow"].scores
         return ranking.top(ranking.ranks(mixed, on["rgb"].labels), 1)
 
-    assert top1(report["weights"]["rgb"]) == pytest.approx(max(top1(step / 10) for step in range(11)))
+    assert top1(report["weights"]["rgb"]) == pytest.approx(
+        max(top1(step / 10) for step in range(11))
+    )
     assert (folder.figures / "weights.png").read_bytes().startswith(b"\x89PNG")
     equal = RunFolder(runs / "equal")
     fuse.run(conf(), equal)
-    assert json.loads((equal.predictions / "metrics.json").read_text())["weights"] == {"rgb": 0.5, "flow": 0.5}
+    assert json.loads((equal.predictions / "metrics.json").read_text())["weights"] == {
+        "rgb": 0.5,
+        "flow": 0.5,
+    }
     assert "note: equal weights" in equal.log.read_text()
 
 
@@ -99,15 +119,24 @@ def test_searched_weights_are_the_best_of_the_other_videos(runs: Path) -> None:
 def test_the_grid_has_every_sharing_once(streams: int, steps: int) -> None:
     names = [f"s{number}" for number in range(streams)]
     found = fuse.grid(names, steps)
-    assert all(sum(weights.values()) == pytest.approx(1) and min(weights.values()) >= 0 for weights in found)
-    assert len({tuple(round(share * steps) for share in weights.values()) for weights in found}) == len(found)
+    assert all(
+        sum(weights.values()) == pytest.approx(1) and min(weights.values()) >= 0
+        for weights in found
+    )
+    assert len(
+        {tuple(round(share * steps) for share in weights.values()) for weights in found}
+    ) == len(found)
     assert len(found) == len([0 for _ in _sharings(streams, steps)])
 
 
 def _sharings(streams: int, steps: int) -> list[tuple[int, ...]]:
     if streams == 1:
         return [(steps,)]
-    return [(first, *rest) for first in range(steps + 1) for rest in _sharings(streams - 1, steps - first)]
+    return [
+        (first, *rest)
+        for first in range(steps + 1)
+        for rest in _sharings(streams - 1, steps - first)
+    ]
 
 
 def test_streams_in_another_order_are_matched_by_name(runs: Path) -> None:
@@ -138,10 +167,14 @@ def test_what_does_not_belong_together_is_refused(runs: Path) -> None:
         write_run(runs / "flow", flow)
         with pytest.raises(DataError, match=told):
             fuse.run(conf(), RunFolder(runs / "x"))
-    with pytest.raises(DataError, match=r'no evaluation is called "nothing".*flow, flow-val, rgb, rgb-val'):
+    with pytest.raises(
+        DataError, match=r'no evaluation is called "nothing".*flow, flow-val, rgb, rgb-val'
+    ):
         fuse.find_predictions("nothing", runs)
     assert fuse.find_predictions("rgb-v", runs) == fuse.find_predictions("rgb-val", runs)
-    with pytest.raises(DataError, match=r'"fl" is the start of several evaluations: flow, flow-val'):
+    with pytest.raises(
+        DataError, match=r'"fl" is the start of several evaluations: flow, flow-val'
+    ):
         fuse.find_predictions("fl", runs)
     write_run(runs / "flow", answers(1))
     with pytest.raises(DataError, match="has 40 of the videos that are fused"):
@@ -156,11 +189,26 @@ def test_it_runs_without_a_dataset_or_a_network(runs: Path, project: Path) -> No
     """As a process: a conf with nothing but the streams, one of them by its path."""
     flat = runs / "conf.yaml"
     flat.write_text(f"fuse:\n  streams: {{rgb: rgb, flow: {runs / 'flow' / 'predictions'}}}\n")
-    argv = [sys.executable, "-m", "trainer", "fuse", "--conf", str(flat), "--run", str(runs / "out")]
+    argv = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "fuse",
+        "--conf",
+        str(flat),
+        "--run",
+        str(runs / "out"),
+    ]
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| rgb + flow |" in done.stdout
     assert (runs / "out" / "predictions" / "val.json").exists()
-    wrong = subprocess.run([*argv, "fuse.streams.flow=missing"], cwd=project, capture_output=True, text=True, check=False)
+    wrong = subprocess.run(
+        [*argv, "fuse.streams.flow=missing"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert wrong.returncode == 65
     assert 'no evaluation is called "missing"' in wrong.stderr

@@ -34,8 +34,15 @@ with hold(RunFolder(Path(sys.argv[1])), beat=0.05):
 
 
 def _other_process(folder: RunFolder, project: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(project), "VIDJOBS_POD": "trainer-abc", "VIDJOBS_POD_UID": "uid-1"}
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder.root)], stdout=subprocess.PIPE, text=True, env=env)
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(project),
+        "VIDJOBS_POD": "trainer-abc",
+        "VIDJOBS_POD_UID": "uid-1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder.root)], stdout=subprocess.PIPE, text=True, env=env
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -74,7 +81,9 @@ def _left_by(folder: RunFolder, holder: Holder, *, age: float) -> None:
 ELSEWHERE = Holder(pod="p", pod_uid="u", host="another-node", pid=1)
 
 
-def test_on_a_volume_whose_flock_does_not_reach_other_nodes_the_heartbeat_decides(tmp_path: Path) -> None:
+def test_on_a_volume_whose_flock_does_not_reach_other_nodes_the_heartbeat_decides(
+    tmp_path: Path,
+) -> None:
     folder = RunFolder(tmp_path)
     _left_by(folder, ELSEWHERE, age=0)
     began = time.monotonic()
@@ -100,7 +109,11 @@ def _heart(folder: RunFolder, *, skew: float = 0.0) -> Iterator[None]:
 def test_a_clock_that_is_minutes_behind_makes_nobody_dead(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     _left_by(folder, ELSEWHERE, age=600)
-    with _heart(folder, skew=600), pytest.raises(TryAgain, match="another-node"), hold(folder, stale=4):
+    with (
+        _heart(folder, skew=600),
+        pytest.raises(TryAgain, match="another-node"),
+        hold(folder, stale=4),
+    ):
         pass
 
 
@@ -120,7 +133,9 @@ def test_another_pod_of_this_machine_may_have_a_mount_of_its_own(tmp_path: Path)
         pass
 
 
-def test_on_a_volume_without_flock_a_living_pod_of_this_machine_keeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_volume_without_flock_a_living_pod_of_this_machine_keeps_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both are process 1 of their containers."""
 
     def refused(_fd: int, _how: int) -> None:
@@ -182,13 +197,16 @@ def test_who_lost_the_lock_stops_before_writing(tmp_path: Path) -> None:
             require_held(folder.lock, held.holder)
 
 
-def test_a_flock_that_the_kernel_never_frees_is_replaced(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flock_that_the_kernel_never_frees_is_replaced(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on a network volume whose server has not noticed that a node is lost."""
     folder = RunFolder(tmp_path)
     with _other_process(folder, project) as process:
         try:
             _left_by(folder, ELSEWHERE, age=1000)
-            monkeypatch.setattr(lock, "_beats", lambda *_: True)  # its heartbeat is our helper's, which lives
+            # its heartbeat is our helper's, which lives
+            monkeypatch.setattr(lock, "_beats", lambda *_: True)
             with hold(folder, stale=0.3) as held:
                 require_held(folder.lock, held.holder)
         finally:

@@ -10,7 +10,9 @@ from hypothesis.extra import numpy as nps
 
 from trainer.metrics import confusion, decide, f1_by_class, multi_label
 
-PROBABILITIES = np.array([[0.9, 0.2, 0.5], [0.4, 0.8, 0.1], [0.7, 0.6, 0.3], [0.1, 0.1, 0.1]], np.float32)
+PROBABILITIES = np.array(
+    [[0.9, 0.2, 0.5], [0.4, 0.8, 0.1], [0.7, 0.6, 0.3], [0.1, 0.1, 0.1]], np.float32
+)
 TARGETS = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 
 
@@ -26,7 +28,11 @@ def test_scores_by_hand() -> None:
 
 
 def test_confusion_is_true_negatives_first() -> None:
-    assert confusion(PROBABILITIES, TARGETS, 0.5).tolist() == [[[1, 1], [1, 1]], [[2, 0], [0, 2]], [[3, 0], [0, 1]]]
+    assert confusion(PROBABILITIES, TARGETS, 0.5).tolist() == [
+        [[1, 1], [1, 1]],
+        [[2, 0], [0, 2]],
+        [[3, 0], [0, 1]],
+    ]
 
 
 def test_the_threshold_itself_counts_as_present() -> None:
@@ -36,19 +42,31 @@ def test_the_threshold_itself_counts_as_present() -> None:
 def test_a_class_never_seen_and_never_found_scores_nothing() -> None:
     """And without a warning."""
     nothing = np.zeros((3, 2), np.float32)
-    assert multi_label(nothing, nothing, 0.5) == {"f1_macro": 0.0, "f1_micro": 0.0, "f1_samples": 0.0, "accuracy": 1.0}
+    assert multi_label(nothing, nothing, 0.5) == {
+        "f1_macro": 0.0,
+        "f1_micro": 0.0,
+        "f1_samples": 0.0,
+        "accuracy": 1.0,
+    }
     assert f1_by_class(confusion(nothing, nothing, 0.5)).tolist() == [0.0, 0.0]
 
 
 def test_one_class_is_scored_like_many() -> None:
     """scikit-learn would read a single column as binary labels."""
     probabilities, targets = PROBABILITIES[:, :1], TARGETS[:, :1]
-    assert multi_label(probabilities, targets, 0.5) == {"f1_macro": 0.5, "f1_micro": 0.5, "f1_samples": 0.25, "accuracy": 0.5}
+    assert multi_label(probabilities, targets, 0.5) == {
+        "f1_macro": 0.5,
+        "f1_micro": 0.5,
+        "f1_samples": 0.25,
+        "accuracy": 0.5,
+    }
     assert confusion(probabilities, targets, 0.5).tolist() == [[[1, 1], [1, 1]]]
 
 
 @pytest.mark.parametrize(("left", "right"), [((0, 3), (0, 3)), ((2, 3), (3, 3)), ((3,), (3,))])
-def test_what_has_no_clips_or_no_common_shape_is_refused(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+def test_what_has_no_clips_or_no_common_shape_is_refused(
+    left: tuple[int, ...], right: tuple[int, ...]
+) -> None:
     with pytest.raises(ValueError, match="one shape"):
         multi_label(np.zeros(left, np.float32), np.zeros(right, np.float32), 0.5)
 
@@ -56,8 +74,12 @@ def test_what_has_no_clips_or_no_common_shape_is_refused(left: tuple[int, ...], 
 @given(data=st.data(), clips=st.integers(1, 12), classes=st.integers(1, 5))
 def test_scores_follow_from_the_confusion(data: st.DataObject, clips: int, classes: int) -> None:
     """Macro and micro F1 and the counts agree for any answers."""
-    probabilities = data.draw(nps.arrays(np.float32, (clips, classes), elements=st.floats(0, 1, width=32)))
-    targets = data.draw(nps.arrays(np.float32, (clips, classes), elements=st.sampled_from([0.0, 1.0])))
+    probabilities = data.draw(
+        nps.arrays(np.float32, (clips, classes), elements=st.floats(0, 1, width=32))
+    )
+    targets = data.draw(
+        nps.arrays(np.float32, (clips, classes), elements=st.sampled_from([0.0, 1.0]))
+    )
     counts = confusion(probabilities, targets, 0.5)
     scores = multi_label(probabilities, targets, 0.5)
     assert counts.shape == (classes, 2, 2)

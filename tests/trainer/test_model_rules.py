@@ -19,10 +19,26 @@ def conf(model: dict[str, Any], **data: Any) -> Config:
 
 GOOD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"name": "i3d", "mode": "32x112"}, {"frames": 32, "size": 112}),
-    ({"name": "i3d", "mode": "32x112", "init": "rgb_charades.pt", "init_head": "replace"}, {"frames": 32, "size": 112}),
-    ({"name": "resizer_i3d", "resizer": "3d", "residual_blocks": 3, "freeze_i3d": True}, {"frames": 32, "size": 56}),
-    ({"name": "stn_resizer_i3d", "mode": "16x112", "init": {"transformer": "a", "resizer": "a", "i3d": "b"}}, {"frames": 16, "size": 28}),
-    ({"name": "transformer_resizer_i3d", "read_at": 2, "apply_at": 5, "freeze": ["i3d"]}, {"frames": 32, "size": 14}),
+    (
+        {"name": "i3d", "mode": "32x112", "init": "rgb_charades.pt", "init_head": "replace"},
+        {"frames": 32, "size": 112},
+    ),
+    (
+        {"name": "resizer_i3d", "resizer": "3d", "residual_blocks": 3, "freeze_i3d": True},
+        {"frames": 32, "size": 56},
+    ),
+    (
+        {
+            "name": "stn_resizer_i3d",
+            "mode": "16x112",
+            "init": {"transformer": "a", "resizer": "a", "i3d": "b"},
+        },
+        {"frames": 16, "size": 28},
+    ),
+    (
+        {"name": "transformer_resizer_i3d", "read_at": 2, "apply_at": 5, "freeze": ["i3d"]},
+        {"frames": 32, "size": 14},
+    ),
     ({"name": "resizer_i3d", "num_classes": 26, "frames": 32, "size": 112}, {}),
     ({"name": "resnet3d", "depth": 18}, {"frames": 8, "size": 32}),
     ({"name": "shufflenetv2_3d", "width": 2}, {}),
@@ -74,7 +90,9 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("model", "data", "said"), BAD)
-def test_each_fault_is_named_where_it_is(model: dict[str, Any], data: dict[str, Any], said: dict[str, str]) -> None:
+def test_each_fault_is_named_where_it_is(
+    model: dict[str, Any], data: dict[str, Any], said: dict[str, str]
+) -> None:
     faults = check_model(conf(model, **data), 26)
     assert {fault.path for fault in faults} == set(said)
     for path, pattern in said.items():
@@ -84,15 +102,29 @@ def test_each_fault_is_named_where_it_is(model: dict[str, Any], data: dict[str, 
 
 def test_the_data_gives_what_the_conf_leaves_out() -> None:
     config = conf({"name": "transformer_resizer_i3d", "mode": "16x112"}, frames=16, size=14)
-    assert model_options(config, 5) == {"mode": "16x112", "num_classes": 5, "frames": 16, "in_size": 14, "in_channels": 3}
+    assert model_options(config, 5) == {
+        "mode": "16x112",
+        "num_classes": 5,
+        "frames": 16,
+        "in_size": 14,
+        "in_channels": 3,
+    }
 
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     """Where a transform is applied changes no tensor's shape, so only the options tell."""
     config = conf({"name": "transformer_resizer_i3d", "read_at": 2, "apply_at": 5, "dropout": 0.1})
-    options = {"name": "transformer_resizer_i3d", "read_at": 2, "apply_at": 5, "residual_blocks": 3, "frames": 32}
+    options = {
+        "name": "transformer_resizer_i3d",
+        "read_at": 2,
+        "apply_at": 5,
+        "residual_blocks": 3,
+        "frames": 32,
+    }
     assert weights_faults(config, {"model": options, "classes": ["a", "b"]}, ("a", "b")) == []
-    moved = weights_faults(config, {"model": {**options, "apply_at": 2}, "classes": ["b", "a"]}, ("a", "b"))
+    moved = weights_faults(
+        config, {"model": {**options, "apply_at": 2}, "classes": ["b", "a"]}, ("a", "b")
+    )
     assert [fault.path for fault in moved] == ["model.apply_at", "data.classes"]
     (other,) = weights_faults(config, {"model": {"name": "i3d"}, "classes": ["a", "b"]}, ("a", "b"))
     assert "holds a 'i3d'" in other.message

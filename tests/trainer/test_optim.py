@@ -48,9 +48,14 @@ def test_an_incomplete_last_window_is_a_step_too() -> None:
     assert optim.total_steps(17, TrainConf(batch=4, accumulate=2, epochs=3, max_steps=5)) == 5
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
+)
 @pytest.mark.parametrize("fused", [False, True])
-def test_only_what_is_trainable_is_optimized(name: str, kind: type[torch.optim.Optimizer], fused: bool) -> None:
+def test_only_what_is_trainable_is_optimized(
+    name: str, kind: type[torch.optim.Optimizer], fused: bool
+) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
     conf = TrainConf(optimizer=name, lr=0.5, weight_decay=0.1)  # type: ignore[arg-type]  # parametrised over the literal
@@ -71,20 +76,30 @@ def test_milestones_may_count_steps() -> None:
 
 
 def test_a_warm_up_in_epochs_starts_at_warmup_lr_and_the_longer_one_holds() -> None:
-    rates = _rates(TrainConf(lr=1.0, warmup_epochs=0.5, warmup_lr=0.2, warmup_steps=1), per_epoch=8, epochs=1)
+    rates = _rates(
+        TrainConf(lr=1.0, warmup_epochs=0.5, warmup_lr=0.2, warmup_steps=1), per_epoch=8, epochs=1
+    )
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
-    assert _rates(TrainConf(lr=1.0, warmup_epochs=0.5, warmup_steps=7), per_epoch=8, epochs=1)[6:] == pytest.approx([7 / 8, 1])
+    assert _rates(TrainConf(lr=1.0, warmup_epochs=0.5, warmup_steps=7), per_epoch=8, epochs=1)[
+        6:
+    ] == pytest.approx([7 / 8, 1])
 
 
 def test_linear_scaling_is_lr_times_the_processes() -> None:
     conf = TrainConf(lr=0.1, lr_scaling="linear", warmup_epochs=1, warmup_lr=1e-5)
-    assert [optim.lr_at(step, conf, per_epoch=10, total=20, world=4) for step in (0, 10)] == pytest.approx([1e-5, 0.4])
+    assert [
+        optim.lr_at(step, conf, per_epoch=10, total=20, world=4) for step in (0, 10)
+    ] == pytest.approx([1e-5, 0.4])
     assert optim.lr_at(10, TrainConf(lr=0.1), per_epoch=10, total=20, world=4) == 0.1
 
 
 def test_an_epoch_may_have_a_size_of_its_own() -> None:
     conf = TrainConf(batch=4, epochs=2, epoch_size=18)
-    assert [optim.epoch_clips(7, conf), optim.steps_per_epoch(7, conf), optim.total_steps(7, conf)] == [18, 5, 10]
+    assert [
+        optim.epoch_clips(7, conf),
+        optim.steps_per_epoch(7, conf),
+        optim.total_steps(7, conf),
+    ] == [18, 5, 10]
 
 
 class _Net(nn.Module):
@@ -95,16 +110,29 @@ class _Net(nn.Module):
         self.fc7, self.bn, self.fc8 = nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)
 
 
-def _treatment(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tuple[float, float]]:
+def _treatment(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, tuple[float, float]]:
     """Parameter name -> (lr, weight decay)."""
     names = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[each]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for each in group["params"]}
+    return {
+        names[each]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for each in group["params"]
+    }
 
 
 def test_names_and_biases_have_a_rate_and_a_decay_of_their_own() -> None:
     """The two-stream recipe's biases (twice the rate, no decay; BatchNorm's, too) and C3D's last layer (ten times the rate)."""
     model = _Net()
-    conf = TrainConf(optimizer="sgd", lr=0.5, weight_decay=0.1, lr_of={"fc": 3, "fc8": 10, "bn.weight": 0}, bias_lr=2, bias_decay=False)
+    conf = TrainConf(
+        optimizer="sgd",
+        lr=0.5,
+        weight_decay=0.1,
+        lr_of={"fc": 3, "fc8": 10, "bn.weight": 0},
+        bias_lr=2,
+        bias_decay=False,
+    )
     optimizer = optim.build(model, conf, fused=False)
     optim.set_lr(optimizer, 0.01)
     assert _treatment(model, optimizer) == {
@@ -132,16 +160,23 @@ def test_groups_and_their_scales_survive_a_state_file() -> None:
 
 
 def test_a_start_that_no_name_has_is_a_fault_that_says_which_there_are() -> None:
-    with pytest.raises(ConfFault, match=r"train\.lr_of\.head: no parameter's name starts so \(they start with fc7, bn, fc8\)"):
+    with pytest.raises(
+        ConfFault,
+        match=r"train\.lr_of\.head: no parameter's name starts so \(they start with fc7, bn, fc8\)",
+    ):
         optim.build(_Net(), TrainConf(lr_of={"head": 10}), fused=False)
     with pytest.raises(ConfFault, match="fc8"):
         optim.build(_Net(), TrainConf(lr_of={"fc_8": 10}), fused=False)
 
 
 def test_sgd_has_the_conf_s_dampening_and_nesterov() -> None:
-    damped = optim.build(nn.Linear(1, 1), TrainConf(optimizer="sgd", dampening=0.9), fused=False).param_groups[0]
+    damped = optim.build(
+        nn.Linear(1, 1), TrainConf(optimizer="sgd", dampening=0.9), fused=False
+    ).param_groups[0]
     assert (damped["momentum"], damped["dampening"], damped["nesterov"]) == (0.9, 0.9, False)
-    ahead = optim.build(nn.Linear(1, 1), TrainConf(optimizer="sgd", nesterov=True), fused=False).param_groups[0]
+    ahead = optim.build(
+        nn.Linear(1, 1), TrainConf(optimizer="sgd", nesterov=True), fused=False
+    ).param_groups[0]
     assert (ahead["dampening"], ahead["nesterov"]) == (0, True)
 
 

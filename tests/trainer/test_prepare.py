@@ -60,7 +60,9 @@ def quiet(_: str) -> None:
     """Say nothing."""
 
 
-def test_a_good_set_is_cached_frame_by_frame(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_good_set_is_cached_frame_by_frame(
+    made_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """The cache holds every frame of every clip at the wanted size, as decoding gives it; sizes, rates and lengths are counted."""
     report = ensure_cache(conf_of(made_set), tmp_path, quiet)
     index = read_index(tmp_path, "train")
@@ -71,8 +73,15 @@ def test_a_good_set_is_cached_frame_by_frame(made_set: Path, conf_of: ConfOf, tm
         assert np.array_equal(frames_of(mapped, entry), expected)
         assert (entry.id, [entry.frames, entry.height, entry.width]) == (tube["path"], tube["dim"])
     split = report.splits["train"]
-    assert (split.clips, split.cached, split.fps, sum(split.sizes.values())) == (16, 16, {"30": 16}, 16)
-    assert [split.broken, split.repaired, split.longer, split.variable_rate, split.other_rate] == [[]] * 5
+    assert (split.clips, split.cached, split.fps, sum(split.sizes.values())) == (
+        16,
+        16,
+        {"30": 16},
+        16,
+    )
+    assert [split.broken, split.repaired, split.longer, split.variable_rate, split.other_rate] == [
+        []
+    ] * 5
     assert split.bytes == (tmp_path / index.data).stat().st_size == split.frames * 16 * 16 * 3
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [".lock", "train.json", "test.json", index.data, *_data(tmp_path, "test")]
@@ -91,7 +100,11 @@ def test_the_real_set_becomes_batches(real_set: Path, conf_of: ConfOf, tmp_path:
     assert (split.cached, split.broken, split.repaired, split.longer) == (10, [], [], [])
     assert split.decoders["jpg"] == 1
     assert split.fps["unknown"] == 1
-    assert {item["problem"] for item in split.other_rate} >= {"6 fps, not 30", "25 fps, not 30", "28.0519 fps, not 30"}
+    assert {item["problem"] for item in split.other_rate} >= {
+        "6 fps, not 30",
+        "25 fps, not 30",
+        "28.0519 fps, not 30",
+    }
     assert problems(report, "short") == {
         "demo_skeleton/4.mp4": "20 of 32 frames; its last frame is repeated",
         "ucf101_demo2/8.mp4": "31 of 32 frames; its last frame is repeated",
@@ -103,7 +116,9 @@ def test_the_real_set_becomes_batches(real_set: Path, conf_of: ConfOf, tmp_path:
     assert batch.targets_BC.sum(dim=1).tolist() == [1] + [2] * 9
 
 
-def test_both_forms_of_a_clip_look_the_same(real_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_both_forms_of_a_clip_look_the_same(
+    real_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """A folder of frames gives what its tube gives, but for JPEG's losses."""
     clip = open_dataset(conf_of(real_set).data).clips("train")[0]
     kept, span = Kept(resize="28x28"), Span(limit=clip.frames)
@@ -122,7 +137,20 @@ def test_every_kind_of_damage_is_named(damaged_set: Path, conf_of: ConfOf, tmp_p
     paths[3].unlink()
     paths[4].write_text("not a video")
     cut = subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", paths[5], "-c", "copy", "-movflags", "+faststart+empty_moov+frag_keyframe", "-f", "mp4", "-"],
+        [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-i",
+            paths[5],
+            "-c",
+            "copy",
+            "-movflags",
+            "+faststart+empty_moov+frag_keyframe",
+            "-f",
+            "mp4",
+            "-",
+        ],
         check=True,
         capture_output=True,
     ).stdout
@@ -145,7 +173,9 @@ def test_every_kind_of_damage_is_named(damaged_set: Path, conf_of: ConfOf, tmp_p
     assert index.entries[1].frames == 7
 
 
-def test_unreadable_clips_stop_unless_the_conf_leaves_them_out(damaged_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_unreadable_clips_stop_unless_the_conf_leaves_them_out(
+    damaged_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """Never swapped, never dropped silently: DataError with their names, or out by decision, in the report either way."""
     broken = files(damaged_set)[3]
     broken.write_bytes(b"")
@@ -170,7 +200,9 @@ def test_a_replaced_file_is_read_again_and_only_that(
     with pytest.raises(DataError):
         ensure_cache(config, tmp_path, quiet)
     original = prepare.read_clip
-    monkeypatch.setattr(prepare, "read_clip", lambda clip, how: (read.append(clip.path), original(clip, how))[1])
+    monkeypatch.setattr(
+        prepare, "read_clip", lambda clip, how: (read.append(clip.path), original(clip, how))[1]
+    )
     paths[3].write_bytes(whole)
     assert ensure_cache(config, tmp_path, quiet).broken == []
     assert read == [paths[3]]
@@ -180,7 +212,9 @@ def test_a_replaced_file_is_read_again_and_only_that(
     assert read == [paths[3], paths[4]]
 
 
-def test_a_run_keeps_its_frames_while_the_cache_is_made_again(damaged_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_run_keeps_its_frames_while_the_cache_is_made_again(
+    damaged_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """`prepare` writes a new file and never touches the one that is mapped."""
     config = conf_of(damaged_set)
     ensure_cache(config, tmp_path, quiet)
@@ -193,7 +227,9 @@ def test_a_run_keeps_its_frames_while_the_cache_is_made_again(damaged_set: Path,
     assert len(_data(tmp_path, "train")) == 1
 
 
-def test_a_broken_tube_is_read_from_its_folder_of_frames(real_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_broken_tube_is_read_from_its_folder_of_frames(
+    real_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """The folder beside it holds more of the clip."""
     root = Path(shutil.copytree(real_set, tmp_path / "set"))
     files(root)[0].write_bytes(b"")
@@ -202,7 +238,9 @@ def test_a_broken_tube_is_read_from_its_folder_of_frames(real_set: Path, conf_of
     assert report.splits["train"].decoders["jpg"] == 2
 
 
-def test_missing_frames_at_the_end_of_a_folder_are_repeated(real_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_missing_frames_at_the_end_of_a_folder_are_repeated(
+    real_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """The general form of the original's five repaired tubes (frames 113 to 115 of test 2165, and so on)."""
     root = Path(shutil.copytree(real_set, tmp_path / "set"))
     folder = root / "videos" / "train" / "part_0" / "2_frames"
@@ -234,7 +272,9 @@ def test_an_interrupted_prepare_goes_on_where_it_was(
         file.write('{"id": "half a li')
     read: list[str] = []
     original = prepare.read_clip
-    monkeypatch.setattr(prepare, "read_clip", lambda clip, how: (read.append(clip.id), original(clip, how))[1])
+    monkeypatch.setattr(
+        prepare, "read_clip", lambda clip, how: (read.append(clip.id), original(clip, how))[1]
+    )
     said: list[str] = []
     ensure_cache(config, cache, said.append)
     assert any("going on after 5 of 16 clips" in line for line in said)
@@ -251,10 +291,14 @@ def _wanted(config: Config) -> Index:
 
 def _read(config: Config, clip: Clip) -> tuple[Entry, Frames | None]:
     how = prepare.Reading.of(config.data, 30.0)
-    return prepare.repair(clip, *prepare.read_clip(clip, how), source=prepare._signature(clip), how=how)
+    return prepare.repair(
+        clip, *prepare.read_clip(clip, how), source=prepare._signature(clip), how=how
+    )
 
 
-def test_a_file_replaced_during_an_interruption_is_read_again(damaged_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_file_replaced_during_an_interruption_is_read_again(
+    damaged_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """What the interrupted `prepare` had said about it does not count any more."""
     config = conf_of(damaged_set)
     third = files(damaged_set)[2]
@@ -277,7 +321,9 @@ def _same_cache(one: Path, other: Path) -> bool:
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-def test_a_kill_between_the_two_last_renames_is_survived(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_kill_between_the_two_last_renames_is_survived(
+    made_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """The data has its name, the index does not: it is not decoded again into a second file."""
     config = conf_of(made_set)
     ensure_cache(config, tmp_path, quiet)
@@ -289,7 +335,9 @@ def test_a_kill_between_the_two_last_renames_is_survived(made_set: Path, conf_of
     assert len(_data(tmp_path, "train")) == 1
 
 
-def test_a_cache_whose_data_is_cut_is_made_again(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_cache_whose_data_is_cut_is_made_again(
+    made_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """Its size is checked whenever it is opened."""
     config = conf_of(made_set)
     ensure_cache(config, tmp_path, quiet)
@@ -302,7 +350,9 @@ def test_a_cache_whose_data_is_cut_is_made_again(made_set: Path, conf_of: ConfOf
     assert (tmp_path / _data(tmp_path, "train")[0]).read_bytes() == whole
 
 
-def test_two_processes_at_once_write_one_cache(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_two_processes_at_once_write_one_cache(
+    made_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """The second waits, says so, and finds it done."""
     config = conf_of(made_set)
     said: list[str] = []
@@ -336,27 +386,35 @@ def test_without_flock_one_process_at_a_time_writes_all_the_same(tmp_path: Path)
     assert (tmp_path / "log").read_text().split() == ["in", "out"] * 3
 
 
-def test_a_cache_of_other_settings_is_not_overwritten(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_cache_of_other_settings_is_not_overwritten(
+    made_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """data.cache may be shared by mistake; another run may be reading it."""
     ensure_cache(conf_of(made_set), tmp_path, quiet)
     with pytest.raises(DataError, match="holds tinyvirat at 16x16 px, not tinyvirat at 20x20 px"):
         ensure_cache(conf_of(made_set, size=20), tmp_path, quiet)
 
 
-def test_other_labels_need_no_decoding(damaged_set: Path, conf_of: ConfOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_labels_need_no_decoding(
+    damaged_set: Path, conf_of: ConfOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Frames of files that did not change are copied from the cache that is replaced."""
     config = conf_of(damaged_set)
     ensure_cache(config, tmp_path, quiet)
     own = tubes(damaged_set)
     rewrite(damaged_set, [{**tube, "label": ["Riding"]} for tube in reversed(own)])
-    monkeypatch.setattr(prepare, "read_clip", lambda clip, _: pytest.fail(f"{clip.id} was decoded again"))
+    monkeypatch.setattr(
+        prepare, "read_clip", lambda clip, _: pytest.fail(f"{clip.id} was decoded again")
+    )
     ensure_cache(config, tmp_path, quiet)
     clips = open_split(config, "train", tmp_path)
     assert set(np.flatnonzero(clips.targets.any(axis=0))) == {clips.classes.index("Riding")}
     assert len(_data(tmp_path, "train")) == 1
 
 
-def test_a_cache_that_cannot_fit_is_refused_before_writing(made_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_fit_is_refused_before_writing(
+    made_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """With how much is missing. (An annotation that promises more frames than any disk holds.)"""
     root = Path(shutil.copytree(made_set, tmp_path / "set"))
     own = tubes(root)
@@ -367,7 +425,9 @@ def test_a_cache_that_cannot_fit_is_refused_before_writing(made_set: Path, conf_
     assert not list((tmp_path / "cache").glob("*.u8"))
 
 
-def test_a_full_volume_while_writing_is_said(made_set: Path, conf_of: ConfOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_volume_while_writing_is_said(
+    made_set: Path, conf_of: ConfOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ENOSPC and EDQUOT in the middle end with CannotWrite (this machine has no small volume to fill: the write is made to fail)."""
 
     def full(*_: object) -> None:
@@ -382,13 +442,29 @@ def _verb(config: Config, run: Path) -> subprocess.Popen[str]:
     run.parent.mkdir(parents=True, exist_ok=True)
     conf = run.parent / "conf.yaml"
     conf.write_text(dump(config))
-    command = [sys.executable, "-W", "error", "-m", "trainer", "prepare", "--conf", str(conf), "--run", str(run), "model.name=resizer_i3d"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "trainer",
+        "prepare",
+        "--conf",
+        str(conf),
+        "--run",
+        str(run),
+        "model.name=resizer_i3d",
+    ]
     command += ["model.mode=8x112"]
     environment = {**os.environ, "VIDJOBS_TERMINATION_LOG": str(run.parent / "termination.json")}
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
 
 
-def test_the_verb_reports_and_ends_with_65(damaged_set: Path, conf_of: ConfOf, tmp_path: Path) -> None:
+def test_the_verb_reports_and_ends_with_65(
+    damaged_set: Path, conf_of: ConfOf, tmp_path: Path
+) -> None:
     """Report and summary come first, then the error that names the clip; the cache is beside the runs."""
     files(damaged_set)[3].write_bytes(b"")
     config, run = conf_of(damaged_set), tmp_path / "runs" / "p"

@@ -21,7 +21,9 @@ def quiet(_: str) -> None:
     """Say nothing."""
 
 
-def _folders(root: Path, *, grey: int, videos: int = 4, classes: tuple[str, ...] = ("Jump", "Run")) -> Path:
+def _folders(
+    root: Path, *, grey: int, videos: int = 4, classes: tuple[str, ...] = ("Jump", "Run")
+) -> Path:
     """Class folders of folders of images, all of one grey: written over in place where they are there."""
     for name in classes:
         for video in range(videos):
@@ -35,7 +37,15 @@ def _folders(root: Path, *, grey: int, videos: int = 4, classes: tuple[str, ...]
 
 
 def _conf(root: Path, cache: Path, **data: object) -> Config:
-    own = {"name": "folders", "layout": "frames", "size": SIDE, "frames": 4, "root": str(root), "cache": str(cache), "val_fraction": 0.0}
+    own = {
+        "name": "folders",
+        "layout": "frames",
+        "size": SIDE,
+        "frames": 4,
+        "root": str(root),
+        "cache": str(cache),
+        "val_fraction": 0.0,
+    }
     return Config(data=DataConf(**{**own, **data}))  # type: ignore[arg-type]
 
 
@@ -59,7 +69,10 @@ def _flow(config: Config, root: Path) -> Config:
 def test_flow_of_another_folder_is_not_the_flow_that_was_cached(tmp_path: Path) -> None:
     """`data.cache` names one folder for two kinds of flow: training sees that the files are others, and reads them."""
     rgb = _conf(_folders(tmp_path / "rgb", grey=10), tmp_path / "cache")
-    first, second = (_flow(rgb, _folders(tmp_path / name, grey=grey)) for name, grey in (("farneback", 100), ("brox", 203)))
+    first, second = (
+        _flow(rgb, _folders(tmp_path / name, grey=grey))
+        for name, grey in (("farneback", 100), ("brox", 203))
+    )
     ensure_cache(first, tmp_path / "cache", quiet)
     assert _greys(tmp_path / "cache") == {100}
     ensure_cache(second, tmp_path / "cache", quiet)
@@ -87,7 +100,9 @@ def test_files_that_are_gone_or_were_copied_leave_the_cache_as_it_is(tmp_path: P
     assert _index(cache) == before
 
 
-@pytest.mark.parametrize("change", [{"resize": "12x12"}, {"size": 8}, {"resize": "original"}, {"resize": "short:8"}])
+@pytest.mark.parametrize(
+    "change", [{"resize": "12x12"}, {"size": 8}, {"resize": "original"}, {"resize": "short:8"}]
+)
 def test_frames_kept_otherwise_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     """One folder holds one way to keep frames."""
     root, cache = _folders(tmp_path / "rgb", grey=10), tmp_path / "cache"
@@ -108,4 +123,8 @@ def test_other_videos_and_other_labels_are_seen_at_once(tmp_path: Path) -> None:
     assert _index(cache).classes == ("Fly", "Jump", "Run")
     (tmp_path / "names.txt").write_text("Run\nJump\nFly\n")
     ensure_cache(_conf(root, cache, classes=str(tmp_path / "names.txt")), cache, quiet)
-    assert {entry.id.partition("/")[0]: entry.labels for entry in _index(cache).entries} == {"Fly": (2,), "Jump": (1,), "Run": (0,)}
+    assert {entry.id.partition("/")[0]: entry.labels for entry in _index(cache).entries} == {
+        "Fly": (2,),
+        "Jump": (1,),
+        "Run": (0,),
+    }

@@ -40,7 +40,10 @@ def root(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tasks(root: Path, out: Path, rule: str = "ucf101") -> list[Task]:
     """Every video below `root`, for frames below `out`."""
     videos = sorted(path for path in root.rglob("*.*") if path.is_file())
-    return [Task(id=path.stem, source=path, target=out / folder_name(path, root, rule)) for path in videos]
+    return [
+        Task(id=path.stem, source=path, target=out / folder_name(path, root, rule))
+        for path in videos
+    ]
 
 
 def do(step: outputs.Step, todo: list[Task], out: Path) -> StepReport:
@@ -68,30 +71,44 @@ def test_frames_are_what_ffmpeg_makes_by_hand(root: Path, tmp_path: Path, rule: 
     for number, task in enumerate(todo):
         by_hand = tmp_path / "by-hand" / str(number)
         by_hand.mkdir(parents=True)
-        subprocess.run(["ffmpeg", "-v", "error", "-i", task.source, *options, by_hand / pattern], check=True)
+        subprocess.run(
+            ["ffmpeg", "-v", "error", "-i", task.source, *options, by_hand / pattern], check=True
+        )
         assert jpgs(task.target) == jpgs(by_hand)
         if rule == "ucf101":
             assert (task.target / "n_frames").read_text() == str(len(jpgs(by_hand)))
     assert (report.made, report.broken, report.damaged) == (3, [], [])
     assert report.frames == sum(len(jpgs(task.target)) for task in todo)
     assert do(Extract(conf), todo, tmp_path / "frames").made == 0
-    assert do(Extract(PrepareConf(frames_rule=rule, short_side=64)), todo, tmp_path / "frames").made == 3  # type: ignore[arg-type]
+    assert (
+        do(Extract(PrepareConf(frames_rule=rule, short_side=64)), todo, tmp_path / "frames").made
+        == 3
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
-def test_the_c3d_rule_keeps_every_fourth_frame_and_more_of_short_videos(root: Path, tmp_path: Path) -> None:
+def test_the_c3d_rule_keeps_every_fourth_frame_and_more_of_short_videos(
+    root: Path, tmp_path: Path
+) -> None:
     """171 x 128, numbered from 0 behind four zeros, as the original does; read by number they are in order."""
     todo = tasks(root, tmp_path)
     do(Extract(PrepareConf(frames_rule="c3d")), todo, tmp_path)
     counts = {task.id: sorted(frame_paths(task.target)[0]) for task in todo}
-    assert counts == {"part_0": list(range(32)), "test": list(range(41)), "ucf101_demo2": list(range(31))}
+    assert counts == {
+        "part_0": list(range(32)),
+        "test": list(range(41)),
+        "ucf101_demo2": list(range(31)),
+    }
     assert {"00000.jpg", "000040.jpg"} <= set(jpgs(todo[1].target))
     whole = decode.read_video(todo[1].source, AS_IT_IS).frames
     for number, path in frame_paths(todo[1].target)[0].items():
         image = read_image(path)
         assert image is not None
         assert image.shape == (128, 171, 3)
-        assert np.abs(image.astype(int) - cv2.resize(whole[4 * number], (171, 128)).astype(int)).mean() < 6
+        assert (
+            np.abs(image.astype(int) - cv2.resize(whole[4 * number], (171, 128)).astype(int)).mean()
+            < 6
+        )
 
 
 def test_steps_of_c3d_by_length() -> None:
@@ -101,11 +118,17 @@ def test_steps_of_c3d_by_length() -> None:
 
 def test_kinetics_folders_are_the_ids() -> None:
     """And all others lie as their videos do."""
-    assert folder_name(Path("/d/ride a bike/-ab_c1_000010_000020.mp4"), Path("/d"), "kinetics") == Path("-ab_c1")
-    assert folder_name(Path("/d/UCF-101/Wave/v_Wave_g01_c01.avi"), Path("/d"), "ucf101") == Path("UCF-101/Wave/v_Wave_g01_c01")
+    assert folder_name(
+        Path("/d/ride a bike/-ab_c1_000010_000020.mp4"), Path("/d"), "kinetics"
+    ) == Path("-ab_c1")
+    assert folder_name(Path("/d/UCF-101/Wave/v_Wave_g01_c01.avi"), Path("/d"), "ucf101") == Path(
+        "UCF-101/Wave/v_Wave_g01_c01"
+    )
 
 
-def test_damage_is_named_with_ffmpegs_reason_and_the_rest_is_made(root: Path, tmp_path: Path) -> None:
+def test_damage_is_named_with_ffmpegs_reason_and_the_rest_is_made(
+    root: Path, tmp_path: Path
+) -> None:
     """A truncated AVI gives what it holds; an MP4 without its index, an empty and a missing file give nothing. No half folder stays."""
     broken = Path(shutil.copytree(root, tmp_path / "broken"))
     for name, size in (("test.avi", 200_000), ("part_0.mp4", 30_000)):
@@ -126,7 +149,8 @@ def test_damage_is_named_with_ffmpegs_reason_and_the_rest_is_made(root: Path, tm
     assert sorted(path.name for path in (out / "Walk").iterdir()) == ["test"]
     shutil.copy(root / "Walk" / "part_0.mp4", broken / "Walk")
     again = do(Extract(PrepareConf()), todo, out)
-    assert (again.made, len(again.broken), len(again.damaged)) == (1, 2, 1)  # only what was mended is made
+    # only what was mended is made
+    assert (again.made, len(again.broken), len(again.damaged)) == (1, 2, 1)
 
 
 @pytest.mark.slow
@@ -139,7 +163,9 @@ def test_a_killed_prepare_leaves_no_half_output_and_goes_on(root: Path, tmp_path
     script = "import sys; from pathlib import Path; import test_prepare_steps as t; from trainer.config import PrepareConf\n"
     script += "t.do(t.Extract(PrepareConf()), t.tasks(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[2]))"
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    process = subprocess.Popen([sys.executable, "-c", script, many, out], env=os.environ | {"PYTHONPATH": path})
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, many, out], env=os.environ | {"PYTHONPATH": path}
+    )
     while len(list(out.glob("C*/[!.]*"))) < 3:
         assert process.poll() is None
         time.sleep(0.01)
@@ -164,13 +190,19 @@ def test_what_prepare_did_not_make_is_not_replaced(root: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="`prepare` did not make it"):
         do(Extract(PrepareConf()), todo[:1], tmp_path)
     with pytest.raises(DataError, match="would both become"):
-        do(Extract(PrepareConf()), [todo[1], Task(id="b", source=todo[0].source, target=todo[1].target)], tmp_path)
+        do(
+            Extract(PrepareConf()),
+            [todo[1], Task(id="b", source=todo[0].source, target=todo[1].target)],
+            tmp_path,
+        )
 
 
 def test_without_ffmpeg_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a traceback."""
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(DataError, match=r"ffmpeg is not on this machine's PATH(.|\n)*apt install ffmpeg"):
+    with pytest.raises(
+        DataError, match=r"ffmpeg is not on this machine's PATH(.|\n)*apt install ffmpeg"
+    ):
         Extract(PrepareConf())
 
 
@@ -180,11 +212,27 @@ def test_videos_get_key_frames_and_keep_times_and_counts(root: Path, tmp_path: P
     uneven = tmp_path / "in" / "Walk" / "uneven.mp4"
     shutil.copytree(root, tmp_path / "in")
     select = "select=not(mod(n\\,3))+lt(n\\,12)"
-    command = ["ffmpeg", "-v", "error", "-i", root / "Walk" / "part_0.mp4", "-vf", select, "-fps_mode", "vfr", "-g", "250", uneven]
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-i",
+        root / "Walk" / "part_0.mp4",
+        "-vf",
+        select,
+        "-fps_mode",
+        "vfr",
+        "-g",
+        "250",
+        uneven,
+    ]
     subprocess.run(command, check=True)
     videos = sorted(path for path in (tmp_path / "in").rglob("*.*") if path.is_file())
     out = tmp_path / "out"
-    todo = [Task(id=path.stem, source=path, target=out / file_name(path, tmp_path / "in")) for path in videos]
+    todo = [
+        Task(id=path.stem, source=path, target=out / file_name(path, tmp_path / "in"))
+        for path in videos
+    ]
     report = do(Reencode(PrepareConf(gop=8, short_side=120)), todo, out)
     assert (report.made, report.broken, report.damaged) == (4, [], [])
     names = ["Walk/part_0.mp4", "Walk/test.avi", "Walk/uneven.mp4", "Wave/ucf101_demo2.mp4"]
@@ -200,7 +248,11 @@ def test_videos_get_key_frames_and_keep_times_and_counts(root: Path, tmp_path: P
         with av.open(str(task.target)) as container:
             assert [stream.type for stream in container.streams] == ["video"]
             assert container.streams.video[0].codec_context.name == "h264"
-            keys = [number for number, packet in enumerate(container.demux(video=0)) if packet.is_keyframe and packet.size]
+            keys = [
+                number
+                for number, packet in enumerate(container.demux(video=0))
+                if packet.is_keyframe and packet.size
+            ]
         assert keys == list(range(0, len(before), 8))
     assert decode.read_video(todo[2].target, AS_IT_IS, counted=True).variable_rate
     assert do(Reencode(PrepareConf(gop=8, short_side=120)), todo, out).made == 0
@@ -208,7 +260,10 @@ def test_videos_get_key_frames_and_keep_times_and_counts(root: Path, tmp_path: P
 
 def _times(path: Path) -> list[float]:
     with av.open(str(path)) as container:
-        return [frame.time if frame.time is not None else number / 25 for number, frame in enumerate(container.decode(video=0))]
+        return [
+            frame.time if frame.time is not None else number / 25
+            for number, frame in enumerate(container.decode(video=0))
+        ]
 
 
 def moving(frames: int, right: int, down: int) -> list[np.ndarray]:
@@ -216,7 +271,10 @@ def moving(frames: int, right: int, down: int) -> list[np.ndarray]:
     noise = np.random.default_rng(3).integers(0, 256, (240, 240)).astype(np.float32)
     soft = cv2.GaussianBlur(noise, (0, 0), 3)
     soft = ((soft - soft.min()) / (soft.max() - soft.min()) * 255).astype(np.uint8)
-    cut = [soft[60 - down * i : 180 - down * i, 60 - right * i : 180 - right * i] for i in range(frames)]
+    cut = [
+        soft[60 - down * i : 180 - down * i, 60 - right * i : 180 - right * i]
+        for i in range(frames)
+    ]
     return [np.repeat(frame[..., None], 3, axis=2) for frame in cut]
 
 
@@ -227,15 +285,26 @@ def test_flow_of_a_known_shift_has_its_size_and_sign(tmp_path: Path, method: str
     (tmp_path / "in" / "b").mkdir(parents=True)
     encode(tmp_path / "in" / "a.mp4", images, fps=25)
     for number, image in enumerate(images):
-        cv2.imwrite(str(tmp_path / "in" / "b" / f"frame_{number}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(
+            str(tmp_path / "in" / "b" / f"frame_{number}.jpg"),
+            image,
+            [cv2.IMWRITE_JPEG_QUALITY, 95],
+        )
     for gap in (1, 2):
         out = tmp_path / f"flow-{gap}"
-        todo = [Task(id=name, source=tmp_path / "in" / name, target=out / Path(name).stem) for name in ("a.mp4", "b")]
+        todo = [
+            Task(id=name, source=tmp_path / "in" / name, target=out / Path(name).stem)
+            for name in ("a.mp4", "b")
+        ]
         report = do(Flow(PrepareConf(flow_method=method, flow_gap=gap)), todo, out)  # type: ignore[arg-type]
         assert (report.broken, report.frames) == ([], 2 * (7 - gap))
         for task in todo:
             assert sorted(frame_paths(task.target)[0]) == list(range(1, 8 - gap))
-            read = [image for path in frame_paths(task.target)[0].values() if (image := read_image(path)) is not None]
+            read = [
+                image
+                for path in frame_paths(task.target)[0].values()
+                if (image := read_image(path)) is not None
+            ]
             inside = np.stack(read)[:, 20:-20, 20:-20].astype(float)
             u, v, magnitude = ((inside - 128) / 16).mean(axis=(0, 1, 2))
             assert (u, v, magnitude) == (
@@ -248,7 +317,12 @@ def test_flow_of_a_known_shift_has_its_size_and_sign(tmp_path: Path, method: str
 def test_flow_images_are_clipped_and_rounded_around_128() -> None:
     """bound 8: 16 levels to the px; beyond +-8 px a channel is full."""
     uv = np.array([[[0.0, 0.0], [1.0, -1.0], [0.04, 100.0], [-100.0, 3.0]]], np.float32)
-    assert flow.to_image(uv, 128 // 8)[0].tolist() == [[128, 128, 128], [144, 112, 151], [129, 255, 255], [0, 176, 255]]
+    assert flow.to_image(uv, 128 // 8)[0].tolist() == [
+        [128, 128, 128],
+        [144, 112, 151],
+        [129, 255, 255],
+        [0, 176, 255],
+    ]
 
 
 def test_one_folder_never_holds_flow_of_two_kinds(tmp_path: Path) -> None:
@@ -256,6 +330,9 @@ def test_one_folder_never_holds_flow_of_two_kinds(tmp_path: Path) -> None:
     first = Flow(PrepareConf(flow_method="dis-fast"))
     flow.claim(tmp_path, first.settings)
     flow.claim(tmp_path, first.settings)
-    with pytest.raises(DataError, match="holds flow of another kind: method dis-fast, gap 1, not method farneback, gap 2"):
+    with pytest.raises(
+        DataError,
+        match="holds flow of another kind: method dis-fast, gap 1, not method farneback, gap 2",
+    ):
         flow.claim(tmp_path, Flow(PrepareConf(flow_gap=2)).settings)
     assert json.loads((tmp_path / "flow.json").read_text())["bound"] == 8

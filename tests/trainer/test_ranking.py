@@ -24,15 +24,24 @@ def answers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(answers())
-def test_a_rank_is_the_place_in_the_order(given_: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_a_rank_is_the_place_in_the_order(
+    given_: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     """Equal scores stand in the order of the classes, everywhere alike."""
     scores, labels, _ = given_
-    by_hand = [sorted(range(len(row)), key=lambda place, row=row: (-row[place], place)) for row in scores.tolist()]
+    by_hand = [
+        sorted(range(len(row)), key=lambda place, row=row: (-row[place], place))
+        for row in scores.tolist()
+    ]
     assert ranking.order(scores, scores.shape[1]).tolist() == by_hand
     ranks = ranking.ranks(scores, labels)
-    assert ranks.tolist() == [places.index(label) for places, label in zip(by_hand, labels.tolist(), strict=True)]
+    assert ranks.tolist() == [
+        places.index(label) for places, label in zip(by_hand, labels.tolist(), strict=True)
+    ]
     for k in (1, 3, 5):
-        right = [label in places[:k] for places, label in zip(by_hand, labels.tolist(), strict=True)]
+        right = [
+            label in places[:k] for places, label in zip(by_hand, labels.tolist(), strict=True)
+        ]
         assert ranking.top(ranks, k) == pytest.approx(np.mean(right))
         assert scores.shape[1] > k or ranking.top(ranks, k) == 1
 
@@ -45,14 +54,21 @@ def test_what_is_not_a_number_is_never_right() -> None:
 
 
 @given(answers(), st.sampled_from(["mean", "max"]))
-def test_clips_of_a_video_become_one_answer(given_: tuple[np.ndarray, np.ndarray, np.ndarray], how: ranking.Combine) -> None:
+def test_clips_of_a_video_become_one_answer(
+    given_: tuple[np.ndarray, np.ndarray, np.ndarray], how: ranking.Combine
+) -> None:
     scores, _, videos = given_
-    rows = [getattr(scores[videos == video].astype(np.float64), how)(axis=0) for video in sorted(set(videos.tolist()))]
+    rows = [
+        getattr(scores[videos == video].astype(np.float64), how)(axis=0)
+        for video in sorted(set(videos.tolist()))
+    ]
     np.testing.assert_allclose(ranking.combine(scores, videos, how), np.stack(rows), rtol=1e-6)
 
 
 @given(answers(), st.integers(1, 6), st.integers(1, 40))
-def test_best_frames_are_the_highest_of_each_class(given_: tuple[np.ndarray, np.ndarray, np.ndarray], kept: int, block: int) -> None:
+def test_best_frames_are_the_highest_of_each_class(
+    given_: tuple[np.ndarray, np.ndarray, np.ndarray], kept: int, block: int
+) -> None:
     """Whatever the number of videos that are sorted at once."""
     scores, _, videos = given_
     with pytest.MonkeyPatch.context() as patch:
@@ -61,22 +77,32 @@ def test_best_frames_are_the_highest_of_each_class(given_: tuple[np.ndarray, np.
     for k, best in found.items():
         for row, video in zip(best, sorted(set(videos.tolist())), strict=True):
             own = scores[videos == video]
-            by_hand = [np.mean(sorted(own[:, place].tolist(), reverse=True)[:k]) for place in range(scores.shape[1])]
+            by_hand = [
+                np.mean(sorted(own[:, place].tolist(), reverse=True)[:k])
+                for place in range(scores.shape[1])
+            ]
             np.testing.assert_allclose(row, by_hand, rtol=1e-6)
     np.testing.assert_allclose(found[100], ranking.combine(scores, videos), rtol=1e-6)
 
 
 @given(answers())
-def test_map_is_scikit_learns_mean_over_the_classes_that_occur(given_: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_map_is_scikit_learns_mean_over_the_classes_that_occur(
+    given_: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     """With ties, and with classes that no video shows."""
     scores, labels, _ = given_
     targets = np.eye(scores.shape[1], dtype=np.float32)[labels]
-    areas = [average_precision_score(labels == place, scores[:, place]) for place in sorted(set(labels.tolist()))]
+    areas = [
+        average_precision_score(labels == place, scores[:, place])
+        for place in sorted(set(labels.tolist()))
+    ]
     assert ranking.mean_average_precision(scores, targets) == pytest.approx(np.mean(areas))
 
 
 @given(answers())
-def test_confusion_and_class_accuracy_count_the_same(given_: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_confusion_and_class_accuracy_count_the_same(
+    given_: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     scores, labels, _ = given_
     classes = scores.shape[1]
     decided = ranking.order(scores, 1)[:, 0]

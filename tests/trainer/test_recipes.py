@@ -22,18 +22,34 @@ def _faults(*overrides: str) -> dict[str, str]:
     ("overrides", "path", "says"),
     [
         (["train.schedule=step"], "train.milestones", "is empty"),
-        (["train.schedule=step", "train.milestones=[400000, 250000]"], "train.milestones", "is [400000, 250000], not whole numbers"),
+        (
+            ["train.schedule=step", "train.milestones=[400000, 250000]"],
+            "train.milestones",
+            "is [400000, 250000], not whole numbers",
+        ),
         (["train.schedule=step", "train.milestones=[0, 2]"], "train.milestones", "is [0, 2]"),
         (["train.schedule=step", "train.milestones=[5]", "train.gamma=0"], "train.gamma", "is 0.0"),
-        (["train.warmup_lr=0.1", "train.lr=0.01"], "train.warmup_lr", "is 0.1, not between 0 and lr 0.01"),
+        (
+            ["train.warmup_lr=0.1", "train.lr=0.01"],
+            "train.warmup_lr",
+            "is 0.1, not between 0 and lr 0.01",
+        ),
         (["train.warmup_epochs=-1"], "train.warmup_epochs", "is -1.0, less than 0"),
         (["train.clip_grad=-1"], "train.clip_grad", "is -1.0, less than 0"),
         (["train.epoch_size=-1"], "train.epoch_size", "is -1, less than 0"),
         (["train.bias_lr=-2"], "train.bias_lr", "is -2.0, less than 0"),
         (["train.lr_of.logits=-2"], "train.lr_of.logits", "is -2.0"),
         (["train.lr_of.logits=many"], "train.lr_of", "many"),
-        (["train.optimizer=sgd", "train.nesterov=true", "train.dampening=0.9"], "train.nesterov", "they are 0.9 and 0.9"),
-        (["train.optimizer=sgd", "train.nesterov=true", "train.momentum=0"], "train.nesterov", "they are 0.0 and 0.0"),
+        (
+            ["train.optimizer=sgd", "train.nesterov=true", "train.dampening=0.9"],
+            "train.nesterov",
+            "they are 0.9 and 0.9",
+        ),
+        (
+            ["train.optimizer=sgd", "train.nesterov=true", "train.momentum=0"],
+            "train.nesterov",
+            "they are 0.0 and 0.0",
+        ),
         (["train.nesterov=true"], "train.nesterov", "is True, and adam has no such setting"),
         (["train.clip_grad=.nan"], "train.clip_grad", "is nan, not a number"),
         (["train.weight_decay=.inf"], "train.weight_decay", "is inf, not a number"),
@@ -44,7 +60,9 @@ def _faults(*overrides: str) -> dict[str, str]:
         (["test.epochs=1-99999999"], "test.epochs", 'is "1-99999999"'),
     ],
 )
-def test_a_recipe_that_cannot_be_trained_is_told_with_its_value(overrides: list[str], path: str, says: str) -> None:
+def test_a_recipe_that_cannot_be_trained_is_told_with_its_value(
+    overrides: list[str], path: str, says: str
+) -> None:
     found = _faults(*overrides)
     assert list(found) == [path]
     assert says in found[path]
@@ -52,9 +70,26 @@ def test_a_recipe_that_cannot_be_trained_is_told_with_its_value(overrides: list[
 
 def test_every_key_of_a_recipe_at_once_is_no_fault() -> None:
     assert not _faults(
-        *("train.optimizer=sgd", "train.schedule=step", "train.milestones=[20,30,40]", "train.gamma=0.2", "train.milestone_unit=steps"),
-        *("train.nesterov=true", "train.lr_scaling=linear", "train.warmup_epochs=10", "train.warmup_lr=1e-5", "train.epoch_size=1000000"),
-        *("train.lr_of={logits: 10, Conv3d_1a_7x7: 0}", "train.bias_lr=2", "train.bias_decay=false", "train.clip_grad=40"),
+        *(
+            "train.optimizer=sgd",
+            "train.schedule=step",
+            "train.milestones=[20,30,40]",
+            "train.gamma=0.2",
+            "train.milestone_unit=steps",
+        ),
+        *(
+            "train.nesterov=true",
+            "train.lr_scaling=linear",
+            "train.warmup_epochs=10",
+            "train.warmup_lr=1e-5",
+            "train.epoch_size=1000000",
+        ),
+        *(
+            "train.lr_of={logits: 10, Conv3d_1a_7x7: 0}",
+            "train.bias_lr=2",
+            "train.bias_decay=false",
+            "train.clip_grad=40",
+        ),
         *("train.freeze_norm=true", "train.keep_weights=last:3"),
     )
 

@@ -36,16 +36,35 @@ class Bench:
     def __init__(self, place: Path, project: Path) -> None:
         self.place = place
         self.env = {**os.environ, "PYTHONPATH": str(project), "PYTHONUNBUFFERED": "1"}
-        synthetic.make_tinyvirat(place / "data", train=26, test=4, seed=3, frames=(12, 20), sizes=(10, 24))
+        synthetic.make_tinyvirat(
+            place / "data", train=26, test=4, seed=3, frames=(12, 20), sizes=(10, 24)
+        )
         (place / "conf.yaml").write_text(CONF.format(root=place / "data"))
 
     def folder(self, run: str) -> RunFolder:
         return RunFolder(self.place / "runs" / run)
 
     def start(self, run: str, *overrides: str, **env: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "trainer", "train", "--conf", "conf.yaml", "--run", str(self.folder(run).root), *overrides]
+        command = [
+            sys.executable,
+            "-m",
+            "trainer",
+            "train",
+            "--conf",
+            "conf.yaml",
+            "--run",
+            str(self.folder(run).root),
+            *overrides,
+        ]
         environment = {**self.env, **env}
-        return subprocess.Popen(command, cwd=self.place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command,
+            cwd=self.place,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def run(self, run: str, *overrides: str, **env: str) -> tuple[int, str]:
         """(exit code, output)."""
@@ -53,7 +72,9 @@ class Bench:
             output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
-    def interrupt(self, run: str, *overrides: str, at: str, with_signal: int, **env: str) -> tuple[int, str]:
+    def interrupt(
+        self, run: str, *overrides: str, at: str, with_signal: int, **env: str
+    ) -> tuple[int, str]:
         """Send a signal as soon as a line holds `at`; (exit code, output)."""
         lines = []
         with self.start(run, *overrides, **env) as process:
@@ -94,7 +115,9 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
     if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(_same(*pair) for pair in zip(left, right, strict=True))
+        return len(left) == len(right) and all(
+            _same(*pair) for pair in zip(left, right, strict=True)
+        )
     return bool(left == right)
 
 
@@ -103,7 +126,9 @@ def _told(folder: RunFolder) -> list[tuple[Any, ...]]:
     return [tuple(entry.get(key) for key in keys) for entry in read_metrics(folder.metrics)]
 
 
-def test_killed_and_stopped_runs_end_bit_for_bit_as_the_uninterrupted_one(bench: Bench, whole: RunFolder) -> None:
+def test_killed_and_stopped_runs_end_bit_for_bit_as_the_uninterrupted_one(
+    bench: Bench, whole: RunFolder
+) -> None:
     """SIGTERM in an epoch, SIGKILL while the epoch's checkpoint is written, SIGTERM in a later epoch; two data workers, dropout."""
     ending = bench.place / "termination.json"
     env = {"VIDJOBS_TERMINATION_LOG": str(ending)}
@@ -126,7 +151,9 @@ def test_killed_and_stopped_runs_end_bit_for_bit_as_the_uninterrupted_one(bench:
         mine, theirs = _content(broken.checkpoints / name), _content(whole.checkpoints / name)
         assert _same(mine, theirs), name
     assert _told(broken) == _told(whole)
-    assert [line for line in broken.log.read_text().splitlines() if " Loss: " in line][-1].startswith("val  Loss: ")
+    assert [line for line in broken.log.read_text().splitlines() if " Loss: " in line][
+        -1
+    ].startswith("val  Loss: ")
     assert len(json.loads(broken.provenance.read_text())["attempts"]) == 4
     assert len(set(_told(broken))) == len(_told(broken))
 
@@ -146,10 +173,22 @@ def test_a_weights_file_has_all_that_inference_needs(whole: RunFolder) -> None:
     assert content["model"]["name"] == "i3d"
     assert content["model"]["mode"] == "16x16"
     assert len(content["classes"]) == 26
-    assert (content["frames"], content["size"], content["fps"], content["multi_label"]) == (16, 16, 30.0, True)
+    assert (content["frames"], content["size"], content["fps"], content["multi_label"]) == (
+        16,
+        16,
+        30.0,
+        True,
+    )
     assert content["normalisation"] == {"mean": [127.5] * 3, "std": [127.5] * 3, "order": "rgb"}
     assert content["data"]["frames"] == 16
-    assert content["metrics"].keys() == {"loss", "f1_macro", "f1_micro", "f1_samples", "accuracy", "map"}
+    assert content["metrics"].keys() == {
+        "loss",
+        "f1_macro",
+        "f1_micro",
+        "f1_samples",
+        "accuracy",
+        "map",
+    }
 
 
 def test_a_finished_run_says_so_and_trains_no_more(bench: Bench, whole: RunFolder) -> None:
@@ -181,10 +220,18 @@ def test_a_longer_run_goes_on_from_a_finished_one(bench: Bench, whole: RunFolder
 
 def test_two_processes_train_stop_and_go_on(bench: Bench) -> None:
     """Also with frozen parts and uneven shares; the recipe and the number of processes make the run, not who was interrupted."""
-    overrides = ("compute.processes=2", "compute.workers=1", "train.epochs=1", "train.batch=3", "train.accumulate=3")
+    overrides = (
+        "compute.processes=2",
+        "compute.workers=1",
+        "train.epochs=1",
+        "train.batch=3",
+        "train.accumulate=3",
+    )
     code, output = bench.run("pair", *overrides)
     assert code == 0, output
-    code, output = bench.interrupt("pair-broken", *overrides, at="step=1 ", with_signal=signal.SIGTERM)
+    code, output = bench.interrupt(
+        "pair-broken", *overrides, at="step=1 ", with_signal=signal.SIGTERM
+    )
     assert code == 75, output
     code, output = bench.run("pair-broken", *overrides)
     assert code == 0, output
@@ -196,13 +243,27 @@ def test_two_processes_train_stop_and_go_on(bench: Bench) -> None:
 def test_a_recipe_of_groups_and_drawn_epochs_goes_on_bit_for_bit(bench: Bench) -> None:
     """More clips in an epoch than the split has, rates and decay by name, a warm-up, cut gradients, BatchNorm as it is."""
     overrides = (
-        *("train.epochs=1", "train.epoch_size=40", "train.optimizer=sgd", "train.weight_decay=0.01", "train.warmup_epochs=0.5"),
-        *("train.lr_of={logits: 10}", "train.bias_lr=2", "train.bias_decay=false", "train.clip_grad=1", "train.freeze_norm=true"),
+        *(
+            "train.epochs=1",
+            "train.epoch_size=40",
+            "train.optimizer=sgd",
+            "train.weight_decay=0.01",
+            "train.warmup_epochs=0.5",
+        ),
+        *(
+            "train.lr_of={logits: 10}",
+            "train.bias_lr=2",
+            "train.bias_decay=false",
+            "train.clip_grad=1",
+            "train.freeze_norm=true",
+        ),
     )
     code, output = bench.run("drawn", *overrides)
     assert code == 0, output
     assert "5 steps" in output
-    code, output = bench.interrupt("drawn-broken", *overrides, at="step=3 ", with_signal=signal.SIGTERM)
+    code, output = bench.interrupt(
+        "drawn-broken", *overrides, at="step=3 ", with_signal=signal.SIGTERM
+    )
     assert code == 75, output
     code, output = bench.run("drawn-broken", *overrides)
     assert code == 0, output

@@ -32,7 +32,11 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount a small volume")
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
     yield place
@@ -55,7 +59,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["conf.yaml"]
 
 
-def test_a_full_volume_is_told_with_the_missing_bytes_and_the_old_file_stays(small_volume: Path) -> None:
+def test_a_full_volume_is_told_with_the_missing_bytes_and_the_old_file_stays(
+    small_volume: Path,
+) -> None:
     folder = RunFolder(small_volume / "run")
     folder.require_writable()
     folder.write_bytes(folder.weights(1), b"x" * 700_000)
@@ -78,12 +84,16 @@ def test_torch_save_to_a_full_volume_ends_cleanly(small_volume: Path) -> None:
     assert [path.name for path in folder.checkpoints.iterdir()] == ["epoch-000001.pt"]
 
 
-def test_a_folder_of_another_user_is_refused_with_the_chown_command(tmp_path: Path, project: Path) -> None:
+def test_a_folder_of_another_user_is_refused_with_the_chown_command(
+    tmp_path: Path, project: Path
+) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can make a folder of another user")
     tmp_path.chmod(0o755)
     command = [sys.executable, "-c", AS_SOMEBODY_ELSE, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=_open_to_all(tmp_path, project), check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=_open_to_all(tmp_path, project), check=False
+    )
     assert f"make it ours: chown -R 12345:12345 {tmp_path}" in ended.stderr
 
 
@@ -94,7 +104,9 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.pt"]
 
 
-def test_pods_that_write_one_file_write_it_each_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_that_write_one_file_write_it_each_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shards of one run on two machines are both process 1: the second to end finds its own unfinished file, not the first one's."""
     path = tmp_path / "provenance.json"
     monkeypatch.setattr("os.getpid", lambda: 1)
@@ -110,7 +122,12 @@ def test_pods_that_write_one_file_write_it_each_whole(tmp_path: Path, monkeypatc
 
 
 def test_sizes_are_readable() -> None:
-    assert [readable_size(size) for size in (3, 1536, 5 << 20, 3 << 30)] == ["3 B", "1.5 KiB", "5.0 MiB", "3.0 GiB"]
+    assert [readable_size(size) for size in (3, 1536, 5 << 20, 3 << 30)] == [
+        "3 B",
+        "1.5 KiB",
+        "5.0 MiB",
+        "3.0 GiB",
+    ]
 
 
 def _stop_in_the_middle(path: Path) -> None:

@@ -37,7 +37,9 @@ def test_the_classes_are_the_official_ones(made_set: Path) -> None:
     assert sum(len(names) for names in MOTIONS.values()) == 26
 
 
-def test_it_has_the_official_layout_and_tells_the_truth(made_set: Path, conf_of: Callable[..., Config]) -> None:
+def test_it_has_the_official_layout_and_tells_the_truth(
+    made_set: Path, conf_of: Callable[..., Config]
+) -> None:
     """Every tube is H.264 at 30 fps, square, with the frames and the size that the annotation says."""
     dataset = open_dataset(conf_of(made_set).data)
     for split, count in (("train", 16), ("test", 8)):
@@ -47,7 +49,12 @@ def test_it_has_the_official_layout_and_tells_the_truth(made_set: Path, conf_of:
         for tube, clip in zip(annotation, clips, strict=True):
             video = read_video(clip.path, Kept(resize="8x8"))
             assert [len(video.frames), video.height, video.width] == tube["dim"]
-            assert (round(video.fps, 6), video.fault, video.variable_rate, video.promised) == (30.0, "", False, clip.frames)
+            assert (round(video.fps, 6), video.fault, video.variable_rate, video.promised) == (
+                30.0,
+                "",
+                False,
+                clip.frames,
+            )
             with av.open(str(clip.path)) as container:
                 assert container.streams.video[0].codec_context.name == "h264"
 
@@ -58,7 +65,9 @@ def test_every_class_occurs_in_every_split(count: int) -> None:
     tubes = plan(count, seed=(5, 0), frames=(24, 64), sizes=(10, 128))
     shown = {label for tube in tubes for label in tube.annotation()["label"]}  # type: ignore[attr-defined]  # a list
     assert shown == set(CLASSES)
-    assert all(tube.size % 2 == 0 and 10 <= tube.size <= 128 and 24 <= tube.frames <= 64 for tube in tubes)
+    assert all(
+        tube.size % 2 == 0 and 10 <= tube.size <= 128 and 24 <= tube.frames <= 64 for tube in tubes
+    )
     if count == 40:
         assert min(tube.frames for tube in tubes) < 32 < max(tube.frames for tube in tubes)
         assert max(len(tube.motions) for tube in tubes) > 1
@@ -67,8 +76,19 @@ def test_every_class_occurs_in_every_split(count: int) -> None:
 def test_the_same_arguments_make_the_same_files(tmp_path: Path) -> None:
     """In one process or several; another seed makes others."""
     for name, seed, processes in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1)):
-        make_tinyvirat(tmp_path / name, train=7, test=2, seed=seed, frames=(8, 12), sizes=(10, 32), processes=processes)
-    contents = [{str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.*")} for root in sorted(tmp_path.iterdir())]
+        make_tinyvirat(
+            tmp_path / name,
+            train=7,
+            test=2,
+            seed=seed,
+            frames=(8, 12),
+            sizes=(10, 32),
+            processes=processes,
+        )
+    contents = [
+        {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.*")}
+        for root in sorted(tmp_path.iterdir())
+    ]
     assert contents[0] == contents[1]
     assert contents[0] != contents[2]
 
@@ -77,17 +97,29 @@ def _rendered(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, 16, 28, 28, 3) frames of 28 px, and (N, 7) which motions they show."""
     tubes = plan(count, seed=(seed, 0), frames=(16, 16), sizes=(28, 28))
     videos = np.stack([np.stack(render(tube)) for tube in tubes])
-    shown = np.array([[name in tube.motions for name in MOVING] + [not tube.motions] for tube in tubes])
+    shown = np.array(
+        [[name in tube.motions for name in MOVING] + [not tube.motions] for tube in tubes]
+    )
     return videos, shown
 
 
-def _scores(train: np.ndarray, test: np.ndarray, shown: np.ndarray, shown_test: np.ndarray) -> list[float]:
+def _scores(
+    train: np.ndarray, test: np.ndarray, shown: np.ndarray, shown_test: np.ndarray
+) -> list[float]:
     """Area under the ROC of a logistic regression on these features, for each motion: 0.5 is chance."""
     mean, spread = train.mean(axis=0), train.std(axis=0) + 1e-6
     scores = []
     for column in range(shown.shape[1]):
-        model = LogisticRegression(C=0.01, max_iter=200).fit((train - mean) / spread, shown[:, column])
-        scores.append(float(roc_auc_score(shown_test[:, column], model.decision_function((test - mean) / spread))))
+        model = LogisticRegression(C=0.01, max_iter=200).fit(
+            (train - mean) / spread, shown[:, column]
+        )
+        scores.append(
+            float(
+                roc_auc_score(
+                    shown_test[:, column], model.decision_function((test - mean) / spread)
+                )
+            )
+        )
     return scores
 
 
@@ -98,17 +130,33 @@ def test_labels_are_in_the_motion_and_not_in_the_frames() -> None:
 
     def frame(video_NTHWC: np.ndarray, number: int) -> np.ndarray:
         image = video_NTHWC[:, number].astype(np.float32)
-        moments = [image.mean(axis=(1, 2, 3)), image.std(axis=(1, 2, 3)), (image > 128).mean(axis=(1, 2, 3))]
+        moments = [
+            image.mean(axis=(1, 2, 3)),
+            image.std(axis=(1, 2, 3)),
+            (image > 128).mean(axis=(1, 2, 3)),
+        ]
         return np.column_stack([image[:, ::2, ::2].mean(axis=3).reshape(len(image), -1), *moments])
 
     def mean(video_NTHWC: np.ndarray) -> np.ndarray:
-        return video_NTHWC.astype(np.float32).mean(axis=1)[:, ::2, ::2].mean(axis=3).reshape(len(video_NTHWC), -1)
+        return (
+            video_NTHWC.astype(np.float32)
+            .mean(axis=1)[:, ::2, ::2]
+            .mean(axis=3)
+            .reshape(len(video_NTHWC), -1)
+        )
 
     def change(video_NTHWC: np.ndarray) -> np.ndarray:
         bright = (video_NTHWC.astype(np.float32).mean(axis=4) > 128).astype(np.float32)
         rows, columns, area = bright.mean(axis=3), bright.mean(axis=2), bright.mean(axis=(2, 3))
-        dark = np.where(bright[:, 1:] + bright[:, :-1] > 0, 0, np.abs(np.diff(video_NTHWC.astype(np.float32).mean(axis=4), axis=1)))
-        parts = [np.abs(np.diff(part, axis=1)).reshape(len(bright), 15, -1).mean(axis=2) for part in (rows, columns, area[..., None])]
+        dark = np.where(
+            bright[:, 1:] + bright[:, :-1] > 0,
+            0,
+            np.abs(np.diff(video_NTHWC.astype(np.float32).mean(axis=4), axis=1)),
+        )
+        parts = [
+            np.abs(np.diff(part, axis=1)).reshape(len(bright), 15, -1).mean(axis=2)
+            for part in (rows, columns, area[..., None])
+        ]
         parts.append(dark.mean(axis=(2, 3)))
         return np.log(np.column_stack([part.mean(axis=1) for part in parts]) + 1e-4)
 
@@ -116,7 +164,13 @@ def test_labels_are_in_the_motion_and_not_in_the_frames() -> None:
         scores = _scores(features(videos), features(others), shown, shown_others)
         assert abs(np.mean(scores) - 0.5) < 0.06, scores
         assert max(scores) < 0.68, scores
-    moving = dict(zip([*MOVING, STILL], _scores(change(videos), change(others), shown, shown_others), strict=True))
+    moving = dict(
+        zip(
+            [*MOVING, STILL],
+            _scores(change(videos), change(others), shown, shown_others),
+            strict=True,
+        )
+    )
     assert min(moving[name] for name in ("pan", "grow_shrink", "shake", STILL)) > 0.85, moving
     assert np.mean(list(moving.values())) > 0.8, moving
 
@@ -125,16 +179,37 @@ def test_labels_are_in_the_motion_and_not_in_the_frames() -> None:
 def test_three_hundred_clips_take_seconds(tmp_path: Path) -> None:
     """By the command line, without a warning: less than 20 s on 2 cores."""
     began = time.monotonic()
-    command = [sys.executable, "-W", "error", "-m", "trainer.synthetic", "--out", str(tmp_path / "set"), "--train", "250", "--test", "50"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "trainer.synthetic",
+        "--out",
+        str(tmp_path / "set"),
+        "--train",
+        "250",
+        "--test",
+        "50",
+    ]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "250 clips for training, 50 for testing, 26 classes" in result.stdout
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("arguments", [["--min-size", "4"], ["--max-size", "8"], ["--frames", "9", "3"]])
+@pytest.mark.parametrize(
+    "arguments", [["--min-size", "4"], ["--max-size", "8"], ["--frames", "9", "3"]]
+)
 def test_impossible_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
     """By the command line, before anything is written."""
-    command = [sys.executable, "-m", "trainer.synthetic", "--out", str(tmp_path / "set"), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer.synthetic",
+        "--out",
+        str(tmp_path / "set"),
+        *arguments,
+    ]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 2
     assert not (tmp_path / "set").exists()

@@ -22,5 +22,7 @@ from trainer.train import _better
         (0.3, None, "loss", True),
     ],
 )
-def test_the_best_epoch_is_the_one_with_the_best_finite_value(value: float, best: float | None, select: str, better: bool) -> None:
+def test_the_best_epoch_is_the_one_with_the_best_finite_value(
+    value: float, best: float | None, select: str, better: bool
+) -> None:
     assert _better(value, best, select) is better

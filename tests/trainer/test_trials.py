@@ -30,7 +30,9 @@ FILE = '["model.read_at","train.lr"]\n[0,0.001]\n[9,null]\n[1,"abc"]\n'
 
 def trainer(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "trainer", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environ})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environ}
+    )
 
 
 @pytest.fixture
@@ -43,11 +45,18 @@ def files(tmp_path: Path) -> Path:
 def test_a_pod_takes_the_line_of_its_index_and_null_leaves_the_confs_value(files: Path) -> None:
     trial = trials.choose(files / "trials.jsonl", None, {"JOB_COMPLETION_INDEX": "1"})
     assert (trial.number, trial.of, dict(trial.changes)) == (1, 3, {"model.read_at": 9})
-    assert str(trials.choose(files / "trials.jsonl", 0, {"JOB_COMPLETION_INDEX": "1"})) == "trial 0 of 3: model.read_at=0 train.lr=0.001"
+    assert (
+        str(trials.choose(files / "trials.jsonl", 0, {"JOB_COMPLETION_INDEX": "1"}))
+        == "trial 0 of 3: model.read_at=0 train.lr=0.001"
+    )
 
 
-@pytest.mark.parametrize(("index", "environ"), [(None, {}), (3, {}), (-1, {}), (None, {"JOB_COMPLETION_INDEX": "x"})])
-def test_a_number_that_is_no_trial_is_a_conf_fault(files: Path, index: int | None, environ: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("index", "environ"), [(None, {}), (3, {}), (-1, {}), (None, {"JOB_COMPLETION_INDEX": "x"})]
+)
+def test_a_number_that_is_no_trial_is_a_conf_fault(
+    files: Path, index: int | None, environ: dict[str, str]
+) -> None:
     with pytest.raises(ConfFault, match=r"--index|sweep submit"):
         trials.choose(files / "trials.jsonl", index, environ)
 
@@ -85,7 +94,15 @@ def test_trial_json_tells_what_was_changed_and_how_it_ended(files: Path) -> None
     """Also of a trial whose conf is wrong: the file outlives the pod. Nothing is written beside the trial's folder."""
     run = files / "runs" / "s"
     done = trainer(
-        *("train", "--conf", str(files / "conf.yaml"), "--run", str(run), "--trials", str(files / "trials.jsonl")),
+        *(
+            "train",
+            "--conf",
+            str(files / "conf.yaml"),
+            "--run",
+            str(run),
+            "--trials",
+            str(files / "trials.jsonl"),
+        ),
         JOB_COMPLETION_INDEX="1",
         VIDJOBS_TERMINATION_LOG=str(files / "ending"),
     )
@@ -100,7 +117,17 @@ def test_trial_json_tells_what_was_changed_and_how_it_ended(files: Path) -> None
 
 
 def test_all_trials_are_checked_at_once_and_each_fault_names_its_trials(files: Path) -> None:
-    checked = trainer("check", "--conf", str(files / "conf.yaml"), "--trials", str(files / "trials.jsonl"), "--json")
+    checked = trainer(
+        "check",
+        "--conf",
+        str(files / "conf.yaml"),
+        "--trials",
+        str(files / "trials.jsonl"),
+        "--json",
+    )
     assert checked.returncode == 64
     faults: list[Any] = json.loads(checked.stdout)["faults"]
-    assert {(each["path"], tuple(each["trials"])) for each in faults} == {("model.read_at", (1,)), ("train.lr", (2,))}
+    assert {(each["path"], tuple(each["trials"])) for each in faults} == {
+        ("model.read_at", (1,)),
+        ("train.lr", (2,)),
+    }

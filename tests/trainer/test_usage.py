@@ -26,7 +26,9 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
     """One core busy, in a grandchild, and 80 MB of its own; both end with the test."""
     inner = "x = bytearray(b'1') * (80 << 20); print('ready', flush=True)\nwhile True: pass"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    )
     try:
         yield process
     finally:
@@ -34,7 +36,9 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
         process.communicate(timeout=10)
 
 
-def test_cores_and_memory_of_a_process_and_all_that_it_started(busy: subprocess.Popen[bytes]) -> None:
+def test_cores_and_memory_of_a_process_and_all_that_it_started(
+    busy: subprocess.Popen[bytes],
+) -> None:
     """Not what other processes use."""
     assert busy.stdout is not None
     assert busy.stdout.readline() == b"ready\n"
@@ -63,7 +67,9 @@ def test_time_of_processes_that_have_ended_is_kept() -> None:
 
 def test_a_container_s_files(tmp_path: Path) -> None:
     """Of cgroup v2, in the kernel's own form; a machine's root, which has no memory.current, is no container."""
-    (tmp_path / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n")
+    (tmp_path / "cpu.stat").write_text(
+        "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n"
+    )
     (tmp_path / "memory.stat").write_text("anon 1048576\nfile 999999999\nshmem 4096\n")
     assert not Container.found(tmp_path)
     (tmp_path / "memory.current").write_text("1000000000\n")
@@ -71,7 +77,9 @@ def test_a_container_s_files(tmp_path: Path) -> None:
     assert Container(tmp_path).read() == (2.5, 1 << 20)
 
 
-def test_lines_in_metrics_jsonl_and_nothing_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_lines_in_metrics_jsonl_and_nothing_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Each a record of kind "usage" that readers of losses pass over; resuming keeps them."""
     folder = RunFolder(tmp_path)
     Recorder(folder, tensorboard=False).record("train", 0.5, epoch=1, step=1)
@@ -92,7 +100,10 @@ def test_lines_in_metrics_jsonl_and_nothing_printed(tmp_path: Path, capfd: pytes
     assert list(folder.usage_events.glob("events.*"))
     recorder = Recorder(folder, tensorboard=False)
     assert recorder.cut_back(0) == 1
-    assert [json.loads(line)["kind"] for line in folder.metrics.read_text().splitlines()][:2] == ["usage", "usage"]
+    assert [json.loads(line)["kind"] for line in folder.metrics.read_text().splitlines()][:2] == [
+        "usage",
+        "usage",
+    ]
 
 
 def test_the_summary_of_an_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +136,9 @@ def test_means_over_the_times_that_clusters_look_at() -> None:
     told = Usage()
     told.add(Sample(at=600, cpu_s=0, memory=100))
     for minute in range(11, 31):
-        told.add(Sample(at=minute * 60, cpu_s=(minute - 10) * 120, memory=200, gpu=60, gpu_memory=5))
+        told.add(
+            Sample(at=minute * 60, cpu_s=(minute - 10) * 120, memory=200, gpu=60, gpu_memory=5)
+        )
     line = told.line(60)
     assert (line["cpu"], line["cpu_15m"], line["gpu"], line["gpu_memory"]) == (2.0, 2.0, 60.0, 5)
     assert line["gpu_mean"] == 40.0  # 20 of 30 minutes at 60 %
@@ -135,7 +148,12 @@ def test_means_over_the_times_that_clusters_look_at() -> None:
 
 @pytest.mark.parametrize(
     ("line", "told"),
-    [("0, 61, 4096\n", ("0", 61.0, 4096 << 20)), ("1, [N/A], [N/A]\n", None), ("No devices were found\n", None), ("", None)],
+    [
+        ("0, 61, 4096\n", ("0", 61.0, 4096 << 20)),
+        ("1, [N/A], [N/A]\n", None),
+        ("No devices were found\n", None),
+        ("", None),
+    ],
 )
 def test_lines_of_nvidia_smi(line: str, told: tuple[str, float, int] | None) -> None:
     """A GPU slice tells no utilisation."""
@@ -156,7 +174,9 @@ def test_a_real_nvidia_smi_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     gpus.close()
 
 
-def test_an_nvidia_smi_that_does_not_end_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nvidia_smi_that_does_not_end_keeps_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one whose driver hangs: the training would hold its GPUs for ever."""
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\ntrap '' TERM\necho '0, 50, 100'\nwhile :; do sleep 0.1; done\n")
@@ -198,9 +218,26 @@ def test_a_training_records_itself(tmp_path: Path, made_set: Path, project: Path
     """Lines while it runs, the summary in DONE.json and in the attempt, nothing about it on stdout."""
     (tmp_path / "conf.yaml").write_text(_CONF.format(root=made_set))
     folder = RunFolder(tmp_path / "runs" / "r")
-    command = [sys.executable, "-m", "trainer", "train", "--conf", "conf.yaml", "--run", str(folder.root)]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "train",
+        "--conf",
+        "conf.yaml",
+        "--run",
+        str(folder.root),
+    ]
     environment = os.environ | {"PYTHONPATH": str(project), "VIDJOBS_USAGE_EVERY": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "usage" not in done.stdout + done.stderr
     entries = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
@@ -212,4 +249,8 @@ def test_a_training_records_itself(tmp_path: Path, made_set: Path, project: Path
     summary = json.loads(folder.done.read_text())["usage"]
     assert 0.05 < summary["cpu_mean"] < 3
     assert summary["memory_peak"] >= summary["memory_mean"] > 50 << 20
-    assert json.loads(folder.provenance.read_text())["attempts"][-1]["usage"]["elapsed"] >= summary["elapsed"] > 1
+    assert (
+        json.loads(folder.provenance.read_text())["attempts"][-1]["usage"]["elapsed"]
+        >= summary["elapsed"]
+        > 1
+    )

@@ -41,7 +41,11 @@ class Server:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
     program = Path(__file__).with_name("weights_server.py")
-    process = subprocess.Popen([sys.executable, str(program), str(folder), str(folder / "log")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(program), str(folder), str(folder / "log")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     with process.stdout:
         yield Server(folder, int(process.stdout.readline()))
@@ -144,11 +148,15 @@ def test_a_volume_that_refuses_is_named(server: Server, tmp_path: Path) -> None:
 def test_an_address_in_model_init(server: Server) -> None:
     """Fetched, read and matched as any file; two addresses with one file name do not share a place."""
     model = models.create("resizer2d", frames=4, size=8)
-    torch.save({key: value + 1 for key, value in model.state_dict().items()}, server.folder / "resizer.pt")
+    torch.save(
+        {key: value + 1 for key, value in model.state_dict().items()}, server.folder / "resizer.pt"
+    )
     before = model.get_parameter("c1.conv3d.weight").clone()
     load_init(model, server.url("ranges", "resizer.pt"))
     assert torch.equal(model.get_parameter("c1.conv3d.weight"), before + 1)
-    assert download.place(server.url("whole", "resizer.pt")) != download.place(server.url("ranges", "resizer.pt"))
+    assert download.place(server.url("whole", "resizer.pt")) != download.place(
+        server.url("ranges", "resizer.pt")
+    )
 
 
 def test_torchvision_weights_are_found_by_name(server: Server, tmp_path: Path) -> None:
@@ -156,14 +164,21 @@ def test_torchvision_weights_are_found_by_name(server: Server, tmp_path: Path) -
     kept = tmp_path / "weights" / "hub" / "checkpoints" / "inception_v3_google-0cc3c7bd.pth"
     kept.parent.mkdir(parents=True)
     torch.save({"a": torch.ones(1)}, kept)
-    with pytest.raises(DataError, match=r"inception_v3_google-0cc3c7bd\.pth is not the published file.*not 0cc3c7bd.*remove it"):
+    with pytest.raises(
+        DataError,
+        match=r"inception_v3_google-0cc3c7bd\.pth is not the published file.*not 0cc3c7bd.*remove it",
+    ):
         local_path("torchvision:Inception_V3_Weights.IMAGENET1K_V1", "inception_v3")
-    with pytest.raises(ConfFault, match=r"no weights 'Inception_V3_Weights.IMAGENET1K_V2'.*did you mean"):
+    with pytest.raises(
+        ConfFault, match=r"no weights 'Inception_V3_Weights.IMAGENET1K_V2'.*did you mean"
+    ):
         local_path("torchvision:Inception_V3_Weights.IMAGENET1K_V2", "inception_v3")
 
 
 @pytest.mark.slow
-def test_a_training_starts_from_an_address(server: Server, made_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_starts_from_an_address(
+    server: Server, made_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fetched into the folder of all runs, once; the log says from where, what was loaded, and what the conf feeds otherwise."""
     monkeypatch.delenv("TORCH_HOME")
     weights = models.create("i3d", num_classes=5, mode="16x16").state_dict()
@@ -175,11 +190,29 @@ def test_a_training_starts_from_an_address(server: Server, made_set: Path, tmp_p
         "train: {epochs: 1, max_steps: 1, batch: 4}\ncompute: {device: cpu, processes: 1, workers: 0}\n"
     )
     for run in ("one", "two"):
-        command = [sys.executable, "-m", "trainer", "train", "--conf", str(conf), "--run", str(tmp_path / "runs" / run)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        command = [
+            sys.executable,
+            "-m",
+            "trainer",
+            "train",
+            "--conf",
+            str(conf),
+            "--run",
+            str(tmp_path / "runs" / run),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+        )
         assert done.returncode == 0, done.stderr
-        assert "head replaced by a fresh one (logits.conv3d.weight, logits.conv3d.bias)" in done.stdout
-        assert "note: the published charades-rgb: was trained with rgb frames, mean 127.5" in done.stdout
-        assert (f"fetching {server.url('ranges', 'rgb_charades.pt')}" in done.stdout) == (run == "one")
+        assert (
+            "head replaced by a fresh one (logits.conv3d.weight, logits.conv3d.bias)" in done.stdout
+        )
+        assert (
+            "note: the published charades-rgb: was trained with rgb frames, mean 127.5"
+            in done.stdout
+        )
+        assert (f"fetching {server.url('ranges', 'rgb_charades.pt')}" in done.stdout) == (
+            run == "one"
+        )
     assert len(server.asked()) == 1
     assert len(list((tmp_path / "runs" / ".cache" / "weights").rglob("rgb_charades.pt"))) == 1

@@ -33,12 +33,19 @@ def hollow(name: str, classes: int, **options: Any) -> nn.Module:
 
 
 def shapes(network: nn.Module) -> Shapes:
-    return {key: tensor.shape for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    return {
+        key: tensor.shape
+        for key, tensor in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
 
 
 def numbered(names: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """A tensor of each shape, filled with its place in the list. Expanded, so that a file has one number of each."""
-    return {name: torch.tensor(float(place)).expand(shape) for place, (name, shape) in enumerate(names.items(), 1)}
+    return {
+        name: torch.tensor(float(place)).expand(shape)
+        for place, (name, shape) in enumerate(names.items(), 1)
+    }
 
 
 def saved(path: Path, content: Any) -> str:
@@ -49,30 +56,46 @@ def saved(path: Path, content: Any) -> str:
 def filled(network: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> bool:
     """Whether each of the file's tensors is where `names` says (public name -> ours)."""
     state = network.state_dict()
-    return all(bool((state[names[public]] == tensor.flatten()[0]).all()) for public, tensor in tensors.items())
+    return all(
+        bool((state[names[public]] == tensor.flatten()[0]).all())
+        for public, tensor in tensors.items()
+    )
 
 
 def whole(report: LoadReport) -> bool:
-    return not report.unused and not report.replaced and all(key.endswith("num_batches_tracked") for key in report.missing)
+    return (
+        not report.unused
+        and not report.replaced
+        and all(key.endswith("num_batches_tracked") for key in report.missing)
+    )
 
 
 def vmz_blobs(depth: int, kind: str) -> Iterator[tuple[str, str]]:
     """(blob, ours without the ending) of convolutions `_w` and BatchNorms, as VMZ numbers them. kind: 2plus1d, 3d, ir, ip."""
     stem = [("conv1_middle", 0), ("conv1", 3)] if kind == "2plus1d" else [("conv1", 0)]
-    yield from ((f"{blob}|{blob}_spatbn_relu", f"stem.{place}|stem.{place + 1}") for blob, place in stem)
+    yield from (
+        (f"{blob}|{blob}_spatbn_relu", f"stem.{place}|stem.{place + 1}") for blob, place in stem
+    )
     index, convs = 0, 3 if depth == 50 else 2
     for group, blocks in enumerate(BLOCKS[depth], 1):
         for block in range(blocks):
             ours = f"layer{group}.{block}"
             for conv in range(1, convs + 1):
                 number = conv + 1 if kind == "ir" and conv > 1 else conv
-                blob, norm, place = f"comp_{index}_conv_{number}", f"comp_{index}_spatbn_{number}", f"{ours}.conv{conv}.0"
+                blob, norm, place = (
+                    f"comp_{index}_conv_{number}",
+                    f"comp_{index}_spatbn_{number}",
+                    f"{ours}.conv{conv}.0",
+                )
                 if kind == "2plus1d" or (kind == "ip" and conv == 2):
                     yield f"{blob}_middle|{norm}_middle", f"{place}.0|{place}.1"
                     place += ".3" if kind == "2plus1d" else ".2"
                 yield f"{blob}|{norm}", f"{place}|{ours}.conv{conv}.1"
             if block == 0 and (group > 1 or convs == 3):
-                yield f"shortcut_projection_{index}|shortcut_projection_{index}_spatbn", f"{ours}.downsample.0|{ours}.downsample.1"
+                yield (
+                    f"shortcut_projection_{index}|shortcut_projection_{index}_spatbn",
+                    f"{ours}.downsample.0|{ours}.downsample.1",
+                )
             index += 1
 
 
@@ -88,8 +111,15 @@ def vmz_names(depth: int, kind: str, classes: int) -> dict[str, str]:
 
 def vmz_file(path: Path, names: Mapping[str, str], sizes: Shapes) -> tuple[str, dict[str, Tensor]]:
     """A .pkl as VMZ publishes them, of 16-bit numbers to be small, with the state of its training."""
-    blobs = {blob: np.full(tuple(sizes[ours]), place, "f2") for place, (blob, ours) in enumerate(names.items(), 1)}
-    training = {"lr": np.float32(0.01), "optimizer_iteration": np.array([9], "i8"), "conv1_w_momentum": np.ones(3, "f4")}
+    blobs = {
+        blob: np.full(tuple(sizes[ours]), place, "f2")
+        for place, (blob, ours) in enumerate(names.items(), 1)
+    }
+    training = {
+        "lr": np.float32(0.01),
+        "optimizer_iteration": np.array([9], "i8"),
+        "conv1_w_momentum": np.ones(3, "f4"),
+    }
     path.write_bytes(pickle.dumps({"blobs": {**blobs, **training}}, protocol=2, fix_imports=True))
     return str(path), {blob: torch.from_numpy(array).float() for blob, array in blobs.items()}
 
@@ -106,7 +136,9 @@ def vmz_file(path: Path, names: Mapping[str, str], sizes: Shapes) -> tuple[str, 
         pytest.param("mc3", 18, "3d", {}, marks=pytest.mark.slow),
     ],
 )
-def test_vmz_blobs(name: str, depth: int, kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_vmz_blobs(
+    name: str, depth: int, kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
     """By the table of blobs: each used once, every tensor filled, the training's own state named as ignored."""
     network, names = hollow(name, 7, depth=depth, **options), vmz_names(depth, kind, 7)
     assert set(names.values()) == set(shapes(network))
@@ -121,11 +153,15 @@ def test_vmz_blobs(name: str, depth: int, kind: str, options: dict[str, Any], tm
 
 def test_a_blob_too_many_or_too_few_is_named(tmp_path: Path) -> None:
     network, names = hollow("r3d", 3, depth=10), vmz_names(10, "3d", 3)
-    path, _ = vmz_file(tmp_path / "a.pkl", {**names, "comp_9_conv_1_w": "fc.weight"}, shapes(network))
+    path, _ = vmz_file(
+        tmp_path / "a.pkl", {**names, "comp_9_conv_1_w": "fc.weight"}, shapes(network)
+    )
     with pytest.raises(DataError, match=r"has comp_9_conv_1_w, which the model does not"):
         load_init(network, path)
     path, _ = vmz_file(tmp_path / "c.pkl", {**names, "last_out_L9_w": "fc.weight"}, shapes(network))
-    with pytest.raises(DataError, match=r"holds fc\.weight twice, as last_out_L3_w and as last_out_L9_w"):
+    with pytest.raises(
+        DataError, match=r"holds fc\.weight twice, as last_out_L3_w and as last_out_L9_w"
+    ):
         load_init(network, path)
     del names["comp_2_spatbn_2_riv"]
     path, _ = vmz_file(tmp_path / "b.pkl", names, shapes(network))
@@ -138,10 +174,22 @@ def test_c3d_of_vmz(tmp_path: Path) -> None:
     network = hollow("c3d_vmz", 400)
     layers = ["conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b"]
     ours = {layer: layer[:-1] if layer in ("conv1a", "conv2a") else layer for layer in layers}
-    names = {f"{layer}_{kind}": f"{ours[layer]}.{name}" for layer in layers for kind, name in (("w", "weight"), ("b", "bias"))}
-    names |= {f"{layer}_bn_{kind}": f"{ours[layer]}_bn.{name}" for layer in layers for kind, name in NORM.items()}
+    names = {
+        f"{layer}_{kind}": f"{ours[layer]}.{name}"
+        for layer in layers
+        for kind, name in (("w", "weight"), ("b", "bias"))
+    }
+    names |= {
+        f"{layer}_bn_{kind}": f"{ours[layer]}_bn.{name}"
+        for layer in layers
+        for kind, name in NORM.items()
+    }
     ends = {"fc6": "fc6", "fc7": "fc7", "last_out_L400": "fc8"}
-    names |= {f"{blob}_{kind}": f"{place}.{name}" for blob, place in ends.items() for kind, name in (("w", "weight"), ("b", "bias"))}
+    names |= {
+        f"{blob}_{kind}": f"{place}.{name}"
+        for blob, place in ends.items()
+        for kind, name in (("w", "weight"), ("b", "bias"))
+    }
     tensors = numbered({blob: shapes(network)[place] for blob, place in names.items()})
     assert whole(load_init(network, saved(tmp_path / "c3d.pth", tensors)))
     assert filled(network, tensors, names)
@@ -167,8 +215,13 @@ def test_torchvision_video_networks(name: str, build: str, frames: int, tmp_path
 
 def test_another_r2plus1d_is_named(tmp_path: Path) -> None:
     """Of the same name in other hands, with a kernel of seven frames in its stem: not a list of tensors that are missing."""
-    torch.save({"arch": "resnet2p1d-18", "state_dict": {"layer1.0.conv1_s.weight": torch.zeros(2)}}, tmp_path / "r2p1d18_K_200ep.pth")
-    with pytest.raises(DataError, match=r"of the R\(2\+1\)D of 3D-ResNets-PyTorch .*resnet3d takes"):
+    torch.save(
+        {"arch": "resnet2p1d-18", "state_dict": {"layer1.0.conv1_s.weight": torch.zeros(2)}},
+        tmp_path / "r2p1d18_K_200ep.pth",
+    )
+    with pytest.raises(
+        DataError, match=r"of the R\(2\+1\)D of 3D-ResNets-PyTorch .*resnet3d takes"
+    ):
         load_init(hollow("r2plus1d", 400, depth=18), str(tmp_path / "r2p1d18_K_200ep.pth"))
 
 
@@ -176,9 +229,14 @@ def test_the_hub_files_of_ig65m(tmp_path: Path) -> None:
     """torchvision's names with VMZ's sizes; 487 or 359 hashtags need a new last layer for other classes."""
     network = hollow("r2plus1d", 51, depth=34, frames=8)
     for classes in (487, 359):
-        tensors = numbered(shapes(network) | {"fc.weight": torch.Size([classes, 512]), "fc.bias": torch.Size([classes])})
+        tensors = numbered(
+            shapes(network)
+            | {"fc.weight": torch.Size([classes, 512]), "fc.bias": torch.Size([classes])}
+        )
         path = saved(tmp_path / "r2plus1d_34_clip8_ig65m_from_scratch-9bae36ae.pth", tensors)
-        with pytest.raises(ConfFault, match=rf"has {classes} classes, the model 51.*init_head: replace"):
+        with pytest.raises(
+            ConfFault, match=rf"has {classes} classes, the model 51.*init_head: replace"
+        ):
             load_init(network, path)
         report = load_init(network, path, head="replace")
         assert report.replaced == ("fc.weight", "fc.bias")
@@ -196,9 +254,15 @@ def hara_keys(depth: int) -> list[str]:
         for block in range(blocks):
             place = f"layer{layer}.{block}"
             for number in (1, 2):
-                keys += [f"{place}.conv{number}.weight", *(f"{place}.bn{number}.{name}" for name in norm)]
+                keys += [
+                    f"{place}.conv{number}.weight",
+                    *(f"{place}.bn{number}.{name}" for name in norm),
+                ]
             if block == 0 and layer > 1:
-                keys += [f"{place}.downsample.0.weight", *(f"{place}.downsample.1.{name}" for name in norm)]
+                keys += [
+                    f"{place}.downsample.0.weight",
+                    *(f"{place}.downsample.1.{name}" for name in norm),
+                ]
     return keys
 
 
@@ -210,8 +274,15 @@ def test_the_3d_resnets_of_hara(prefix: str, tmp_path: Path) -> None:
     assert set(hara_keys(18)) == set(sizes)
     tensors = numbered({key: sizes[key] for key in hara_keys(18)})
     state = {f"{prefix}{key}": tensor for key, tensor in tensors.items()}
-    more = {"epoch": 200, "arch": "resnet-18", "optimizer": {"param_groups": [{"lr": 0.1}]}, "scheduler": {"milestones": {100: 1}}}
-    report = load_init(network, saved(tmp_path / "r3d18_K_200ep.pth", {**more, "state_dict": state}))
+    more = {
+        "epoch": 200,
+        "arch": "resnet-18",
+        "optimizer": {"param_groups": [{"lr": 0.1}]},
+        "scheduler": {"milestones": {100: 1}},
+    }
+    report = load_init(
+        network, saved(tmp_path / "r3d18_K_200ep.pth", {**more, "state_dict": state})
+    )
     assert set(report.loaded) == set(sizes)
     assert filled(network, tensors, {key: key for key in tensors})
     assert report.fields["arch"] == "resnet-18"
@@ -228,7 +299,9 @@ def test_the_3d_resnets_of_hara(prefix: str, tmp_path: Path) -> None:
         ("squeezenet_3d", {}, {"features.0.bias", "classifier.1.weight"}),
     ],
 )  # fmt: skip
-def test_the_efficient_3d_networks(name: str, options: dict[str, Any], some: set[str], tmp_path: Path) -> None:
+def test_the_efficient_3d_networks(
+    name: str, options: dict[str, Any], some: set[str], tmp_path: Path
+) -> None:
     """{epoch, arch, state_dict with `module.`, optimizer, best_prec1}; 27 gestures after 600 actions need a new head."""
     network = hollow(name, 600, **options)
     assert some <= set(shapes(network))
@@ -257,7 +330,11 @@ SPORTS1M = {
 def test_c3d_of_sports1m(tmp_path: Path) -> None:
     """`features.N` without a last layer, which has to be asked for; and `c3d.pickle`, whose names are ours and whose classes are 487."""
     network = hollow("c3d", 101)
-    names = {f"{public}.{kind}": f"{own}.{kind}" for public, own in SPORTS1M.items() for kind in ("weight", "bias")}
+    names = {
+        f"{public}.{kind}": f"{own}.{kind}"
+        for public, own in SPORTS1M.items()
+        for kind in ("weight", "bias")
+    }
     tensors = numbered({public: shapes(network)[own] for public, own in names.items()})
     path = saved(tmp_path / "c3d-pretrained.pth", tensors)
     with pytest.raises(ConfFault, match=r"has no last layer.*init_head: replace"):
@@ -271,7 +348,10 @@ def test_c3d_of_sports1m(tmp_path: Path) -> None:
     torch.save(numbered(own), tmp_path / "c3d.pickle", _use_new_zipfile_serialization=False)
     with pytest.raises(ConfFault, match="has 487 classes, the model 101"):
         load_init(network, str(tmp_path / "c3d.pickle"))
-    assert load_init(network, str(tmp_path / "c3d.pickle"), head="replace").records[0]["name"] == "sports1m-487"
+    assert (
+        load_init(network, str(tmp_path / "c3d.pickle"), head="replace").records[0]["name"]
+        == "sports1m-487"
+    )
 
 
 def test_inception_of_torchvision(tmp_path: Path) -> None:
@@ -288,7 +368,11 @@ def test_inception_of_torchvision(tmp_path: Path) -> None:
     first = network.get_parameter("Conv2d_1a_3x3.conv.weight")
     assert first.shape[1] == 15
     assert torch.allclose(first, tensors["Conv2d_1a_3x3.conv.weight"].flatten()[0] / 5)
-    trunk = {key: value for key, value in tensors.items() if not key.startswith(("AuxLogits.", "fc.", "Conv2d_1a_3x3.conv"))}
+    trunk = {
+        key: value
+        for key, value in tensors.items()
+        if not key.startswith(("AuxLogits.", "fc.", "Conv2d_1a_3x3.conv"))
+    }
     assert filled(network, trunk, {key: key for key in trunk})
     assert [record["name"] for record in report.records] == ["imagenet"]
 
@@ -296,7 +380,11 @@ def test_inception_of_torchvision(tmp_path: Path) -> None:
 def test_vgg_with_reduced_fc(tmp_path: Path) -> None:
     """`vgg16_reducedfc.pth` names its layers by number and ends with conv7; what comes after starts fresh with the last layer."""
     network = hollow("vgg16", 400, hidden=64)
-    base = {key.removeprefix("conv_base."): size for key, size in shapes(network).items() if key.startswith("conv_base.")}
+    base = {
+        key.removeprefix("conv_base."): size
+        for key, size in shapes(network).items()
+        if key.startswith("conv_base.")
+    }
     assert {"0.weight", "28.bias"} <= set(base)
     tensors = numbered(base)
     path = saved(tmp_path / "vgg16_reducedfc.pth", tensors)
@@ -304,7 +392,9 @@ def test_vgg_with_reduced_fc(tmp_path: Path) -> None:
         load_init(network, path)
     report = load_init(network, path, head="replace")
     assert filled(network, tensors, {key: f"conv_base.{key}" for key in tensors})
-    assert set(report.replaced) == {key for key in shapes(network) if not key.startswith("conv_base.")}
+    assert set(report.replaced) == {
+        key for key in shapes(network) if not key.startswith("conv_base.")
+    }
     assert not report.head_trained
 
 
@@ -313,8 +403,15 @@ def test_the_residual_networks_of_the_c3d_system(form: str, tmp_path: Path) -> N
     """`.pth.tar`: {epoch, state_dict, opt_dict}, the trunk under its own name."""
     network = hollow(f"leafdp_{form}", 101)
     tensors = numbered(shapes(network))
-    trunk = "res2plus1d.conv1.temporal_conv.weight" if form == "r2plus1d" else "res3d.conv1.temporal_spatial_conv.weight"
+    trunk = (
+        "res2plus1d.conv1.temporal_conv.weight"
+        if form == "r2plus1d"
+        else "res3d.conv1.temporal_spatial_conv.weight"
+    )
     assert {trunk, "linear.weight"} <= set(tensors)
-    path = saved(tmp_path / "R2Plus1D-ucf101_epoch-99.pth.tar", {"epoch": 100, "state_dict": tensors, "opt_dict": {"state": {}}})
+    path = saved(
+        tmp_path / "R2Plus1D-ucf101_epoch-99.pth.tar",
+        {"epoch": 100, "state_dict": tensors, "opt_dict": {"state": {}}},
+    )
     assert whole(load_init(network, path))
     assert filled(network, tensors, {key: key for key in tensors})

@@ -56,14 +56,25 @@ def written(path: Path, data: bytes) -> str:
     return str(path)
 
 
-WRITERS = {"python 2": python2, **{f"protocol {n}": lambda content, n=n: pickle.dumps(content, n) for n in range(6)}}
+WRITERS = {
+    "python 2": python2,
+    **{f"protocol {n}": lambda content, n=n: pickle.dumps(content, n) for n in range(6)},
+}
 
 
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 def test_caffe2_pickles_are_read(writer: Any, tmp_path: Path) -> None:
     """{'blobs': {name: array}}, of both Pythons and all protocols, with the state of the training beside the weights."""
-    state = {"conv1_w_momentum": np.ones(3, "f4"), "lr": np.float32(0.1), "optimizer_iteration": np.array([5], "i8")}
-    file = checkpoint_files.read(written(tmp_path / "net.pkl", writer({"blobs": {**ARRAYS, **state}, "epoch": np.float64(3)})))
+    state = {
+        "conv1_w_momentum": np.ones(3, "f4"),
+        "lr": np.float32(0.1),
+        "optimizer_iteration": np.array([5], "i8"),
+    }
+    file = checkpoint_files.read(
+        written(
+            tmp_path / "net.pkl", writer({"blobs": {**ARRAYS, **state}, "epoch": np.float64(3)})
+        )
+    )
     assert list(file.tensors) == list(ARRAYS)
     for name, array in ARRAYS.items():
         assert np.array_equal(file.tensors[name].numpy(), array), name
@@ -79,7 +90,10 @@ def test_a_path_that_is_no_file_names_what_may_have_been_meant(tmp_path: Path) -
         (folder / name).touch()
     for wrong, said in (
         ("run", f"Is a directory ({folder} has epoch-000001.pt to epoch-000012.pt)"),
-        ("run/checkpoints/epoch-000013.pt", f"No such file or directory ({folder} has epoch-000001.pt to epoch-000012.pt)"),
+        (
+            "run/checkpoints/epoch-000013.pt",
+            f"No such file or directory ({folder} has epoch-000001.pt to epoch-000012.pt)",
+        ),
         ("run/net.pht", 'No such file or directory (did you mean "net.pth"?)'),
         ("nowhere/x.pth", "No such file or directory (check model.init)"),
     ):
@@ -89,7 +103,9 @@ def test_a_path_that_is_no_file_names_what_may_have_been_meant(tmp_path: Path) -
 
 def test_blobs_of_a_gpu_lose_its_number(tmp_path: Path) -> None:
     one = {f"gpu_0/{name}": array for name, array in ARRAYS.items()}
-    assert list(checkpoint_files.read(written(tmp_path / "a.pkl", pickle.dumps(one))).tensors) == list(ARRAYS)
+    assert list(
+        checkpoint_files.read(written(tmp_path / "a.pkl", pickle.dumps(one))).tensors
+    ) == list(ARRAYS)
     both = one | {"gpu_1/conv1_w": ARRAYS["conv1_w"]}
     with pytest.raises(DataError, match="blobs of several GPUs"):
         checkpoint_files.read(written(tmp_path / "b.pkl", pickle.dumps(both)))
@@ -130,25 +146,39 @@ HOSTILE = {
     "a negative size": Stated(EMPTY, (1, (-1, -1), F4, False, b"1234")),
     "a shape that is none": Stated(EMPTY, (1, "ab", F4, False, b"1234")),
     "no type": Stated(EMPTY, (1, (1,), "f4", False, b"1234")),
-    "a huge empty array": Stated((RECONSTRUCT, (np.ndarray, (1 << 40,), b"b")), (1, (1,), F4, False, b"12")),
+    "a huge empty array": Stated(
+        (RECONSTRUCT, (np.ndarray, (1 << 40,), b"b")), (1, (1,), F4, False, b"12")
+    ),
     "a subclass": Stated((RECONSTRUCT, (np.matrix, (0,), b"b")), (1, (1, 1), F4, False, b"1234")),
-    "a strange dtype": Stated((np.dtype, ("f4", False, True)), (3, "<", None, ("a",), {"a": (F4, 0)}, 1 << 40, 1, 0)),
+    "a strange dtype": Stated(
+        (np.dtype, ("f4", False, True)), (3, "<", None, ("a",), {"a": (F4, 0)}, 1 << 40, 1, 0)
+    ),
 }
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_hostile_pickle_is_inert(content: Any, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_pickle_is_inert(
+    content: Any, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Refused before anything of it is called, wherever it stands."""
     monkeypatch.chdir(tmp_path)
-    path = written(tmp_path / "bad.pkl", pickle.dumps({"blobs": {"a_w": np.ones(2, "f4"), "b_w": content}}, protocol))
+    path = written(
+        tmp_path / "bad.pkl",
+        pickle.dumps({"blobs": {"a_w": np.ones(2, "f4"), "b_w": content}}, protocol),
+    )
     with pytest.raises(DataError, match=r"something other than tensors|not a state dict"):
         checkpoint_files.read(path)
     assert [each.name for each in tmp_path.iterdir()] == ["bad.pkl"]
 
 
 def test_opcodes_that_reach_outside_or_ask_for_memory_are_refused(tmp_path: Path) -> None:
-    for data in (b"\x80\x02U\x01xQ.", b"\x80\x02\x82\x01.", b"\x80\x05\x97.", b"\x80\x02}r\xff\xff\xff\x7f."):
+    for data in (
+        b"\x80\x02U\x01xQ.",
+        b"\x80\x02\x82\x01.",
+        b"\x80\x05\x97.",
+        b"\x80\x02}r\xff\xff\xff\x7f.",
+    ):
         with pytest.raises(DataError, match="was not opened"):
             checkpoint_files.read(written(tmp_path / "bad.pkl", data))
 
@@ -161,7 +191,12 @@ def test_what_a_pickle_asks_for_is_named(tmp_path: Path) -> None:
 
 def test_torch_files_with_numpy_numbers_are_read(tmp_path: Path) -> None:
     """As trainings leave them beside the tensors: a best score, a learning rate."""
-    content = {"state_dict": {"module.a": torch.ones(2)}, "best_prec1": np.float64(50.65), "arch": "mobilenetv2", "epoch": np.int64(7)}
+    content = {
+        "state_dict": {"module.a": torch.ones(2)},
+        "best_prec1": np.float64(50.65),
+        "arch": "mobilenetv2",
+        "epoch": np.int64(7),
+    }
     for zipped in (True, False):
         torch.save(content, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
         file = checkpoint_files.read(str(tmp_path / "net.pth"))
@@ -173,20 +208,33 @@ def test_torch_files_with_numpy_numbers_are_read(tmp_path: Path) -> None:
 def safetensors(tensors: dict[str, tuple[str, list[int], bytes]], **more: Any) -> bytes:
     header, body = dict(more), b""
     for name, (dtype, shape, data) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": shape,
+            "data_offsets": [len(body), len(body) + len(data)],
+        }
         body += data
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:
-    whole = {"a": ("F32", [2, 2], np.arange(4, dtype="f4").tobytes()), "b": ("I64", [], struct.pack("<q", 9)), "c": ("BF16", [0, 3], b"")}
+    whole = {
+        "a": ("F32", [2, 2], np.arange(4, dtype="f4").tobytes()),
+        "b": ("I64", [], struct.pack("<q", 9)),
+        "c": ("BF16", [0, 3], b""),
+    }
     data = safetensors(whole, __metadata__={"format": "pt"})
     file = checkpoint_files.read(written(tmp_path / "net.safetensors", data))
     assert torch.equal(file.tensors["a"], torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
     assert file.tensors["b"].item() == 9
     assert (file.tensors["c"].dtype, file.tensors["c"].shape) == (torch.bfloat16, (0, 3))
-    for bad in (data[:-3], safetensors({"a": ("F32", [3], b"1234")}), safetensors({"a": ("X", [1], b"1")}), data[:8] + b"{" + data[9:40]):
+    for bad in (
+        data[:-3],
+        safetensors({"a": ("F32", [3], b"1234")}),
+        safetensors({"a": ("X", [1], b"1")}),
+        data[:8] + b"{" + data[9:40],
+    ):
         with pytest.raises(DataError, match="damaged or no checkpoint"):
             checkpoint_files.read(written(tmp_path / "bad.safetensors", bad))
 
@@ -209,11 +257,15 @@ def test_a_text_with_an_escape_that_python_never_writes_is_damaged(tmp_path: Pat
         checkpoint_files.read(written(tmp_path / "x.pkl", b"c__builtin__\nby\\ues\n."))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data(), writer=st.sampled_from(list(WRITERS.values())))
 def test_damaged_pickles_are_data_errors(data: st.DataObject, writer: Any, tmp_path: Path) -> None:
     """Cut off or altered anywhere: read whole, or DataError; never another exception."""
-    content = bytearray(writer({"blobs": {"a_w": np.arange(6, dtype="f4").reshape(2, 3), "lr": np.float32(1)}}))
+    content = bytearray(
+        writer({"blobs": {"a_w": np.arange(6, dtype="f4").reshape(2, 3), "lr": np.float32(1)}})
+    )
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = written(tmp_path / "x.pkl", bytes(content[: data.draw(st.integers(0, len(content)))]))

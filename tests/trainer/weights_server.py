@@ -25,7 +25,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(404)
         if kind == "shut":
             return None
-        data = b"<!DOCTYPE html><p>too large to scan" if kind == "page" else (FOLDER / name).read_bytes()
+        data = (
+            b"<!DOCTYPE html><p>too large to scan"
+            if kind == "page"
+            else (FOLDER / name).read_bytes()
+        )
         tag = f'"{hashlib.sha256(data).hexdigest()}"'
         start = 0
         if kind in ("ranges", "cut") and wanted and self.headers.get("If-Range") == tag:

@@ -20,7 +20,10 @@ def open_dataset(conf: DataConf) -> Dataset:
     """The dataset that `data.name` names. Raises DataError for an unknown name, a missing folder or a damaged annotation."""
     known = names()
     if conf.name not in known:
-        raise DataError(f'no dataset is called "{conf.name}"', hint=did_you_mean(conf.name, known) or f"known: {', '.join(known)}")
+        raise DataError(
+            f'no dataset is called "{conf.name}"',
+            hint=did_you_mean(conf.name, known) or f"known: {', '.join(known)}",
+        )
     module = importlib.import_module(f"{datasets.__name__}.{conf.name}")
     dataset: Dataset = module.open_dataset(conf)
     return dataset

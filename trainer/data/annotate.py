@@ -32,7 +32,10 @@ def annotate(config: Config, say: Say) -> list[Path]:
         return _ucf101(config.data, say)
     if config.data.name == "kinetics":
         return [_kinetics(config, say)]
-    raise DataError(f"{config.data.name} has no annotation file to build", hint="prepare.annotate knows ucf101 and kinetics")
+    raise DataError(
+        f"{config.data.name} has no annotation file to build",
+        hint="prepare.annotate knows ucf101 and kinetics",
+    )
 
 
 def needs_frames(config: Config) -> bool:
@@ -62,19 +65,30 @@ def kinetics_finalannots(csvs: Mapping[str, Path], frames_root: Path) -> dict[st
     rows = [
         (split, where, row)
         for split, path in csvs.items()
-        for where, row in files.csv_rows(files.read_text(path), str(path), needs=("youtube_id", "time_start", "time_end"))
+        for where, row in files.csv_rows(
+            files.read_text(path), str(path), needs=("youtube_id", "time_start", "time_end")
+        )
     ]
     names = sorted({row["label"] for _, _, row in rows if row.get("label")})
     classes = {name: number for number, name in enumerate(names, 1)}
     first: dict[str, tuple[str, str]] = {}
     for split, where, row in rows:
         if not row.get("label") and split != "test":
-            raise DataError(f"{where}: {row['youtube_id']} has no label", hint="only the test list is published without them")
+            raise DataError(
+                f"{where}: {row['youtube_id']} has no label",
+                hint="only the test list is published without them",
+            )
         first.setdefault(files.plain_name(row["youtube_id"], where), (split, row.get("label", "")))
     with ThreadPoolExecutor(THREADS) as pool:
         counts = list(pool.map(lambda video: count_images(frames_root / video), first))
     database = {
-        video: {"label": label or 0, "cls": classes.get(label, 0), "subset": split, "isthere": count >= FEWEST_FRAMES, "numf": count}
+        video: {
+            "label": label or 0,
+            "cls": classes.get(label, 0),
+            "subset": split,
+            "isthere": count >= FEWEST_FRAMES,
+            "numf": count,
+        }
         for (video, (split, label)), count in zip(first.items(), counts, strict=True)
     }
     return {"database": database, "classes": classes}
@@ -99,30 +113,46 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
 def _ucf101(conf: DataConf, say: Say) -> list[Path]:
     place = files.annotation_place(conf, ucf101.PLACES, r"trainlist0?\d\.txt")
     place = place if place.is_dir() else place.parent
-    folds = [fold for fold in FOLDS if all(ucf101.find_list(place, split, fold) for split in ("train", "test"))]
+    folds = [
+        fold
+        for fold in FOLDS
+        if all(ucf101.find_list(place, split, fold) for split in ("train", "test"))
+    ]
     if not folds:
         raise DataError(
-            f"{place} has no trainlist and testlist of one split", hint="data.annotation names the folder of the official lists"
+            f"{place} has no trainlist and testlist of one split",
+            hint="data.annotation names the folder of the official lists",
         )
     written = []
     for fold in folds:
         content = ucf101_json(place, fold)
         written.append(write_json(place / f"ucf101_{fold:02}.json", content))
-        say(f"annotate: {written[-1]} names {len(content['database'])} videos of {len(content['labels'])} classes")
+        say(
+            f"annotate: {written[-1]} names {len(content['database'])} videos of {len(content['labels'])} classes"
+        )
     return written
 
 
 def _kinetics(config: Config, say: Say) -> Path:
     conf = config.data
-    place = files.annotation_place(conf, ("annotations", "annotation", "hfiles", ""), video_list.FILE)
+    place = files.annotation_place(
+        conf, ("annotations", "annotation", "hfiles", ""), video_list.FILE
+    )
     csvs = video_list.csv_files(place, 0)
     if not csvs:
         raise DataError(f"{place} holds no list of Kinetics", hint="*_train.csv and *_val.csv")
     root = Path(conf.root)
     frames = Path(config.prepare.frames_to) if config.prepare.frames_to else root / "rgb-images"
     frames = frames if frames.is_dir() else root
-    content = kinetics_finalannots({split: csvs[split] for split in kinetics.SPLITS if split in csvs}, frames)
-    path = write_json((frames.parent if frames.name == "rgb-images" else frames) / "hfiles" / "finalannots.json", content)
+    content = kinetics_finalannots(
+        {split: csvs[split] for split in kinetics.SPLITS if split in csvs}, frames
+    )
+    path = write_json(
+        (frames.parent if frames.name == "rgb-images" else frames) / "hfiles" / "finalannots.json",
+        content,
+    )
     there = sum(video["isthere"] for video in content["database"].values())
-    say(f"annotate: {path} names {len(content['database'])} videos of {len(content['classes'])} classes, {there} of them are there")
+    say(
+        f"annotate: {path} names {len(content['database'])} videos of {len(content['classes'])} classes, {there} of them are there"
+    )
     return path

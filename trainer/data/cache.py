@@ -34,7 +34,8 @@ from trainer.errors import DataError
 from trainer.run_folder import atomic
 
 FORMAT = 2
-SYNC_BYTES, SYNC_SECONDS = 64 << 20, 5.0  # at most that much work is lost when `prepare` is interrupted
+# at most that much work is lost when `prepare` is interrupted
+SYNC_BYTES, SYNC_SECONDS = 64 << 20, 5.0
 ESTIMATE_SIDES = (240, 320)  # px, of a frame whose size only its file tells
 
 Bytes = npt.NDArray[np.uint8]  # of a whole data file
@@ -50,7 +51,9 @@ class Entry:
     source: str  # signature of the file; a file that changed is read again
     group: str = ""  # as in Clip
     first: int = 0  # as in Clip: first frame inside the file
-    file: str = ""  # what was read, a video or a folder of frames; relative to data.root (or data.flow_root) where it is inside
+    # what was read, a video or a folder of frames; relative to data.root (or data.flow_root) where
+    # it is inside
+    file: str = ""
     offset: int = 0  # bytes, in the data file
     frames: int = 0  # kept frames, after resampling and repair; 0 = nothing could be read
     kept_height: int = 0  # px, of a kept frame
@@ -60,10 +63,13 @@ class Entry:
     height: int = 0  # px, of the source
     width: int = 0
     fps: float = 0.0  # of the kept frames; 0 = not known
-    source_fps: float = 0.0  # as measured from the time stamps, by which `fps` frames a second were chosen
-    taken: tuple[int, ...] = ()  # file's frame number of each kept one, where the rate varies and was resampled
+    # as measured from the time stamps, by which `fps` frames a second were chosen
+    source_fps: float = 0.0
+    # file's frame number of each kept one, where the rate varies and was resampled
+    taken: tuple[int, ...] = ()
     decoder: str = ""
-    seekable: bool = False  # time stamps ascend and nothing is damaged: any frame is found by seeking
+    # time stamps ascend and nothing is damaged: any frame is found by seeking
+    seekable: bool = False
     variable_rate: bool = False
     longer: int = 0  # frames in the file, where that is more than annotated (the rest is not used)
     repaired: str = ""  # how many frames repeat the last good one, and why
@@ -82,7 +88,11 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, without those at their defaults: Kinetics has a quarter of a million entries, and each start reads them all."""
-        return {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        return {
+            name: value
+            for name, default in _DEFAULTS.items()
+            if (value := getattr(self, name)) != default
+        }
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Entry:
@@ -90,7 +100,8 @@ class Entry:
         return cls(**{**raw, "labels": tuple(raw["labels"]), "taken": tuple(raw.get("taken", ()))})
 
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Entry)}  # MISSING, which equals nothing, where there is none
+# MISSING, which equals nothing, where there is none
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Entry)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +116,9 @@ class Index:
     multi_label: bool
     fps: float  # nominal rate of the kept frames; 0 = they differ
     splits: tuple[str, ...]  # that the dataset has of its own, so each has an index
-    data: str  # file name; each making of a cache gives it a new one, so that nothing changes under a run that reads the old; "" = none
+    # file name; each making of a cache gives it a new one, so that nothing changes under a run that
+    # reads the old; "" = none
+    data: str
     entries: tuple[Entry, ...]
 
     @property
@@ -122,7 +135,11 @@ class Index:
     def expected_bytes(self) -> int:
         """About the size that the data file will have, by the annotated lengths; clips without one count nothing."""
         height, width = self.kept.sides(*ESTIMATE_SIDES)
-        return sum(entry.annotated for entry in self.entries) * height * width * self.kept.channels if not self.kept.fps else 0
+        return (
+            sum(entry.annotated for entry in self.entries) * height * width * self.kept.channels
+            if not self.kept.fps
+            else 0
+        )
 
     def __str__(self) -> str:
         """For messages: what is in it."""
@@ -131,7 +148,11 @@ class Index:
     def to_json(self) -> dict[str, Any]:
         """Plain containers."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "kept": self.kept.facts(), "entries": [entry.to_json() for entry in self.entries]}
+        return {
+            **fields,
+            "kept": self.kept.facts(),
+            "entries": [entry.to_json() for entry in self.entries],
+        }
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Index:
@@ -146,10 +167,24 @@ def describe(dataset: Dataset, clips: list[Clip], data: DataConf) -> Index:
     kept = Kept.of(data)
     if kept.fps and not dataset.fps and (data.layout == "frames" or data.stream == "flow"):
         hint = f"set data.fps: 0, or use the layout of videos; {data.name} has no rate of its own"
-        raise DataError(f"data.fps is {kept.fps:g}, and a folder of frames has no time stamps to resample by", hint=hint)
+        raise DataError(
+            f"data.fps is {kept.fps:g}, and a folder of frames has no time stamps to resample by",
+            hint=hint,
+        )
     entries = tuple(blank(clip, kept) for clip in clips)
-    facts = [FORMAT, data.name, data.layout, kept.facts(), dataset.classes, dataset.multi_label, dataset.fps, dataset.splits]
-    facts.append([(entry.id, entry.labels, entry.annotated, entry.first, entry.group) for entry in entries])
+    facts = [
+        FORMAT,
+        data.name,
+        data.layout,
+        kept.facts(),
+        dataset.classes,
+        dataset.multi_label,
+        dataset.fps,
+        dataset.splits,
+    ]
+    facts.append(
+        [(entry.id, entry.labels, entry.annotated, entry.first, entry.group) for entry in entries]
+    )
     return Index(
         format=FORMAT,
         fingerprint=hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16],
@@ -212,7 +247,9 @@ def map_bytes(path: Path, size: int) -> Bytes:
         # a plain array over the map: slices of np.memmap cost ten times as much
         return np.memmap(path, np.uint8, "r", shape=(size,)).view(np.ndarray)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the cache {path}: {error}", hint="run `prepare` again") from error
+        raise DataError(
+            f"cannot read the cache {path}: {error}", hint="run `prepare` again"
+        ) from error
 
 
 def frames_of(mapped: Bytes, entry: Entry) -> Frames:
@@ -223,7 +260,15 @@ def frames_of(mapped: Bytes, entry: Entry) -> Frames:
 class CacheWriter:
     """Appends clips in order; what it wrote before an interruption is kept, and `done` says how much that is."""
 
-    def __init__(self, cache: Path, index: Index, split: str, *, unchanged: Callable[[Entry], bool], data: bool = True) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        index: Index,
+        split: str,
+        *,
+        unchanged: Callable[[Entry], bool],
+        data: bool = True,
+    ) -> None:
         """Go on with what an interrupted writer left, as far as the clips' files are `unchanged`. Raises OSError.
 
         Without `data` only the index is written, and `append` is given no frames.
@@ -233,7 +278,8 @@ class CacheWriter:
         self._data_path = cache / f"{stem}.u8.part" if data else None
         self._journal_path = cache / (f"{stem}.jsonl.part" if data else f"{stem}.files.jsonl.part")
         self.done = self._recover(unchanged)
-        self.written = sum(entry.bytes for entry in self.done) if data else 0  # bytes of frames in the data file
+        # bytes of frames in the data file
+        self.written = sum(entry.bytes for entry in self.done) if data else 0
         self._pending: list[Entry] = []
         self._pending_bytes = 0
         self._synced = time.monotonic()
@@ -289,7 +335,11 @@ class CacheWriter:
         if self._data_path is None:
             return ""
         stem = f"{self._split}-{self._index.fingerprint}"
-        name = next(name for number in count() if not (self._cache / (name := f"{stem}-{number}.u8")).exists())
+        name = next(
+            name
+            for number in count()
+            if not (self._cache / (name := f"{stem}-{number}.u8")).exists()
+        )
         self._data_path.replace(self._cache / name)
         return name
 
@@ -300,11 +350,20 @@ class CacheWriter:
             self._data_path.touch()
             held = self._data_path.stat().st_size
         done: list[Entry] = []
-        lines = self._journal_path.read_bytes().splitlines(keepends=True) if self._journal_path.exists() else []
+        lines = (
+            self._journal_path.read_bytes().splitlines(keepends=True)
+            if self._journal_path.exists()
+            else []
+        )
         kept = 0
         for line, expected in zip(lines, self._index.entries, strict=False):
             entry = _parse_line(line)
-            if entry is None or entry.id != expected.id or entry.offset + entry.bytes > held or not unchanged(entry):
+            if (
+                entry is None
+                or entry.id != expected.id
+                or entry.offset + entry.bytes > held
+                or not unchanged(entry)
+            ):
                 break
             done.append(entry)
             kept += len(line)

@@ -26,7 +26,8 @@ from trainer.data.frame_source import FrameSource
 from trainer.data.sampling import Indices
 
 Split = Literal["train", "val", "test"]
-Key = tuple[int, int]  # (epoch, number of the sample + samples * how often it came before in this epoch)
+# (epoch, number of the sample + samples * how often it came before in this epoch)
+Key = tuple[int, int]
 DRAWN = -1  # start of a sample whose start is drawn
 LISTED = re.compile(r"(.+)@(\d+)", re.DOTALL)
 
@@ -45,7 +46,11 @@ class Starts:
         if training:
             return cls(mode=data.start, step=data.step)
         if split == "val":
-            return cls(mode=data.test_start, clips=data.val_clips or data.test_clips, step=data.val_step or data.test_step)
+            return cls(
+                mode=data.test_start,
+                clips=data.val_clips or data.test_clips,
+                step=data.val_step or data.test_step,
+            )
         return cls(mode=data.test_start, clips=data.test_clips, step=data.test_step)
 
     def within(self, total: int, data: DataConf) -> Indices:
@@ -59,14 +64,18 @@ class Starts:
     def counts(self, lengths: Indices, data: DataConf) -> Indices:
         """(videos,) how many samples each video gives, for videos of these many kept frames."""
         different, which = np.unique(lengths, return_inverse=True)
-        return np.array([len(self.within(total, data)) for total in different.tolist()], dtype=np.int64)[which]
+        return np.array(
+            [len(self.within(total, data)) for total in different.tolist()], dtype=np.int64
+        )[which]
 
     def _of(self, total: int, span: int) -> Indices:
         if self.mode == "uniform":
             return sampling.uniform_starts(total, span, self.clips)
         if self.mode == "every":
             return sampling.every_start(total, span, self.step)
-        start = {"first": 0, "random": DRAWN, "center": sampling.center_start(total, span)}[self.mode]
+        start = {"first": 0, "random": DRAWN, "center": sampling.center_start(total, span)}[
+            self.mode
+        ]
         return np.array([start], dtype=np.int64)
 
 
@@ -77,7 +86,15 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
     """
 
     def __init__(
-        self, index: Index, entries: Sequence[Entry], source: FrameSource, data: DataConf, *, seed: int, training: bool, starts: Starts
+        self,
+        index: Index,
+        entries: Sequence[Entry],
+        source: FrameSource,
+        data: DataConf,
+        *,
+        seed: int,
+        training: bool,
+        starts: Starts,
     ) -> None:
         """`entries` are the videos of the split and of `source`, in the same order; those without a frame have no sample."""
         self.classes = index.classes
@@ -88,7 +105,8 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
         self._names = _Names.of(entries)
         self._listed = self._names.listed
         counts = starts.counts(self._lengths, data)
-        self._counts = np.where(self._listed, np.minimum(counts, 1), counts)  # samples of each entry, side by side
+        # samples of each entry, side by side
+        self._counts = np.where(self._listed, np.minimum(counts, 1), counts)
         self._ends = np.cumsum(self._counts)
         self._rule, self._data, self._seed, self._training = starts, data, seed, training
         self._source, self._channels = source, index.kept.channels
@@ -111,7 +129,11 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
     def name_of(self, sample: int) -> str:
         """The video's id; "<video id>@<first frame>" where a video gives several samples."""
         entry, start = self._find(sample)
-        return f"{self._names.names[entry]}@{start}" if self._counts[entry] > 1 else self._names.names[entry]
+        return (
+            f"{self._names.names[entry]}@{start}"
+            if self._counts[entry] > 1
+            else self._names.names[entry]
+        )
 
     def labels_of(self, sample: int) -> tuple[int, ...]:
         """Places in `classes`, ascending."""
@@ -121,7 +143,9 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
     def fingerprint(self) -> dict[str, Any]:
         """Two sets of the same samples have the same: {"count", "sha256"}."""
         here = np.flatnonzero(self._counts)
-        sha = hashlib.sha256("\n".join(self._names.names[entry] for entry in here.tolist()).encode())
+        sha = hashlib.sha256(
+            "\n".join(self._names.names[entry] for entry in here.tolist()).encode()
+        )
         if len(here) != len(self):
             sha.update(self._counts[here].tobytes() + self._lengths[here].tobytes())
         return {"count": len(self), "sha256": sha.hexdigest()}
@@ -130,20 +154,39 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
     def left_out(self) -> dict[str, int]:
         """Videos without a sample, because nothing could be read or they are too short, and a class of each (the first; -1 = none)."""
         here, names = set(self.video_ids), self._names.ids
-        entries = [entry for entry in np.flatnonzero(self._counts == 0).tolist() if names[entry] not in here]
-        return {names[entry]: self._labels[entry][0] if self._labels[entry] else -1 for entry in entries}
+        entries = [
+            entry
+            for entry in np.flatnonzero(self._counts == 0).tolist()
+            if names[entry] not in here
+        ]
+        return {
+            names[entry]: self._labels[entry][0] if self._labels[entry] else -1 for entry in entries
+        }
 
     @property
     def class_counts(self) -> list[int]:
         """Videos with a sample that show each class."""
         _, first = np.unique(self._videos[1], return_index=True)
-        labels = [label for entry in first.tolist() if self._counts[entry] for label in self._labels[entry]]
-        return [int(count) for count in np.bincount(np.array(labels, dtype=np.int64), minlength=len(self.classes))]
+        labels = [
+            label
+            for entry in first.tolist()
+            if self._counts[entry]
+            for label in self._labels[entry]
+        ]
+        return [
+            int(count)
+            for count in np.bincount(np.array(labels, dtype=np.int64), minlength=len(self.classes))
+        ]
 
     @property
     def starts(self) -> Indices:
         """(samples,) first frame of each sample, after resampling; -1 where it is drawn. Of a clip that a list cut out: in its file."""
-        return np.concatenate([np.empty(0, np.int64), *(self._starts_in(e) + self._names.firsts[e] for e in range(len(self._lengths)))])
+        return np.concatenate(
+            [
+                np.empty(0, np.int64),
+                *(self._starts_in(e) + self._names.firsts[e] for e in range(len(self._lengths))),
+            ]
+        )
 
     @property
     def targets(self) -> npt.NDArray[np.float32]:
@@ -169,7 +212,8 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
         return torch.from_numpy(clips), torch.from_numpy(targets), torch.from_numpy(indices)
 
     def __getstate__(self) -> dict[str, object]:
-        names = ("_names", "_videos", "fingerprint")  # workers need none of them, and they may be long
+        # workers need none of them, and they may be long
+        names = ("_names", "_videos", "fingerprint")
         return {name: value for name, value in self.__dict__.items() if name not in names}
 
     @functools.cached_property
@@ -195,7 +239,8 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         entry = int(np.searchsorted(self._ends, sample, side="right"))
-        return entry, int(self._starts_in(entry)[sample - int(self._ends[entry])])  # counted from the entry's end
+        # counted from the entry's end
+        return entry, int(self._starts_in(entry)[sample - int(self._ends[entry])])
 
     def _multi_hot(self, entries: Indices) -> npt.NDArray[np.float32]:
         """(entries, C)"""
@@ -213,18 +258,25 @@ class ClipSet(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
                 total,
                 sampling.span_of(data.frames, data.stride),
                 seed=self._seed,
-                epoch=epoch if self._training else 0,  # without training a sample is the same in every epoch
+                # without training a sample is the same in every epoch
+                epoch=epoch if self._training else 0,
                 sample=number,
                 random_start=start == DRAWN,
                 flip=data.flip if self._training else 0.0,
                 crop=self._training and data.crop != "none",
             )
             start = drawn.start if start == DRAWN else start
-        wanted = sampling.clip_indices(total, data.frames, start, stride=data.stride, loop=data.short == "loop")
+        wanted = sampling.clip_indices(
+            total, data.frames, start, stride=data.stride, loop=data.short == "loop"
+        )
         frames = self._source.read(entry, wanted)
         height, width = frames.shape[1:3]
         training = self._training and drawn is not None
-        box = crops.training_box(height, width, data, drawn.crop) if drawn and training else crops.test_box(height, width, data)
+        box = (
+            crops.training_box(height, width, data, drawn.crop)
+            if drawn and training
+            else crops.test_box(height, width, data)
+        )
         crops.cut(frames, box, clip_THWC, antialias=data.antialias)
         if drawn and drawn.flip:
             crops.mirror(clip_THWC, flow=data.stream == "flow")
@@ -235,17 +287,23 @@ class _Names:
     """How the entries of an index are called."""
 
     names: list[str]  # of each entry
-    ids: list[str]  # the video that it is of: its own name, unless a list cut it out ("<video id>@<first frame>")
+    # the video that it is of: its own name, unless a list cut it out ("<video id>@<first frame>")
+    ids: list[str]
     listed: npt.NDArray[np.bool_]  # whether a list cut it out
     firsts: Indices  # its first frame then, else 0
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> _Names:
         matches = [LISTED.fullmatch(entry.id) for entry in entries]
-        cuts = [match if match and int(match[2]) == entry.first else None for match, entry in zip(matches, entries, strict=True)]
+        cuts = [
+            match if match and int(match[2]) == entry.first else None
+            for match, entry in zip(matches, entries, strict=True)
+        ]
         return cls(
             names=[entry.id for entry in entries],
-            ids=[match[1] if match else entry.id for match, entry in zip(cuts, entries, strict=True)],
+            ids=[
+                match[1] if match else entry.id for match, entry in zip(cuts, entries, strict=True)
+            ],
             listed=np.array([match is not None for match in cuts], dtype=bool),
             firsts=np.array([int(match[2]) if match else 0 for match in cuts], dtype=np.int64),
         )

@@ -56,7 +56,11 @@ test_box.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
 
 def cut(frames: Frames, box: Box, out: Frames, *, antialias: bool) -> None:
     """Write the box of frames (T, H, W, C) into `out` (T, size, size, C)."""
-    resize_into(frames[:, box.top : box.top + box.height, box.left : box.left + box.width], out, antialias=antialias)
+    resize_into(
+        frames[:, box.top : box.top + box.height, box.left : box.left + box.width],
+        out,
+        antialias=antialias,
+    )
 
 
 def mirror(clip: Frames, *, flow: bool) -> None:
@@ -72,11 +76,15 @@ def _center(height: int, width: int, data: DataConf, chance: tuple[float, ...]) 
 
 
 def _random(height: int, width: int, data: DataConf, chance: tuple[float, ...]) -> Box:
-    return _anywhere(height, width, (_side(height, width, data, _jittered(data, chance)),) * 2, chance)
+    return _anywhere(
+        height, width, (_side(height, width, data, _jittered(data, chance)),) * 2, chance
+    )
 
 
 def _corners(height: int, width: int, data: DataConf, chance: tuple[float, ...]) -> Box:
-    return _at(height, width, _scaled(height, width, data, chance), CORNERS[int(chance[3] * len(CORNERS))])
+    return _at(
+        height, width, _scaled(height, width, data, chance), CORNERS[int(chance[3] * len(CORNERS))]
+    )
 
 
 def _multi_scale(height: int, width: int, data: DataConf, chance: tuple[float, ...]) -> Box:
@@ -85,7 +93,10 @@ def _multi_scale(height: int, width: int, data: DataConf, chance: tuple[float, .
 
 def _rectangle(height: int, width: int, _: DataConf, chance: tuple[float, ...]) -> Box:
     low, high = RECTANGLE
-    sides = max(int(height * (low + (high - low) * chance[4])), 1), max(int(width * (low + (high - low) * chance[5])), 1)
+    sides = (
+        max(int(height * (low + (high - low) * chance[4])), 1),
+        max(int(width * (low + (high - low) * chance[5])), 1),
+    )
     return _anywhere(height, width, sides, chance)
 
 
@@ -126,4 +137,9 @@ def _at(height: int, width: int, side: int, position: str) -> Box:
     """A square box at a corner or in the centre. 128 x 171 px, side 112 -> rows 8 to 119, columns 30 to 141"""
     if position == "center":
         return Box(round((height - side) / 2), round((width - side) / 2), side, side)
-    return Box(height - side if "bottom" in position else 0, width - side if "right" in position else 0, side, side)
+    return Box(
+        height - side if "bottom" in position else 0,
+        width - side if "right" in position else 0,
+        side,
+        side,
+    )

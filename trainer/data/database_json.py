@@ -17,16 +17,29 @@ SUBSETS = ("training", "validation", "testing")
 
 
 def parse_database(
-    raw: Any, source: str, *, splits: Mapping[str, str], classes: Sequence[str] = (), group: Callable[[str, str], str]
+    raw: Any,
+    source: str,
+    *,
+    splits: Mapping[str, str],
+    classes: Sequence[str] = (),
+    group: Callable[[str, str], str],
 ) -> tuple[tuple[str, ...], dict[str, list[Listed]]]:
     """(classes, split -> videos in the file's order). Raises DataError that names file, video and fault.
 
     `splits` is the split of each subset that is wanted; `classes` wins over the file's order of labels; `group` of (class, video).
     """
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("database"), Mapping) or not isinstance(raw.get("labels"), list):
+    if (
+        not isinstance(raw, Mapping)
+        or not isinstance(raw.get("database"), Mapping)
+        or not isinstance(raw.get("labels"), list)
+    ):
         raise DataError(f'{source} is not a mapping with "labels" and "database"')
     labels = raw["labels"]
-    if not labels or not all(isinstance(label, str) and label for label in labels) or len(set(labels)) < len(labels):
+    if (
+        not labels
+        or not all(isinstance(label, str) and label for label in labels)
+        or len(set(labels)) < len(labels)
+    ):
         raise DataError(f'{source}: "labels" is not a list of different class names')
     chosen = tuple(classes) or tuple(labels)
     index = ClassIndex(chosen)
@@ -44,7 +57,13 @@ def parse_database(
             raise DataError(f"{where}: n_frames is {frames!r}, not a number of frames")
         folder = plain_name(label, where)
         listed[splits[subset]].append(
-            Listed(name=plain_name(name, where), label=index(label, where), folder=folder, frames=frames, group=group(label, name))
+            Listed(
+                name=plain_name(name, where),
+                label=index(label, where),
+                folder=folder,
+                frames=frames,
+                group=group(label, name),
+            )
         )
     return chosen, listed
 
@@ -56,7 +75,9 @@ def _videos(database: Mapping[str, Any], source: str) -> Iterator[tuple[str, Map
             raise DataError(f"{source}: {subset} is {members!r}, not a mapping of videos")
         for name, video in members.items():
             if not isinstance(video, Mapping):
-                raise DataError(f"{source}, {name}: is {video!r}, not a mapping with subset and annotations")
+                raise DataError(
+                    f"{source}, {name}: is {video!r}, not a mapping with subset and annotations"
+                )
             yield name, {**video, "subset": video.get("subset", subset)}
 
 

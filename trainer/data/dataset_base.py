@@ -12,11 +12,15 @@ class Clip:
     """One annotated piece of video."""
 
     id: str  # as the annotation names it; the name in every report
-    path: Path  # a video file (decode.py also looks for a folder of frames beside it), or a folder of frames
+    # a video file (decode.py also looks for a folder of frames beside it), or a folder of frames
+    path: Path
     labels: tuple[int, ...]  # indices into the dataset's classes, ascending
     frames: int  # as annotated; 0 = not annotated, the file tells
-    group: str = ""  # clips cut from one recording share it (UCF101's g01 to g25); a split that parts them leaks
-    first: int = 0  # frame of the file that the clip begins at, where a list says so (id "<video>@<first>"): then it is one sample
+    # clips cut from one recording share it (UCF101's g01 to g25); a split that parts them leaks
+    group: str = ""
+    # frame of the file that the clip begins at, where a list says so (id "<video>@<first>"): then
+    # it is one sample
+    first: int = 0
 
 
 class Dataset(Protocol):

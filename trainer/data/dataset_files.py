@@ -42,7 +42,9 @@ class ListedDataset:
     def clips(self, split: str) -> list[Clip]:
         """Clips of one of `splits`, in the annotation's order. Raises DataError."""
         if split not in self.splits:
-            raise DataError(f'{self.name} has no split "{split}"', hint=f"it has {' and '.join(self.splits)}")
+            raise DataError(
+                f'{self.name} has no split "{split}"', hint=f"it has {' and '.join(self.splits)}"
+            )
         return self.read(split)
 
 
@@ -55,7 +57,9 @@ class Listed:
     folder: str = ""  # the class folder it lies in; "" = none
     alias: str = ""  # another name it may lie under
     frames: int = 0  # images, as the list says; 0 = it does not
-    counted: bool = False  # the list was made from the folders themselves: no n_frames is looked for in a quarter of a million of them
+    # the list was made from the folders themselves: no n_frames is looked for in a quarter of a
+    # million of them
+    counted: bool = False
     group: str = ""
 
     @property
@@ -76,7 +80,9 @@ class Shelf:
         """Where the video lies: in its class folder or beside it, with the suffix named or another."""
         name, folder, stem = _key(name), _key(folder), _key(video_stem(name))
         candidates = (f"{folder}/{name}", f"{folder}/{stem}", f"/{name}", f"/{stem}")
-        return next((self.found[candidate] for candidate in candidates if candidate in self.found), None)
+        return next(
+            (self.found[candidate] for candidate in candidates if candidate in self.found), None
+        )
 
     def find(self, folder: str, name: str) -> Path:
         """As `get`; for a video that is missing, where it should be."""
@@ -96,11 +102,16 @@ class Shelf:
         if clips and not any(clip.path in there for clip in clips):
             kind = "folders of images" if self.images else "videos"
             hint = f"{clips[0].path} was looked for first; is this the folder of the {kind}?"
-            raise DataError(f"none of the {len(clips)} videos that {source} names is under {self.base}", hint=hint)
+            raise DataError(
+                f"none of the {len(clips)} videos that {source} names is under {self.base}",
+                hint=hint,
+            )
         return clips
 
     def _clip(self, entry: Listed, *, counts: bool) -> Clip:
-        path = self.get(entry.folder, entry.name) or (self.get(entry.folder, entry.alias) if entry.alias else None)
+        path = self.get(entry.folder, entry.name) or (
+            self.get(entry.folder, entry.alias) if entry.alias else None
+        )
         path = path or self._expected(entry.folder, entry.name)
         listed = entry.frames if counts else 0
         frames = (listed if entry.counted else frame_count(path) or listed) if self.images else 0
@@ -185,7 +196,9 @@ def require_folder(folder: Path, key: str, hint: str = "") -> Path:
     except OSError as error:
         raise DataError(f"cannot read the dataset's folder {folder}: {error.strerror}") from error
     if not there:
-        raise DataError(f"the dataset's folder {folder} is not there", hint=hint or f"{key} names it")
+        raise DataError(
+            f"the dataset's folder {folder} is not there", hint=hint or f"{key} names it"
+        )
     return folder
 
 
@@ -200,13 +213,18 @@ def annotation_place(conf: DataConf, usual: Sequence[str], *holds: str) -> Path:
             raise DataError(f"the annotation {place} is not there", hint="data.annotation names it")
         return place
     places = [require_folder(Path(conf.root), "data.root") / name for name in usual]
-    there = [(place, [entry.name for entry in entries(place)]) for place in places if place.is_dir()]
+    there = [
+        (place, [entry.name for entry in entries(place)]) for place in places if place.is_dir()
+    ]
     for pattern in holds:
         for place, names in there:
             if any(re.fullmatch(pattern, name) for name in names):
                 return place
     looked = ", ".join(str(place) for place in places)
-    raise DataError(f"no annotation was found in {looked}", hint="data.annotation names the file, or the folder of the lists")
+    raise DataError(
+        f"no annotation was found in {looked}",
+        hint="data.annotation names the file, or the folder of the lists",
+    )
 
 
 def read_text(path: Path, hint: str = "") -> str:
@@ -229,23 +247,34 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{sorted({name for name in names if names.count(name) > 1})[:NAMED]} stand in it twice")
+        raise ValueError(
+            f"{sorted({name for name in names if names.count(name) > 1})[:NAMED]} stand in it twice"
+        )
     return mapping
 
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
     """(line number from 1, line without the space around it) for each line that is not empty, with any line ends."""
-    return ((number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip())
+    return (
+        (number, line.strip())
+        for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1)
+        if line.strip()
+    )
 
 
-def csv_rows(text: str, source: str, *, needs: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def csv_rows(
+    text: str, source: str, *, needs: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
     """("<source>, line n", row) for each row under a header that has the columns `needs`. Raises DataError."""
     try:
         reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
         header = [name.strip() for name in reader.fieldnames or []]
         missing = [name for name in needs if name not in header]
         if missing:
-            raise DataError(f"{source} has no column {', '.join(missing)}", hint=f"its first line names the columns; it has {header[:8]}")
+            raise DataError(
+                f"{source} has no column {', '.join(missing)}",
+                hint=f"its first line names the columns; it has {header[:8]}",
+            )
         reader.fieldnames = header
         for row in reader:
             where = f"{source}, line {reader.line_num}"
@@ -259,12 +288,18 @@ def csv_rows(text: str, source: str, *, needs: Sequence[str]) -> Iterator[tuple[
 def class_names(text: str, source: str) -> tuple[str, ...]:
     """Class names in index order, one a line; numbered ones ("1 Archery", "brush_hair 0") by their numbers. Raises DataError."""
     listed = [line for _, line in lines(text)]
-    names = _numbered(listed, r"(?P<number>\d+)\s+(?P<name>.+)") or _numbered(listed, r"(?P<name>.+?)\s+(?P<number>\d+)") or tuple(listed)
+    names = (
+        _numbered(listed, r"(?P<number>\d+)\s+(?P<name>.+)")
+        or _numbered(listed, r"(?P<name>.+?)\s+(?P<number>\d+)")
+        or tuple(listed)
+    )
     if not names:
         raise DataError(f"{source} names no class", hint="one class name a line, in index order")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(f"{source} names a class twice: {', '.join(repeated)}", hint="each line is one class")
+        raise DataError(
+            f"{source} names a class twice: {', '.join(repeated)}", hint="each line is one class"
+        )
     return names
 
 
@@ -272,7 +307,11 @@ def _numbered(listed: Sequence[str], pattern: str) -> tuple[str, ...]:
     matches = [re.fullmatch(pattern, line, re.ASCII) for line in listed]
     by_number = {int(match["number"]): match["name"] for match in matches if match}
     first = min(by_number, default=2)
-    if len(by_number) != len(listed) or first > 1 or set(by_number) != set(range(first, first + len(listed))):
+    if (
+        len(by_number) != len(listed)
+        or first > 1
+        or set(by_number) != set(range(first, first + len(listed)))
+    ):
         return ()
     return tuple(by_number[number] for number in sorted(by_number))
 
@@ -304,7 +343,14 @@ class ClassIndex:
 
 def plain_name(name: Any, source: str) -> str:
     """A name of one file or folder, not a path. Raises DataError."""
-    if not isinstance(name, str) or not name.strip() or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or name in (".", "..")
+        or "/" in name
+        or "\\" in name
+        or "\0" in name
+    ):
         raise DataError(f"{source}: {name!r} is not the name of a video")
     return name
 
@@ -326,8 +372,15 @@ def refuse_doubles(splits: Mapping[str, Sequence[Listed]], source: str) -> None:
         for entry in listed:
             name = f"{entry.folder}/{entry.id}"
             if name in seen:
-                where = f"twice in {split}" if seen[name] == split else f"in {seen[name]} and in {split}"
-                raise DataError(f"{source} names {name.lstrip('/')} {where}", hint="a video belongs to one split, once")
+                where = (
+                    f"twice in {split}"
+                    if seen[name] == split
+                    else f"in {seen[name]} and in {split}"
+                )
+                raise DataError(
+                    f"{source} names {name.lstrip('/')} {where}",
+                    hint="a video belongs to one split, once",
+                )
             seen[name] = split
 
 
@@ -335,5 +388,10 @@ def count_note(name: str, found: Mapping[str, int], official: Mapping[str, int])
     """A note when the lists are not as long as the official ones."""
     if not official or all(found.get(split) == count for split, count in official.items()):
         return ()
-    have, want = (", ".join(f"{counts.get(split, 0)} {split}" for split in official) for counts in (found, official))
-    return (f"the lists of {name} name {have} videos, the official ones {want}: results cannot be compared with published ones",)
+    have, want = (
+        ", ".join(f"{counts.get(split, 0)} {split}" for split in official)
+        for counts in (found, official)
+    )
+    return (
+        f"the lists of {name} name {have} videos, the official ones {want}: results cannot be compared with published ones",
+    )

@@ -31,10 +31,13 @@ from trainer.errors import DataError
 Decoder = Literal["torchcodec", "pyav"]
 
 CHUNK_BYTES = 32 << 20  # of full-size frames held at once
-CPP_PLACE = re.compile(r"^\w+, \S+\.cpp:\d+, ")  # torchcodec says first where in its own source it raised
-REORDERED = 8  # frames that a wrong time stamp is apart from its place at most; UCF101's AVIs: 1, others: 3
+# torchcodec says first where in its own source it raised
+CPP_PLACE = re.compile(r"^\w+, \S+\.cpp:\d+, ")
+# frames that a wrong time stamp is apart from its place at most; UCF101's AVIs: 1, others: 3
+REORDERED = 8
 USUAL_RATE = 30.0  # frames a second of a file that does not say its own
-BAD_FILE = (RuntimeError, ValueError, IndexError, OSError)  # what torchcodec raises for files that it cannot read
+# what torchcodec raises for files that it cannot read
+BAD_FILE = (RuntimeError, ValueError, IndexError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +60,17 @@ WHOLE = Span()
 class Video:
     """What could be read of one video, or of one folder of frames."""
 
-    frames: Frames  # (T, H, W, C) as kept; no frame when nothing could be read, or they were only counted
+    # (T, H, W, C) as kept; no frame when nothing could be read, or they were only counted
+    frames: Frames
     found: int  # frames that the file gave, before resampling
     height: int  # px, of the source
     width: int
     fps: float  # as the container says; 0.0 where it is not known (folders of frames)
     source_fps: float = 0.0  # as the time stamps say, on average
-    taken: npt.NDArray[np.int64]  # (kept frames,) number, from the span's first on, of the file's frame that each kept one shows
-    promised: int  # frames that the container, or the highest frame number, says there are; 0 = not known
+    # (kept frames,) number, from the span's first on, of the file's frame that each kept one shows
+    taken: npt.NDArray[np.int64]
+    # frames that the container, or the highest frame number, says there are; 0 = not known
+    promised: int
     variable_rate: bool
     seekable: bool  # time stamps ascend in the decoder's order, and nothing is damaged
     decoder: str
@@ -82,7 +88,14 @@ def video_decoder() -> Decoder:
     return "torchcodec"
 
 
-def read_video(path: Path, kept: Kept, span: Span = WHOLE, *, decoder: Decoder | None = None, counted: bool = False) -> Video:
+def read_video(
+    path: Path,
+    kept: Kept,
+    span: Span = WHOLE,
+    *,
+    decoder: Decoder | None = None,
+    counted: bool = False,
+) -> Video:
     """The frames of a span of a video file, resized and resampled.
 
     Resampled to `kept.fps`, kept frame k is what is shown at (k + 1/2) / fps after the first one, and there are
@@ -94,7 +107,8 @@ def read_video(path: Path, kept: Kept, span: Span = WHOLE, *, decoder: Decoder |
         return _READERS[decoder](path, _Reading(kept, span, counted))
     video = _READERS[video_decoder()](path, _Reading(kept, span, counted))
     if (video.fault or video.variable_rate) and video.decoder != "pyav" and find_spec("av"):
-        # It gives the frames too that the decoder held back when it met the damage, and keeps the decoder's order where
+        # It gives the frames too that the decoder held back when it met the damage, and keeps the
+        # decoder's order where
         # an AVI's timestamps are wrong (torchcodec finds frames by them).
         other = _pyav(path, _Reading(kept, span, counted))
         return other if other.found >= video.found else video
@@ -108,12 +122,16 @@ def read_at(path: Path, numbers: Indices, *, decoder: Decoder, seekable: bool) -
     """
     try:
         if decoder == "torchcodec" and video_decoder() == "torchcodec":
-            return np.asarray(_open_torchcodec(path).get_frames_at(numbers.tolist()).data.numpy(), np.uint8)
+            return np.asarray(
+                _open_torchcodec(path).get_frames_at(numbers.tolist()).data.numpy(), np.uint8
+            )
         return pyav_files.read_at(path, numbers, seekable=seekable)
     except (*BAD_FILE, LookupError) as error:  # PyAV's errors are among them
         numbers_text = f"frames {numbers[0]} to {numbers[-1]}"
         hint = "the file changed or cannot be reached any more; look at it, and run `prepare` again"
-        raise DataError(f"cannot read {numbers_text} of {path}: {_first_line(error)}", hint=hint) from error
+        raise DataError(
+            f"cannot read {numbers_text} of {path}: {_first_line(error)}", hint=hint
+        ) from error
 
 
 class _Reading:
@@ -130,7 +148,11 @@ class _Reading:
         self.sides = (frames.shape[1], frames.shape[2])
         self.times += times
         if not self.counted:
-            wanted = self.kept.sides(*self.sides) if not self.parts else (self.parts[0].shape[1], self.parts[0].shape[2])
+            wanted = (
+                self.kept.sides(*self.sides)
+                if not self.parts
+                else (self.parts[0].shape[1], self.parts[0].shape[2])
+            )
             self.parts.append(resize(frames, wanted, antialias=self.kept.antialias))
 
     def cut(self, count: int) -> None:
@@ -143,7 +165,9 @@ class _Reading:
         steps = np.diff(self.times)
         length = max(self.times) - min(self.times) if found > 1 else 0.0
         rate = (found - 1) / length if length > 0 else fps
-        times = np.sort(np.asarray(self.times)) if variable or rate <= 0 else even_times(found, rate)
+        times = (
+            np.sort(np.asarray(self.times)) if variable or rate <= 0 else even_times(found, rate)
+        )
         taken = resample(times, self.kept.fps) if self.kept.fps and found else np.arange(found)
         sides = self.kept.sides(*self.sides) if found else (0, 0)
         frames = np.concatenate(self.parts) if self.parts else np.empty((0, *sides, 3), np.uint8)
@@ -179,7 +203,9 @@ def _torchcodec(path: Path, reading: _Reading) -> Video:
             break
         reading.add(batch.data.numpy(), batch.pts_seconds.reshape(-1).tolist())
     promised = int(about.num_frames_from_header or about.num_frames or 0)
-    return reading.video(fps=float(about.average_fps or 0.0), promised=promised, decoder="torchcodec", fault=fault)
+    return reading.video(
+        fps=float(about.average_fps or 0.0), promised=promised, decoder="torchcodec", fault=fault
+    )
 
 
 def _open_torchcodec(path: Path) -> Any:
@@ -212,7 +238,11 @@ def _pyav(path: Path, reading: _Reading) -> Video:
                 return unreadable("pyav", "it has no video stream")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            reading.sides, promised, fps = (stream.height, stream.width), stream.frames, float(stream.average_rate or 0)
+            reading.sides, promised, fps = (
+                (stream.height, stream.width),
+                stream.frames,
+                float(stream.average_rate or 0),
+            )
             for number, frame in enumerate(pyav_files.frames_of(container, stream)):
                 if number >= span.first:
                     seconds = float((frame.pts or 0) * (stream.time_base or 0))
@@ -254,7 +284,9 @@ def stream(path: Path) -> Iterator[Shown]:
     if why := _nothing_in(path):
         raise Damaged(why)
     first: float | None = None
-    for image, seconds in _times_sorted(_stream_pyav(path) if find_spec("av") else _stream_torchcodec(path)):
+    for image, seconds in _times_sorted(
+        _stream_pyav(path) if find_spec("av") else _stream_torchcodec(path)
+    ):
         first = seconds if first is None else first
         yield Shown(image, seconds - first)
 
@@ -317,7 +349,10 @@ def _stream_torchcodec(path: Path) -> Iterator[tuple[Frames, float]]:
         yield batch.data.numpy()[0], float(batch.pts_seconds[0])
 
 
-_READERS: dict[Decoder, Callable[[Path, _Reading], Video]] = {"torchcodec": _torchcodec, "pyav": _pyav}
+_READERS: dict[Decoder, Callable[[Path, _Reading], Video]] = {
+    "torchcodec": _torchcodec,
+    "pyav": _pyav,
+}
 
 
 def is_variable(times: list[float]) -> bool:
@@ -355,6 +390,7 @@ def _nothing_in(path: Path) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(getattr(error, "strerror", "") or error)  # PyAV's and the system's: without a number and the file's name
+    # PyAV's and the system's: without a number and the file's name
+    text = str(getattr(error, "strerror", "") or error)
     lines = CPP_PLACE.sub("", text.strip()).splitlines()
     return lines[0][:200].rstrip(" .") if lines else type(error).__name__

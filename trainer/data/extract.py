@@ -19,7 +19,8 @@ from trainer.data.outputs import Made, NothingMade, Task
 
 NUMBER = re.compile(r"(\d+)\.jpg$")
 KINETICS_NAME = re.compile(r"(.+)_\d{6}_\d{6}")  # <youtube id>_<first second>_<last second>
-C3D_STEP, C3D_LEAST = 4, 16  # frames from one kept frame to the next, and how many there must be more than
+# frames from one kept frame to the next, and how many there must be more than
+C3D_STEP, C3D_LEAST = 4, 16
 
 
 class Extract:
@@ -58,7 +59,15 @@ class Extract:
         if self._rule == "ucf101":
             return scale or ["-vf", "scale=-1:240"], "image_%05d.jpg"
         filters = rf"select=not(mod(n\,{c3d_step(held)})),scale=171:128:flags=bilinear"
-        return ["-vf", filters, *self._ffmpeg.every_frame, "-q:v", "2", "-start_number", "0"], "0000%d.jpg"
+        return [
+            "-vf",
+            filters,
+            *self._ffmpeg.every_frame,
+            "-q:v",
+            "2",
+            "-start_number",
+            "0",
+        ], "0000%d.jpg"
 
 
 def c3d_step(held: int) -> int:
@@ -77,4 +86,8 @@ def folder_name(video: Path, root: Path, rule: str) -> Path:
 
 def relative(video: Path, root: Path) -> Path:
     """A video's place below the root; of a video elsewhere its name in its folder."""
-    return video.relative_to(root) if video.is_relative_to(root) else Path(video.parent.name, video.name)
+    return (
+        video.relative_to(root)
+        if video.is_relative_to(root)
+        else Path(video.parent.name, video.name)
+    )

@@ -15,7 +15,12 @@ from trainer.data.outputs import NothingMade
 from trainer.errors import CannotWrite, DataError, TryAgain
 
 _WHERE = re.compile(r"^\[[^\]]* @ 0x[0-9a-f]+\] ")  # ffmpeg says first which of its parts speaks
-_FULL = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied")
+_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+    "Permission denied",
+)
 _HINT = "apt install ffmpeg, or conda install -c conda-forge ffmpeg; the job image has it"
 
 
@@ -28,7 +33,11 @@ class Counted(NamedTuple):
     @property
     def lack(self) -> str:
         """What is missing, for people."""
-        return f"it holds {self.held} of the {self.promised} frames that its header promises" if self.held < self.promised else ""
+        return (
+            f"it holds {self.held} of the {self.promised} frames that its header promises"
+            if self.held < self.promised
+            else ""
+        )
 
 
 class Ffmpeg:
@@ -46,11 +55,27 @@ class Ffmpeg:
 
         Raises NothingMade with its reason, CannotWrite when the volume refuses, TryAgain once stopped.
         """
-        head = [self._program, "-nostdin", "-hide_banner", "-v", "error", "-max_error_rate", "1", "-y", "-threads", "1"]
-        code, said = self._run([*head, "-i", f"file:{source.absolute()}", *options, "-threads", "1", output], folder)
+        head = [
+            self._program,
+            "-nostdin",
+            "-hide_banner",
+            "-v",
+            "error",
+            "-max_error_rate",
+            "1",
+            "-y",
+            "-threads",
+            "1",
+        ]
+        code, said = self._run(
+            [*head, "-i", f"file:{source.absolute()}", *options, "-threads", "1", output], folder
+        )
         if any(word in line for line in said for word in _FULL) and code:
             place = folder.parent if folder.suffix == ".part" else folder
-            raise CannotWrite(f"ffmpeg cannot write in {place}: {said[-1]}", hint="free space there, or write elsewhere")
+            raise CannotWrite(
+                f"ffmpeg cannot write in {place}: {said[-1]}",
+                hint="free space there, or write elsewhere",
+            )
         if code:
             raise NothingMade(said[0] if said else f"ffmpeg ended with {code}")
         return said[0] if said else ""
@@ -58,17 +83,32 @@ class Ffmpeg:
     def count(self, source: Path) -> Counted:
         """The frames of the first video stream as its container has them (undecoded): held, and promised by its header."""
         entries = "stream=nb_frames,nb_read_packets"
-        wanted = ["-select_streams", "v:0", "-count_packets", "-show_entries", entries, "-of", "default=noprint_wrappers=1"]
+        wanted = [
+            "-select_streams",
+            "v:0",
+            "-count_packets",
+            "-show_entries",
+            entries,
+            "-of",
+            "default=noprint_wrappers=1",
+        ]
         command = [self._probe, "-v", "error", *wanted, f"file:{source.absolute()}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
         facts = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
-        held, promised = (int(text) if (text := facts.get(key, "")).isdigit() else 0 for key in ("nb_read_packets", "nb_frames"))
+        held, promised = (
+            int(text) if (text := facts.get(key, "")).isdigit() else 0
+            for key in ("nb_read_packets", "nb_frames")
+        )
         return Counted(held, promised)
 
     @functools.cached_property
     def every_frame(self) -> tuple[str, str]:
         """The option that keeps each frame at its own time; its name changed with ffmpeg 5.1."""
-        said = subprocess.run([self._program, "-version"], capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(
+            [self._program, "-version"], capture_output=True, text=True, check=False
+        ).stdout
         version = re.match(r"ffmpeg version n?(\d+)\.(\d+)", said)
         old = version is not None and (int(version[1]), int(version[2])) < (5, 1)
         return ("-vsync" if old else "-fps_mode", "passthrough")
@@ -84,7 +124,13 @@ class Ffmpeg:
         with self._lock:
             if self._stopped:
                 raise TryAgain("stopped while ffmpeg was at work")
-            process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
             self._running.add(process)
         try:
             _, said = process.communicate()
@@ -94,14 +140,19 @@ class Ffmpeg:
         if self._stopped:
             raise TryAgain("stopped while ffmpeg was at work")
         lines = said.decode(errors="replace").splitlines()
-        return process.returncode, [_WHERE.sub("", line).strip()[:200] for line in lines if line.strip()]
+        return process.returncode, [
+            _WHERE.sub("", line).strip()[:200] for line in lines if line.strip()
+        ]
 
 
 def require(program: str) -> str:
     """The program's path. Raises DataError that says how to get it."""
     found = shutil.which(program)
     if not found:
-        raise DataError(f"the program {program} is not on this machine's PATH, and prepare needs it here", hint=_HINT)
+        raise DataError(
+            f"the program {program} is not on this machine's PATH, and prepare needs it here",
+            hint=_HINT,
+        )
     return found
 
 

@@ -30,9 +30,11 @@ from trainer.errors import DataError, TryAgain
 from trainer.run_folder import own_name, writing
 
 MARKER = "flow.json"
-KIND = ("method", "bound", "gap")  # what a network that learnt from flow must be fed alike; prepare.flow_method, ...
+# what a network that learnt from flow must be fed alike; prepare.flow_method, ...
+KIND = ("method", "bound", "gap")
 QUALITY = 95  # of the jpg; its colours are not thinned out, since they are u and v
-FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags
+# pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags
+FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
 Grey = npt.NDArray[np.uint8]  # (H, W)
 FlowUV = npt.NDArray[np.float32]  # (H, W, 2), px: to the right, and down
@@ -46,9 +48,22 @@ class Flow:
     folders = True
 
     def __init__(self, conf: PrepareConf) -> None:
-        self._method, self._gap, self._scale = conf.flow_method, conf.flow_gap, scale_of(conf.flow_bound)
-        encoding = {"encoding": f"jpg {QUALITY}; R u, G v, B magnitude", "scale": self._scale, "offset": 128}
-        self.settings: Mapping[str, Any] = {"method": conf.flow_method, "bound": conf.flow_bound, "gap": conf.flow_gap, **encoding}
+        self._method, self._gap, self._scale = (
+            conf.flow_method,
+            conf.flow_gap,
+            scale_of(conf.flow_bound),
+        )
+        encoding = {
+            "encoding": f"jpg {QUALITY}; R u, G v, B magnitude",
+            "scale": self._scale,
+            "offset": 128,
+        }
+        self.settings: Mapping[str, Any] = {
+            "method": conf.flow_method,
+            "bound": conf.flow_bound,
+            "gap": conf.flow_gap,
+            **encoding,
+        }
         self._stopped = threading.Event()
 
     def make(self, task: Task, place: Path) -> Made:
@@ -76,8 +91,13 @@ def method_of(name: str) -> Method:
     """A function for one thread: DIS keeps its buffers from pair to pair."""
     cv2 = opencv()
     if name == "farneback":
-        return lambda first, second: np.asarray(cv2.calcOpticalFlowFarneback(first, second, None, *FARNEBACK), np.float32)
-    presets = {"dis-fast": cv2.DISOPTICAL_FLOW_PRESET_FAST, "dis-medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM}
+        return lambda first, second: np.asarray(
+            cv2.calcOpticalFlowFarneback(first, second, None, *FARNEBACK), np.float32
+        )
+    presets = {
+        "dis-fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+        "dis-medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+    }
     dis = cv2.DISOpticalFlow_create(presets[name])
     return lambda first, second: np.asarray(dis.calc(first, second, None), np.float32)
 
@@ -96,7 +116,12 @@ def to_image(flow: FlowUV, scale: int) -> Frames:
 def to_jpg(flow: FlowUV, scale: int) -> bytes:
     """The image as a jpg file."""
     cv2 = opencv()
-    options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        QUALITY,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
     _, data = cv2.imencode(".jpg", to_image(flow, scale)[..., ::-1], options)
     return bytes(data)
 
@@ -104,7 +129,9 @@ def to_jpg(flow: FlowUV, scale: int) -> bytes:
 def read_grey(source: Path) -> Iterator[Grey]:
     """The frames of a video file, or of a folder by number, one at a time. Raises decode.Damaged where no more can be read."""
     cv2 = opencv()
-    for frame in _images(source) if source.is_dir() else (shown.image for shown in decode.stream(source)):
+    for frame in (
+        _images(source) if source.is_dir() else (shown.image for shown in decode.stream(source))
+    ):
         yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
@@ -126,7 +153,8 @@ def claim(root: Path, settings: Mapping[str, Any]) -> None:
         mine = own_name(marker)
         mine.write_text(text)
         try:
-            os.link(mine, marker)  # whole at once, and only if there is none: several pods may claim it together
+            # whole at once, and only if there is none: several pods may claim it together
+            os.link(mine, marker)
         except OSError:  # it is there, or the volume has no links
             if not marker.exists():
                 mine.replace(marker)
@@ -134,8 +162,12 @@ def claim(root: Path, settings: Mapping[str, Any]) -> None:
             mine.unlink(missing_ok=True)
     held = _read(marker)
     if held != dict(settings):
-        said = ", ".join(f"{key} {held.get(key)}" for key, value in settings.items() if held.get(key) != value)
-        wanted = ", ".join(f"{key} {value}" for key, value in settings.items() if held.get(key) != value)
+        said = ", ".join(
+            f"{key} {held.get(key)}" for key, value in settings.items() if held.get(key) != value
+        )
+        wanted = ", ".join(
+            f"{key} {value}" for key, value in settings.items() if held.get(key) != value
+        )
         hint = "methods differ by some pixels, so one dataset has one: give prepare.flow_to another folder"
         raise DataError(f"{root} holds flow of another kind: {said}, not {wanted}", hint=hint)
 
@@ -153,5 +185,7 @@ def _read(marker: Path) -> dict[str, Any]:
     try:
         raw = json.loads(marker.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {marker}: {error}", hint="remove the folder of flow, and prepare it anew") from error
+        raise DataError(
+            f"cannot read {marker}: {error}", hint="remove the folder of flow, and prepare it anew"
+        ) from error
     return raw if isinstance(raw, dict) else {}

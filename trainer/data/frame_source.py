@@ -37,10 +37,13 @@ class CacheSource:
     def read(self, place: int, wanted: Indices) -> Frames:
         """As views of the map where the frames are evenly spaced, so that nothing is copied twice."""
         offset, shape = int(self._offsets[place]), tuple(self._shapes[place].tolist())
-        clip = self._bytes[offset : offset + shape[0] * shape[1] * shape[2] * shape[3]].reshape(shape)
+        clip = self._bytes[offset : offset + shape[0] * shape[1] * shape[2] * shape[3]].reshape(
+            shape
+        )
         first, last = int(wanted[0]), int(wanted[-1])
         step = int(wanted[1]) - first if len(wanted) > 1 else 1
-        even = step > 0 and last == first + (len(wanted) - 1) * step  # as clip_indices makes them, unless they repeat or loop
+        # as clip_indices makes them, unless they repeat or loop
+        even = step > 0 and last == first + (len(wanted) - 1) * step
         return clip[first : last + 1 : step] if even else clip[wanted]
 
     def __getstate__(self) -> dict[str, object]:
@@ -71,9 +74,18 @@ class FileSource:
         path, sides = self._base / entry.file, (entry.kept_height, entry.kept_width)
         antialias = self._kept.antialias
         if entry.decoder == "jpg":
-            images = image_folder.read_at(path, numbers, first=entry.first, repair=bool(entry.repaired))
-            return np.concatenate([resize(image[None, :, :, : entry.channels], sides, antialias=antialias) for image in images])
-        frames = decode.read_at(path, numbers, decoder=cast(Decoder, entry.decoder), seekable=entry.seekable)
+            images = image_folder.read_at(
+                path, numbers, first=entry.first, repair=bool(entry.repaired)
+            )
+            return np.concatenate(
+                [
+                    resize(image[None, :, :, : entry.channels], sides, antialias=antialias)
+                    for image in images
+                ]
+            )
+        frames = decode.read_at(
+            path, numbers, decoder=cast(Decoder, entry.decoder), seekable=entry.seekable
+        )
         return resize(frames, sides, antialias=antialias)
 
 
@@ -92,4 +104,6 @@ def open_source(cache: Path, index: Index, entries: Sequence[Entry], data: DataC
     """What `data.source` says, for some entries of an index."""
     if data.source == "cache":
         return CacheSource(cache, index, entries)
-    return FileSource(entries, index.kept, Path(data.flow_root if data.stream == "flow" else data.root))
+    return FileSource(
+        entries, index.kept, Path(data.flow_root if data.stream == "flow" else data.root)
+    )

@@ -20,12 +20,15 @@ from trainer.data.sampling import Indices, even_times, resample
 from trainer.errors import DataError
 
 NAME = re.compile(r"(|.*\D)(\d{1,18})\.(?:jpe?g|png)", re.IGNORECASE | re.DOTALL)
-FROM_ZERO = re.compile(r"frame_(0|[1-9]\d*)\.jpe?g", re.IGNORECASE)  # TinyVIRAT's: numbers without leading zeros, from 0 on
+# TinyVIRAT's: numbers without leading zeros, from 0 on
+FROM_ZERO = re.compile(r"frame_(0|[1-9]\d*)\.jpe?g", re.IGNORECASE)
 END_OF_JPEG = b"\xff\xd9"
 NOTHING: Frames = np.empty(0, np.uint8)
 
 
-def read_frames(folder: Path, kept: Kept, span: Span = WHOLE, *, fps: float = 0.0, counted: bool = False) -> Video:
+def read_frames(
+    folder: Path, kept: Kept, span: Span = WHOLE, *, fps: float = 0.0, counted: bool = False
+) -> Video:
     """The frames of a span of a folder, ordered by number, resized, and resampled from `fps` (the dataset's rate) to `kept.fps`.
 
     A missing or damaged frame is the last good one before it (at the start: the first good one), and `fault` names its number.
@@ -37,18 +40,27 @@ def read_frames(folder: Path, kept: Kept, span: Span = WHOLE, *, fps: float = 0.
     if not paths:
         return unreadable("jpg", "the folder holds no <name><number>.jpg or .png")
     if kept.fps and not fps:
-        return unreadable("jpg", f"a folder of frames has no time stamps by which it could be resampled to {kept.fps:g} fps")
+        return unreadable(
+            "jpg",
+            f"a folder of frames has no time stamps by which it could be resampled to {kept.fps:g} fps",
+        )
     base = first_number(paths)
     numbers = [number for number in paths if span.first <= number - base < span.stop]
     count = max(numbers) - base - span.first + 1 if numbers else 0
-    good, sides = _read_good({number - base - span.first: paths[number] for number in numbers}, kept, counted=counted)
+    good, sides = _read_good(
+        {number - base - span.first: paths[number] for number in numbers}, kept, counted=counted
+    )
     if not good:
         return unreadable("jpg", "none of its frames can be read")
     bad = [number + base + span.first for number in range(count) if number not in good]
     taken = resample(even_times(count, fps), kept.fps) if kept.fps else np.arange(count)
-    shown = [] if counted else [good[number] for number in _last_good(np.asarray(sorted(good)), taken)]
+    shown = (
+        [] if counted else [good[number] for number in _last_good(np.asarray(sorted(good)), taken)]
+    )
     return Video(
-        frames=np.stack(shown) if shown else np.empty((0, *kept.sides(*sides), kept.channels), np.uint8),
+        frames=np.stack(shown)
+        if shown
+        else np.empty((0, *kept.sides(*sides), kept.channels), np.uint8),
         found=count,
         height=sides[0],
         width=sides[1],
@@ -73,14 +85,23 @@ def read_at(folder: Path, numbers: Indices, *, first: int, repair: bool) -> list
     try:
         names, _ = _frame_names(folder)
     except OSError as error:
-        raise DataError(f"cannot read the frames in {folder}: {error.strerror or error}", hint=hint) from error
+        raise DataError(
+            f"cannot read the frames in {folder}: {error.strerror or error}", hint=hint
+        ) from error
     if not names:
         raise DataError(f"the folder {folder} holds no frame any more", hint=hint)
     base = first_number(names)
     frames = []
     for number in (numbers + base).tolist():
         nearest = _nearest(sorted(names), first + base, number) if repair else [number]
-        image = next((image for near in nearest if (image := read_image(folder / names.get(near, ""))) is not None), None)
+        image = next(
+            (
+                image
+                for near in nearest
+                if (image := read_image(folder / names.get(near, ""))) is not None
+            ),
+            None,
+        )
         if image is None:
             raise DataError(f"frame {number} in {folder} is missing or damaged", hint=hint)
         frames.append(image)
@@ -90,7 +111,9 @@ def read_at(folder: Path, numbers: Indices, *, first: int, repair: bool) -> list
 def _nearest(there: list[int], first: int, number: int) -> list[int]:
     """The numbers from `first` on in the order in which they stand in for one: backwards from it, then forwards."""
     here = [near for near in there if near >= first]
-    return [near for near in reversed(here) if near <= number] + [near for near in here if near > number]
+    return [near for near in reversed(here) if near <= number] + [
+        near for near in here if near > number
+    ]
 
 
 def frame_paths(folder: Path) -> tuple[dict[int, Path], str]:
@@ -132,10 +155,16 @@ def read_image(path: Path) -> Frames | None:
     if path.suffix.lower() != ".png" and not data.rstrip(b"\0").endswith(END_OF_JPEG):
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return (
+        None
+        if image is None
+        else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    )
 
 
-def _read_good(paths: dict[int, Path], kept: Kept, *, counted: bool) -> tuple[dict[int, Frames], tuple[int, int]]:
+def _read_good(
+    paths: dict[int, Path], kept: Kept, *, counted: bool
+) -> tuple[dict[int, Frames], tuple[int, int]]:
     """(place -> kept frame (H, W, C) of those that can be read, px of the first one's source). `counted`: no pixel is held."""
     good: dict[int, Frames] = {}
     sides = wanted = (0, 0)
@@ -146,7 +175,11 @@ def _read_good(paths: dict[int, Path], kept: Kept, *, counted: bool) -> tuple[di
         if not good:
             sides = (image.shape[0], image.shape[1])
             wanted = kept.sides(*sides)
-        good[place] = NOTHING if counted else resize(image[None, :, :, : kept.channels], wanted, antialias=kept.antialias)[0]
+        good[place] = (
+            NOTHING
+            if counted
+            else resize(image[None, :, :, : kept.channels], wanted, antialias=kept.antialias)[0]
+        )
     return good, sides
 
 

@@ -31,7 +31,13 @@ class Kept:
         resize = data.resize or f"{data.size}x{data.size}"
         _parse(resize)
         antialias = data.antialias and resize != "original"
-        return cls(resize=resize, fps=data.fps, stream=data.stream, channels=channels(data), antialias=antialias)
+        return cls(
+            resize=resize,
+            fps=data.fps,
+            stream=data.stream,
+            channels=channels(data),
+            antialias=antialias,
+        )
 
     def facts(self) -> dict[str, str | float | bool]:
         """What tells two caches apart; as it was before there was `antialias` where that is not asked for, so that old caches hold."""
@@ -48,12 +54,22 @@ class Kept:
         if kind == "original":
             return height, width
         scale = sides[0] / min(height, width)
-        return (sides[0], round(width * scale)) if height <= width else (round(height * scale), sides[0])
+        return (
+            (sides[0], round(width * scale))
+            if height <= width
+            else (round(height * scale), sides[0])
+        )
 
     def __str__(self) -> str:
         """For messages: "28x28 px, 15 fps"."""
         kind, sides = _parse(self.resize)
-        size = f"{self.resize} px" if kind == "exact" else f"{sides[0]} px on the short side" if sides else "the original size"
+        size = (
+            f"{self.resize} px"
+            if kind == "exact"
+            else f"{sides[0]} px on the short side"
+            if sides
+            else "the original size"
+        )
         parts = [size]
         parts += [f"{self.fps:g} fps"] if self.fps else []
         parts += ["smoothed"] if self.antialias else []

@@ -46,12 +46,29 @@ def cache_folder(config: Config, run: Path) -> Path:
     data = config.data
     if data.cache:
         return Path(data.cache)
-    folders = [str(Path(folder).absolute()) if folder else "" for folder in (data.root, data.flow_root)]
-    facts = [FORMAT, data.name, *folders, data.classes, data.annotation, data.layout, data.fold, Kept.of(data).facts()]
-    return run.absolute().parent / ".cache" / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    folders = [
+        str(Path(folder).absolute()) if folder else "" for folder in (data.root, data.flow_root)
+    ]
+    facts = [
+        FORMAT,
+        data.name,
+        *folders,
+        data.classes,
+        data.annotation,
+        data.layout,
+        data.fold,
+        Kept.of(data).facts(),
+    ]
+    return (
+        run.absolute().parent
+        / ".cache"
+        / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    )
 
 
-def open_split(config: Config, split: Split, cache: Path, *, training: bool | None = None) -> ClipSet:
+def open_split(
+    config: Config, split: Split, cache: Path, *, training: bool | None = None
+) -> ClipSet:
     """The clips of a split, from its cache. Raises DataError when there is no cache, or it is of other settings or damaged.
 
     `training`: starts and crops are drawn as for training; None = for the training split. Else all is as in a test.
@@ -61,7 +78,9 @@ def open_split(config: Config, split: Split, cache: Path, *, training: bool | No
     entries = [index.entries[place] for place in places.tolist()]
     starts = Starts.of(data, split, training=training)
     source = open_source(cache, index, entries, data)
-    return ClipSet(index, entries, source, data, seed=config.train.seed, training=training, starts=starts)
+    return ClipSet(
+        index, entries, source, data, seed=config.train.seed, training=training, starts=starts
+    )
 
 
 def refuse_broken(data: DataConf, index: Index, cache: Path) -> None:
@@ -71,7 +90,10 @@ def refuse_broken(data: DataConf, index: Index, cache: Path) -> None:
         more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
         names = "; ".join(broken[:10]) + more
         hint = 'replace the files and run `prepare` again, or set data.broken: "exclude" to leave them out'
-        raise DataError(f"{len(broken)} of {len(index.entries)} clips in {cache} cannot be read: {names}", hint=hint)
+        raise DataError(
+            f"{len(broken)} of {len(index.entries)} clips in {cache} cannot be read: {names}",
+            hint=hint,
+        )
 
 
 def _members(config: Config, split: Split, cache: Path) -> tuple[Index, Indices]:
@@ -87,8 +109,13 @@ def _members(config: Config, split: Split, cache: Path) -> tuple[Index, Indices]
     if "val" in train.splits or data.val_from == "test":
         own: Split = "val" if "val" in train.splits else "test"
         return (train, everything) if split == "train" else _everything(data, own, cache)
-    labels, groups = [entry.labels for entry in train.entries], [entry.group for entry in train.entries]
-    kept, held = split_validation(labels, len(train.classes), fraction=data.val_fraction, seed=data.split_seed, groups=groups)
+    labels, groups = (
+        [entry.labels for entry in train.entries],
+        [entry.group for entry in train.entries],
+    )
+    kept, held = split_validation(
+        labels, len(train.classes), fraction=data.val_fraction, seed=data.split_seed, groups=groups
+    )
     return train, kept if split == "train" else held
 
 
@@ -126,9 +153,17 @@ def batches(
     """
     if batch < 1 or not 0 <= rank < world or start < 0:
         raise ValueError(f"{batch = }, {rank = }, {world = }, {start = } make no batches")
-    plan = _plan(order(len(clips), seed=seed, epoch=epoch, shuffle=shuffle, size=size)[start:], batch, rank=rank, world=world)
-    keys = ([(epoch, index) for index in indices.tolist()] for _, indices in plan)  # made as they are asked for: an epoch may be long
-    loaded = load(clips, keys, workers=workers, pin=pin) if workers else map(clips.__getitems__, keys)
+    plan = _plan(
+        order(len(clips), seed=seed, epoch=epoch, shuffle=shuffle, size=size)[start:],
+        batch,
+        rank=rank,
+        world=world,
+    )
+    # made as they are asked for: an epoch may be long
+    keys = ([(epoch, index) for index in indices.tolist()] for _, indices in plan)
+    loaded = (
+        load(clips, keys, workers=workers, pin=pin) if workers else map(clips.__getitems__, keys)
+    )
     for (total, _), (clips_BTHWC, targets_BC, indices_B) in zip(plan, loaded, strict=True):
         yield Batch(clips_BTHWC, targets_BC, indices_B, total)
 

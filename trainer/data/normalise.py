@@ -15,7 +15,8 @@ from trainer.errors import DataError
 
 Order = Literal["rgb", "bgr"]
 COLOURS = 3
-FLOW_LEVELS = 16  # of a flow image for one pixel of displacement, with the usual prepare.flow_bound of 8
+# of a flow image for one pixel of displacement, with the usual prepare.flow_bound of 8
+FLOW_LEVELS = 16
 FLOW_ZERO = 128  # level that stands for no motion
 
 
@@ -34,20 +35,31 @@ class Normalisation:
 
 PRESETS: dict[str, Normalisation] = {
     "minus_one_one": Normalisation((127.5,) * 3, (127.5,) * 3),  # I3D, resizers, Inception v3
-    "imagenet": Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # torchvision's image networks
+    # torchvision's image networks
+    "imagenet": Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "vgg": Normalisation((123.0, 117.0, 104.0), (1.0,) * 3),  # VGG-16 with reduced fc
-    "activitynet": Normalisation((114.7748, 107.7354, 99.4750), (1.0,) * 3),  # the efficient 3D CNNs
-    "activitynet_bgr": Normalisation((114.7748, 107.7354, 99.4750), (1.0,) * 3, "bgr"),  # their Kinetics-600 weights
-    "kinetics": Normalisation((110.63666788, 103.16065604, 96.29023126), (1.0,) * 3),  # the same, with the Kinetics mean
-    "kinetics_std": Normalisation((110.63666788, 103.16065604, 96.29023126), (38.7568578, 37.88248729, 40.02898126)),
-    "hara_2020": Normalisation((110.7975, 103.3005, 96.2625), (70.584, 69.1815, 69.7935)),  # the 3D ResNets of 2020
-    "kinetics_bgr": Normalisation((110.63666788, 103.16065604, 96.29023126), (1.0,) * 3, "bgr"),  # the published Jester weights
-    "vmz": Normalisation((110.201, 100.64, 95.9966), (58.1489, 56.4701, 55.3324)),  # R(2+1)D and the mixed convolutions
+    # the efficient 3D CNNs
+    "activitynet": Normalisation((114.7748, 107.7354, 99.4750), (1.0,) * 3),
+    # their Kinetics-600 weights
+    "activitynet_bgr": Normalisation((114.7748, 107.7354, 99.4750), (1.0,) * 3, "bgr"),
+    # the same, with the Kinetics mean
+    "kinetics": Normalisation((110.63666788, 103.16065604, 96.29023126), (1.0,) * 3),
+    "kinetics_std": Normalisation(
+        (110.63666788, 103.16065604, 96.29023126), (38.7568578, 37.88248729, 40.02898126)
+    ),
+    # the 3D ResNets of 2020
+    "hara_2020": Normalisation((110.7975, 103.3005, 96.2625), (70.584, 69.1815, 69.7935)),
+    # the published Jester weights
+    "kinetics_bgr": Normalisation((110.63666788, 103.16065604, 96.29023126), (1.0,) * 3, "bgr"),
+    # R(2+1)D and the mixed convolutions
+    "vmz": Normalisation((110.201, 100.64, 95.9966), (58.1489, 56.4701, 55.3324)),
     "vmz_flow": Normalisation(
-        (FLOW_ZERO + FLOW_LEVELS * 0.0046635, FLOW_ZERO + FLOW_LEVELS * 0.0046261), (FLOW_LEVELS * 0.972347, FLOW_LEVELS * 0.755146)
+        (FLOW_ZERO + FLOW_LEVELS * 0.0046635, FLOW_ZERO + FLOW_LEVELS * 0.0046261),
+        (FLOW_LEVELS * 0.972347, FLOW_LEVELS * 0.755146),
     ),
     "c3d_bgr": Normalisation((90.0, 98.0, 102.0), (1.0,) * 3, "bgr"),  # C3D on UCF101
-    "sports1m_bgr": Normalisation((90.25, 97.66, 101.41), (1.0,) * 3, "bgr"),  # C3D's Sports-1M weights
+    # C3D's Sports-1M weights
+    "sports1m_bgr": Normalisation((90.25, 97.66, 101.41), (1.0,) * 3, "bgr"),
 }
 
 
@@ -71,7 +83,11 @@ def of_checkpoint(fields: Mapping[str, Any]) -> Normalisation:
     try:
         assert isinstance(saved, Mapping)
         order: Order = "bgr" if saved["order"] == "bgr" else "rgb"
-        return Normalisation(tuple(map(float, saved["mean"])), tuple(map(float, saved["std"])), order)
+        return Normalisation(
+            tuple(map(float, saved["mean"])), tuple(map(float, saved["std"])), order
+        )
     except (AssertionError, KeyError, TypeError, ValueError):
         hint = "take a checkpoint that `vidjobs submit train` wrote"
-        raise DataError("the checkpoint does not say how frames are normalised for it", hint=hint) from None
+        raise DataError(
+            "the checkpoint does not say how frames are normalised for it", hint=hint
+        ) from None

@@ -42,10 +42,14 @@ class Organised:
 
     def summary(self) -> list[str]:
         """Lines for people."""
-        counts = f"{len(self.linked)} linked, {len(self.copied)} copied, {len(self.there)} there before"
+        counts = (
+            f"{len(self.linked)} linked, {len(self.copied)} copied, {len(self.there)} there before"
+        )
         told = [f"organise: {counts}, {len(self.strangers)} left where they are"]
         if self.strangers:
-            told.append(f"organise: no class in the names of {_some(self.strangers)}; videos are named v_<Class>_g01_c01.avi")
+            told.append(
+                f"organise: no class in the names of {_some(self.strangers)}; videos are named v_<Class>_g01_c01.avi"
+            )
         if self.different:
             told.append(f"organise: not overwritten, though they differ: {_some(self.different)}")
         return told
@@ -106,7 +110,9 @@ def _copy(source: Path, target: Path) -> Done:
 
 
 def _same(source: Path, target: Path) -> bool:
-    return target.is_file() and (source.samefile(target) or source.stat().st_size == target.stat().st_size)
+    return target.is_file() and (
+        source.samefile(target) or source.stat().st_size == target.stat().st_size
+    )
 
 
 def _some(names: tuple[str, ...]) -> str:

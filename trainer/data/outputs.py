@@ -120,9 +120,15 @@ def run(step: Step, tasks: Sequence[Task], root: Path, say: Say) -> StepReport:
         frames=sum(each.frames for each in made),
         seconds=round(time.monotonic() - began, 1),
         broken=_items((outcome, outcome.fault) for outcome in outcomes if outcome.fault),
-        damaged=_items((outcome, outcome.made.damage) for outcome in outcomes if outcome.made and outcome.made.damage),
+        damaged=_items(
+            (outcome, outcome.made.damage)
+            for outcome in outcomes
+            if outcome.made and outcome.made.damage
+        ),
     )
-    say(f"prepare {step.name}: {report.made} made, {len(made) - report.made} there before, {len(report.broken)} cannot be made")
+    say(
+        f"prepare {step.name}: {report.made} made, {len(made) - report.made} there before, {len(report.broken)} cannot be made"
+    )
     return report
 
 
@@ -166,11 +172,17 @@ def _make(step: Step, task: Task, place: Path, source: str) -> Made:
         place.mkdir()
     made = step.make(task, place)
     size = 0 if step.folders else place.stat().st_size
-    facts = {"source": source, "settings": dict(step.settings), "size": size, **dataclasses.asdict(made)}
+    facts = {
+        "source": source,
+        "settings": dict(step.settings),
+        "size": size,
+        **dataclasses.asdict(made),
+    }
     record = place / RECORD if step.folders else _record(task.target, folders=False)
     with atomic(record) as sink:
         sink.write(json.dumps(facts).encode())
-    if step.folders and task.target.exists():  # of other settings, or of a file that changed; a folder cannot be replaced in one step
+    # of other settings, or of a file that changed; a folder cannot be replaced in one step
+    if step.folders and task.target.exists():
         old = _part(task.target, "old")
         task.target.rename(old)
         place.rename(task.target)
@@ -185,13 +197,19 @@ def _held(step: Step, task: Task, source: str) -> Made | None:
     try:
         facts = json.loads(_record(task.target, folders=step.folders).read_text())
         size = task.target.stat().st_size if not step.folders else 0
-        same = (facts["source"], facts["settings"], facts["size"]) == (source, dict(step.settings), size)
+        same = (facts["source"], facts["settings"], facts["size"]) == (
+            source,
+            dict(step.settings),
+            size,
+        )
         return Made(frames=facts["frames"], damage=facts["damage"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         pass
     if _foreign(task.target):
         what = f"{task.target} is there, and `prepare` did not make it"
-        raise DataError(what, hint=f"name another folder for the {step.name}, or move what is there away")
+        raise DataError(
+            what, hint=f"name another folder for the {step.name}, or move what is there away"
+        )
     return None
 
 
@@ -227,7 +245,9 @@ def signature(path: Path) -> str:
             return f"{status.st_size}-{status.st_mtime_ns}"
         names = os.listdir(path)  # noqa: PTH208  half the time of iterdir
         ends = [path / name for name in (min(names), max(names))] if names else []
-        return " ".join([f"{status.st_mtime_ns}", *(signature(end) for end in ends if end.is_file())])
+        return " ".join(
+            [f"{status.st_mtime_ns}", *(signature(end) for end in ends if end.is_file())]
+        )
     except OSError:
         return ""
 
@@ -242,10 +262,17 @@ def _require_distinct(tasks: Sequence[Task]) -> None:
     for task in tasks:
         other = first.setdefault(task.target, task)
         if other is not task:
-            raise DataError(f"{other.source} and {task.source} would both become {task.target}", hint="rename or remove one of them")
+            raise DataError(
+                f"{other.source} and {task.source} would both become {task.target}",
+                hint="rename or remove one of them",
+            )
 
 
 def _items(found: Iterator[tuple[_Outcome, str]] | Any) -> list[dict[str, str]]:
     return sorted(
-        ({"id": outcome.task.id, "problem": problem, "source": outcome.source} for outcome, problem in found), key=lambda item: item["id"]
+        (
+            {"id": outcome.task.id, "problem": problem, "source": outcome.source}
+            for outcome, problem in found
+        ),
+        key=lambda item: item["id"],
     )

@@ -44,11 +44,20 @@ def read_at(path: Path, numbers: Indices, *, seekable: bool) -> Frames:
         stream.codec_context.thread_count = 1
         if not seekable:
             left, frames = set(numbers.tolist()), enumerate(frames_of(container, stream))
-            pictures = {number: picture(frame) for number, frame in islice(frames, int(numbers[-1]) + 1) if number in left}
+            pictures = {
+                number: picture(frame)
+                for number, frame in islice(frames, int(numbers[-1]) + 1)
+                if number in left
+            }
             return np.stack([pictures[number] for number in numbers.tolist()])
-        shown = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None and not packet.is_discard)
+        shown = sorted(
+            packet.pts
+            for packet in container.demux(stream)
+            if packet.pts is not None and not packet.is_discard
+        )
         wanted = [shown[number] for number in numbers.tolist()]
-        for start in (wanted[0], shown[0]):  # where frames are reordered, a key frame before `start` may be shown after it
+        # where frames are reordered, a key frame before `start` may be shown after it
+        for start in (wanted[0], shown[0]):
             container.seek(start, stream=stream)
             pictures = _until(container, stream, wanted)
             if len(pictures) == len(wanted):

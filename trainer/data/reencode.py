@@ -17,7 +17,8 @@ from trainer.data.ffmpeg import Ffmpeg, short_side
 from trainer.data.kept import Kept
 from trainer.data.outputs import Made, NothingMade, Task
 
-FORMATS = {".avi": "avi", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # ffmpeg's names
+# ffmpeg's names
+FORMATS = {".avi": "avi", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 EVEN = "scale='trunc(iw/2)*2':'trunc(ih/2)*2'"  # yuv420p has half the colour in both directions
 AS_IT_IS = Kept(resize="original")
 
@@ -38,11 +39,16 @@ class Reencode:
         before = decode.read_video(task.source, AS_IT_IS, counted=True)
         if not before.found:
             raise NothingMade(before.fault or "it holds no frame")
-        good = ["-frames:v", str(before.found)] if before.fault else []  # ffmpeg goes on after damage, with frames it makes up
-        said = self._ffmpeg.convert(task.source, [*self._options(task.target), *good], place.name, folder=place.parent)
+        # ffmpeg goes on after damage, with frames it makes up
+        good = ["-frames:v", str(before.found)] if before.fault else []
+        said = self._ffmpeg.convert(
+            task.source, [*self._options(task.target), *good], place.name, folder=place.parent
+        )
         after = decode.read_video(place, AS_IT_IS, counted=True)
         if after.found != before.found:
-            raise NothingMade(f"{before.found} frames became {after.found}" + (f" ({said})" if said else ""))
+            raise NothingMade(
+                f"{before.found} frames became {after.found}" + (f" ({said})" if said else "")
+            )
         return Made(frames=after.found, damage=before.fault or said)
 
     def stop(self) -> None:
@@ -52,9 +58,20 @@ class Reencode:
         gop = str(self._gop)
         picture = ["-vf", short_side(self._short) if self._short else EVEN, "-pix_fmt", "yuv420p"]
         keys = ["-g", gop, "-keyint_min", gop, "-sc_threshold", "0", "-bf", "0"]
-        times = [*self._ffmpeg.every_frame, "-enc_time_base", "-1"]  # -1: the source's own ticks, so that no time is rounded
+        # -1: the source's own ticks, so that no time is rounded
+        times = [*self._ffmpeg.every_frame, "-enc_time_base", "-1"]
         codec = ["-c:v", "libx264", "-crf", "18", "-preset", "medium"]
-        return ["-map", "0:v:0", "-an", *picture, *codec, *keys, *times, "-f", FORMATS[target.suffix.lower()]]
+        return [
+            "-map",
+            "0:v:0",
+            "-an",
+            *picture,
+            *codec,
+            *keys,
+            *times,
+            "-f",
+            FORMATS[target.suffix.lower()],
+        ]
 
 
 def file_name(video: Path, root: Path) -> Path:

@@ -71,11 +71,31 @@ class PrepareReport:
         """Lines for people."""
         made = [line for name, step in self.steps.items() for line in _step_lines(name, step)]
         told = [line for name, split in self.splits.items() for line in _lines(name, split)]
-        measured = ["of the training frames, for the data section of a conf:", *self.stats.snippet().splitlines()] if self.stats else []
-        return [*made, *told, *(f"note: {note}" for note in self.notes), *measured, f"cache: {self.cache}"]
+        measured = (
+            [
+                "of the training frames, for the data section of a conf:",
+                *self.stats.snippet().splitlines(),
+            ]
+            if self.stats
+            else []
+        )
+        return [
+            *made,
+            *told,
+            *(f"note: {note}" for note in self.notes),
+            *measured,
+            f"cache: {self.cache}",
+        ]
 
 
-def make_report(indices: Mapping[str, Index], cache: Path, data: DataConf, *, notes: Sequence[str], seconds: float) -> PrepareReport:
+def make_report(
+    indices: Mapping[str, Index],
+    cache: Path,
+    data: DataConf,
+    *,
+    notes: Sequence[str],
+    seconds: float,
+) -> PrepareReport:
     """The report of the caches of all splits."""
     splits = {name: _split_report(index, data) for name, index in indices.items()}
     return PrepareReport(
@@ -94,7 +114,9 @@ def make_report(indices: Mapping[str, Index], cache: Path, data: DataConf, *, no
 def _split_report(index: Index, data: DataConf) -> SplitReport:
     readable = [entry for entry in index.entries if entry.frames]
     fate = "left out" if data.short == "drop" else "its last frame is repeated"
-    use = "which of them are kept goes by these" if data.fps else "they are used one after the other"
+    use = (
+        "which of them are kept goes by these" if data.fps else "they are used one after the other"
+    )
     labels = Counter(label for entry in readable for label in entry.labels)
     return SplitReport(
         clips=len(index.entries),
@@ -112,9 +134,17 @@ def _split_report(index: Index, data: DataConf) -> SplitReport:
             for entry in readable
             if entry.frames < span_of(data.frames, data.stride)
         ],
-        variable_rate=[_item(entry, f"its frames come at uneven times; {use}") for entry in readable if entry.variable_rate],
+        variable_rate=[
+            _item(entry, f"its frames come at uneven times; {use}")
+            for entry in readable
+            if entry.variable_rate
+        ],
         noted=[_item(entry, entry.note) for entry in readable if entry.note],
-        longer=[_item(entry, f"{entry.longer} frames, {entry.annotated} annotated") for entry in readable if entry.longer],
+        longer=[
+            _item(entry, f"{entry.longer} frames, {entry.annotated} annotated")
+            for entry in readable
+            if entry.longer
+        ],
         other_rate=[
             _item(entry, f"{entry.fps:g} fps, not {index.fps:g}")
             for entry in readable
@@ -132,7 +162,9 @@ def _counts(values: Iterable[str]) -> dict[str, int]:
 
 
 def _lines(name: str, split: SplitReport) -> list[str]:
-    lines = [f"{name}: {split.cached} of {split.clips} clips, {split.frames} frames, {readable_size(split.bytes)}"]
+    lines = [
+        f"{name}: {split.cached} of {split.clips} clips, {split.frames} frames, {readable_size(split.bytes)}"
+    ]
     kinds = {
         "cannot be read": split.broken,
         "repaired": split.repaired,
@@ -147,11 +179,17 @@ def _lines(name: str, split: SplitReport) -> list[str]:
 
 def _step_lines(name: str, step: StepReport) -> list[str]:
     there = step.videos - step.made - len(step.broken)
-    lines = [f"{name}: {step.made} made and {there} there before, of {step.videos} videos, {step.frames} frames: {step.folder}"]
+    lines = [
+        f"{name}: {step.made} made and {there} there before, of {step.videos} videos, {step.frames} frames: {step.folder}"
+    ]
     kinds = {"cannot be made": step.broken, "made of damaged files": step.damaged}
     return lines + [_named(name, kind, items) for kind, items in kinds.items() if items]
 
 
 def _named(name: str, kind: str, items: list[dict[str, str]]) -> str:
     more = f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return f"{name}: {len(items)} {kind}: " + "; ".join(f"{item['id']} ({item['problem']})" for item in items[:SHOWN]) + more
+    return (
+        f"{name}: {len(items)} {kind}: "
+        + "; ".join(f"{item['id']} ({item['problem']})" for item in items[:SHOWN])
+        + more
+    )

@@ -33,7 +33,9 @@ def resize_into(frames: Frames, out: Frames, *, antialias: bool) -> None:
     else:
         cv2 = opencv()
         for place, frame in enumerate(frames):
-            cv2.resize(frame, (out.shape[2], out.shape[1]), dst=out[place], interpolation=cv2.INTER_LINEAR)
+            cv2.resize(
+                frame, (out.shape[2], out.shape[1]), dst=out[place], interpolation=cv2.INTER_LINEAR
+            )
 
 
 def _as_pil(frames: Frames, out: Frames) -> None:
@@ -41,6 +43,9 @@ def _as_pil(frames: Frames, out: Frames) -> None:
     import torch
     from torchvision.transforms.v2 import functional  # slow to import, and few confs need it
 
-    video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # the memory stays T, H, W, C: channels_last
-    resized = functional.resize(video, list(out.shape[1:3]), functional.InterpolationMode.BILINEAR, antialias=True)
+    # the memory stays T, H, W, C: channels_last
+    video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    resized = functional.resize(
+        video, list(out.shape[1:3]), functional.InterpolationMode.BILINEAR, antialias=True
+    )
     np.copyto(out, resized.permute(0, 2, 3, 1).numpy())

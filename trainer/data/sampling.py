@@ -16,7 +16,9 @@ ORDER, SAMPLE = 1, 2  # keep the streams apart
 WORD = float(2**64)
 BELOW_ONE = 1 - 2.0**-53
 CROP_WORDS = 6  # choices of a crop: see crops.py
-TIE_SECONDS = 6e-4  # moments this much before a frame are the frame's: containers round times to milliseconds, and 30 fps to 15 ties always
+# moments this much before a frame are the frame's: containers round times to milliseconds, and 30
+# fps to 15 ties always
+TIE_SECONDS = 6e-4
 
 Indices = npt.NDArray[np.int64]
 Number = TypeVar("Number", float, npt.NDArray[Any])
@@ -36,7 +38,9 @@ def span_of(frames: int, stride: int) -> int:
     return (frames - 1) * stride + 1
 
 
-def clip_indices(total: int, frames: int, start: int = 0, *, stride: int = 1, loop: bool = False) -> Indices:
+def clip_indices(
+    total: int, frames: int, start: int = 0, *, stride: int = 1, loop: bool = False
+) -> Indices:
     """Frame numbers of the clip that begins at `start` of a video of `total` frames; past the end the last one repeats.
 
     total=5, frames=4, start=0 -> 0 1 2 3        total=3, frames=5, start=0 -> 0 1 2 2 2
@@ -44,7 +48,9 @@ def clip_indices(total: int, frames: int, start: int = 0, *, stride: int = 1, lo
     `loop`: past the end it goes on from the clip's own start:        total=5, frames=5, start=2, loop -> 2 3 4 2 3
     """
     if total < 1 or frames < 1 or stride < 1 or start < 0:
-        raise ValueError(f"{total = }, {frames = }, {start = }, {stride = }: a clip needs frames, and starts at one")
+        raise ValueError(
+            f"{total = }, {frames = }, {start = }, {stride = }: a clip needs frames, and starts at one"
+        )
     indices = np.arange(start, start + frames * stride, stride, dtype=np.int64)
     if indices[-1] < total:
         return indices
@@ -84,15 +90,29 @@ def every_start(total: int, span: int, step: int) -> Indices:
     return np.arange(0, last + 1, step or span, dtype=np.int64)
 
 
-def draw(total: int, span: int, *, seed: int, epoch: int, sample: int, random_start: bool, flip: float, crop: bool = False) -> Draw:
+def draw(
+    total: int,
+    span: int,
+    *,
+    seed: int,
+    epoch: int,
+    sample: int,
+    random_start: bool,
+    flip: float,
+    crop: bool = False,
+) -> Draw:
     """What chance decides about one sample of one epoch: its start, uniform over all whole clips; its mirroring; with `crop`, its crop.
 
     `flip` is the probability of mirroring. The words come in a fixed order, new ones at the end, so that runs go on as they began.
     """
-    words = np.random.SeedSequence((SAMPLE, seed, epoch, sample)).generate_state(2 + CROP_WORDS * crop, np.uint64)
+    words = np.random.SeedSequence((SAMPLE, seed, epoch, sample)).generate_state(
+        2 + CROP_WORDS * crop, np.uint64
+    )
     chance = tuple(min(float(word) / WORD, BELOW_ONE) for word in words[2:])
     start = int(float(words[0]) / WORD * (last_start(total, span) + 1)) if random_start else 0
-    return Draw(start=min(start, last_start(total, span)), flip=float(words[1]) / WORD < flip, crop=chance)
+    return Draw(
+        start=min(start, last_start(total, span)), flip=float(words[1]) / WORD < flip, crop=chance
+    )
 
 
 def even_times(frames: int, fps: float) -> npt.NDArray[np.float64]:
@@ -107,7 +127,9 @@ def resample(times: npt.NDArray[np.float64], fps: float) -> Indices:
     30 fps to 15 -> 1 3 5 ...        25 fps to 50 -> 0 0 1 1 2 2 ...        the same rate -> 0 1 2 ...
     """
     usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    moments = times[0] + moment(np.arange(resampled_length(float(times[-1] - times[0]), usual, fps)), fps)
+    moments = times[0] + moment(
+        np.arange(resampled_length(float(times[-1] - times[0]), usual, fps)), fps
+    )
     shown: Indices = np.searchsorted(times, moments, side="right").astype(np.int64) - 1
     return shown
 
@@ -137,7 +159,10 @@ def order(n: int, *, seed: int, epoch: int, shuffle: bool, size: int = 0) -> Ind
         return permutation(n, ORDER, seed, epoch) if shuffle else np.arange(n, dtype=np.int64)
     if not shuffle:
         return np.arange(size, dtype=np.int64)
-    rounds = [permutation(n, ORDER, seed, epoch, *([r] if r else [])) + n * r for r in range(-(-size // n))]
+    rounds = [
+        permutation(n, ORDER, seed, epoch, *([r] if r else [])) + n * r
+        for r in range(-(-size // n))
+    ]
     return np.concatenate(rounds)[:size].astype(np.int64)
 
 

@@ -47,7 +47,15 @@ class Share:
         text = str(conf.shard) if conf.shard >= 0 else environ.get(INDEX, "0")
         if not text.isdecimal() or int(text) >= conf.shards:
             hint = f"0 to {conf.shards - 1}; `vidjobs submit prepare CONF --shards {conf.shards}` gives each pod its own"
-            raise ConfFault([Fault(path="prepare.shard", message=f"is {text} (prepare.shard or {INDEX})", hint=hint)])
+            raise ConfFault(
+                [
+                    Fault(
+                        path="prepare.shard",
+                        message=f"is {text} (prepare.shard or {INDEX})",
+                        hint=hint,
+                    )
+                ]
+            )
         return cls(int(text), conf.shards)
 
     @property
@@ -69,7 +77,11 @@ class Share:
 
     def missing(self, folder: RunFolder) -> list[int]:
         """Shards that are not done yet."""
-        return [shard for shard in range(self.shards) if not Share(shard, self.shards).mark(folder).exists()]
+        return [
+            shard
+            for shard in range(self.shards)
+            if not Share(shard, self.shards).mark(folder).exists()
+        ]
 
     def begin(self, folder: RunFolder) -> None:
         """Not done (any more): also when a run is started again."""
@@ -77,17 +89,27 @@ class Share:
 
     def finish(self, folder: RunFolder, made: Mapping[str, int], seconds: float) -> None:
         """Done; `made`: outputs of each step. Raises CannotWrite."""
-        facts = {"shard": self.shard, "shards": self.shards, "made": dict(made), "seconds": round(seconds, 1)}
+        facts = {
+            "shard": self.shard,
+            "shards": self.shards,
+            "made": dict(made),
+            "seconds": round(seconds, 1),
+        }
         folder.write_text(self.mark(folder), json.dumps(facts) + "\n")
 
     def made(self, folder: RunFolder) -> Counter[str]:
         """Outputs of each step that all shards together made."""
-        marks = [json.loads(Share(shard, self.shards).mark(folder).read_text()) for shard in range(self.shards)]
+        marks = [
+            json.loads(Share(shard, self.shards).mark(folder).read_text())
+            for shard in range(self.shards)
+        ]
         return sum((Counter[str](mark["made"]) for mark in marks), Counter[str]())
 
     def named(self, say: Say) -> Say:
         """Lines with the shard before them: the logs of all pods are read together."""
-        return say if self.whole else lambda line: say(f"shard {self.shard} of {self.shards}: {line}")
+        return (
+            say if self.whole else lambda line: say(f"shard {self.shard} of {self.shards}: {line}")
+        )
 
 
 WHOLE = Share(0, 1)
@@ -126,7 +148,8 @@ def _taken(file: IO[str], path: Path, beating: ExitStack) -> bool:
             raise
         with suppress(NotOurs), ExitStack() as mine:
             held = mine.enter_context(lock.hold_file(path, say=lambda _: None))
-            time.sleep(WAIT_SECONDS)  # of several that found it free at once the last one's name stays
+            # of several that found it free at once the last one's name stays
+            time.sleep(WAIT_SECONDS)
             lock.require_held(path, held.holder)
             beating.push(mine.pop_all())
             return True

@@ -10,7 +10,12 @@ from trainer.data.sampling import Indices, permutation
 
 
 def split_validation(
-    labels: Sequence[Sequence[int]], classes: int, *, fraction: float, seed: int, groups: Sequence[str] = ()
+    labels: Sequence[Sequence[int]],
+    classes: int,
+    *,
+    fraction: float,
+    seed: int,
+    groups: Sequence[str] = (),
 ) -> tuple[Indices, Indices]:
     """(training, validation) clip numbers, both ascending; the scheme of data-and-recipes 1.4.
 
@@ -22,7 +27,8 @@ def split_validation(
     """
     units = [groups[clip] if groups and groups[clip] else clip for clip in range(len(labels))]
     chosen: set[str | int] = set()
-    members: list[dict[str | int, int]] = [{} for _ in range(classes)]  # of each class: unit -> its clips, in the order drawn
+    # of each class: unit -> its clips, in the order drawn
+    members: list[dict[str | int, int]] = [{} for _ in range(classes)]
     for clip in permutation(len(labels), seed).tolist():
         for label in labels[clip]:
             members[label][units[clip]] = members[label].get(units[clip], 0) + 1

@@ -43,7 +43,12 @@ def measure(clips: Iterable[Frames]) -> Stats | None:
         frames += len(clip)
         for begin in range(0, len(pixels), CHUNK):
             part = pixels[begin : begin + CHUNK]
-            counts += np.stack([np.bincount(part[:, channel], minlength=LEVELS) for channel in range(part.shape[1])])
+            counts += np.stack(
+                [
+                    np.bincount(part[:, channel], minlength=LEVELS)
+                    for channel in range(part.shape[1])
+                ]
+            )
     if counts is None or not frames:
         return None
     total = counts.sum(axis=1).astype(np.float64)
@@ -57,9 +62,15 @@ def of_training(cache: Path) -> Stats | None:
     """Of the clips in the cache's training split, those that validation is drawn from included. Raises DataError without a cache."""
     index = read_index(cache, "train")
     if index is None:
-        raise DataError(f"there is no cache of the training split in {cache}", hint="prepare.stats needs a dataset with a training split")
+        raise DataError(
+            f"there is no cache of the training split in {cache}",
+            hint="prepare.stats needs a dataset with a training split",
+        )
     if not index.data and index.total:
-        raise DataError("data.source: files keeps no frames to measure", hint="run prepare.stats with data.source: cache")
+        raise DataError(
+            "data.source: files keeps no frames to measure",
+            hint="run prepare.stats with data.source: cache",
+        )
     mapped = map_bytes(cache / index.data, index.bytes)
     return measure(frames_of(mapped, entry) for entry in index.entries if entry.frames)
 

@@ -45,7 +45,11 @@ def first(config: Config, folder: RunFolder, share: Share, say: Say) -> list[str
 
 def last(config: Config, say: Say) -> list[str]:
     """Annotate what tells which frames are there, now that they are. Returns what was done."""
-    return [f"annotate: {path}" for path in annotate(config, say)] if config.prepare.annotate and needs_frames(config) else []
+    return (
+        [f"annotate: {path}" for path in annotate(config, say)]
+        if config.prepare.annotate and needs_frames(config)
+        else []
+    )
 
 
 def run(config: Config, share: Share, say: Say) -> dict[str, StepReport]:
@@ -61,18 +65,30 @@ def run(config: Config, share: Share, say: Say) -> dict[str, StepReport]:
             _copy_lists(root, Path(target))
     if conf.videos_to:
         out = Path(conf.videos_to)
-        tasks = [Task(id=name, source=path, target=out / file_name(path, root)) for name, path in videos]
+        tasks = [
+            Task(id=name, source=path, target=out / file_name(path, root)) for name, path in videos
+        ]
         reports["videos"] = outputs.run(Reencode(conf), tasks, out, say)
     if conf.frames_to:
         out = Path(conf.frames_to)
-        tasks = [Task(id=name, source=path, target=out / _frames(places[path], config)) for name, path in videos]
+        tasks = [
+            Task(id=name, source=path, target=out / _frames(places[path], config))
+            for name, path in videos
+        ]
         reports["frames"] = outputs.run(Extract(conf), tasks, out, say)
     if conf.flow_to:
-        reports["flow"] = _flow(config, [(name, path, places[path]) for name, path in videos], reports.get("frames"), say)
+        reports["flow"] = _flow(
+            config,
+            [(name, path, places[path]) for name, path in videos],
+            reports.get("frames"),
+            say,
+        )
     return reports
 
 
-def _flow(config: Config, videos: list[tuple[str, Path, Path]], frames: StepReport | None, say: Say) -> StepReport:
+def _flow(
+    config: Config, videos: list[tuple[str, Path, Path]], frames: StepReport | None, say: Say
+) -> StepReport:
     """Of the frames that were just extracted, so that both have the same numbers; else of what the dataset has."""
     conf, out = config.prepare, Path(config.prepare.flow_to)
     step = Flow(conf)
@@ -91,7 +107,10 @@ def folders(config: Config, videos: list[Path]) -> dict[Path, Path]:
     root = Path(config.data.root)
     places = {video: folder_name(video, root, rule) for video in videos}
     often = Counter(places.values())
-    return {video: place if often[place] == 1 else place.with_name(video_stem(video.name)) for video, place in places.items()}
+    return {
+        video: place if often[place] == 1 else place.with_name(video_stem(video.name))
+        for video, place in places.items()
+    }
 
 
 def _frames(place: Path, config: Config) -> Path:
@@ -128,4 +147,8 @@ def _lists(root: Path) -> Iterator[Path]:
             if entry.is_file() and path.suffix.lower() in LISTS and not entry.name.startswith("."):
                 yield path
             elif entry.is_dir() and not entry.name.startswith("."):
-                yield from sorted(each for each in path.iterdir() if each.suffix.lower() in LISTS and not each.name.startswith("."))
+                yield from sorted(
+                    each
+                    for each in path.iterdir()
+                    if each.suffix.lower() in LISTS and not each.name.startswith(".")
+                )

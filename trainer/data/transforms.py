@@ -31,11 +31,17 @@ class ModelInput:
         The video lies in memory as channels_last_3d, like its source. Raises ValueError for something else than uint8 clips.
         """
         if clips_BTHWC.dtype != torch.uint8 or clips_BTHWC.dim() != 5:
-            raise ValueError(f"clips are {clips_BTHWC.dtype} of shape {tuple(clips_BTHWC.shape)}, not uint8 of shape (B, T, H, W, C)")
+            raise ValueError(
+                f"clips are {clips_BTHWC.dtype} of shape {tuple(clips_BTHWC.shape)}, not uint8 of shape (B, T, H, W, C)"
+            )
         if self.normalisation.order == "bgr":
             clips_BTHWC = clips_BTHWC.flip(-1)
-        mean, std = (clips_BTHWC.new_tensor(values, dtype=torch.float32) for values in (self.normalisation.mean, self.normalisation.std))
+        mean, std = (
+            clips_BTHWC.new_tensor(values, dtype=torch.float32)
+            for values in (self.normalisation.mean, self.normalisation.std)
+        )
         video_BTHWC = clips_BTHWC.float().sub_(mean).div_(std)
         if self.images:
-            return video_BTHWC.permute(0, 1, 4, 2, 3).flatten(1, 2)  # frame after frame, the channels of each together
+            # frame after frame, the channels of each together
+            return video_BTHWC.permute(0, 1, 4, 2, 3).flatten(1, 2)
         return video_BTHWC.permute(0, 4, 1, 2, 3)

@@ -14,7 +14,8 @@ import trainer.data.loader  # noqa: F401  so that a worker starts in a moment
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 os.setpgid(0, 0)
-_before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}  # forgets one that came while they were blocked
+# forgets one that came while they were blocked
+_before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 for _number, _handler in _before.items():
     signal.signal(_number, _handler)

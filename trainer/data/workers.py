@@ -31,7 +31,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 LATE_S = 2.0  # for threads that have nothing left to do but end
 
 
-def load(clips: ClipSet, keys: Iterable[list[Key]], *, workers: int, pin: bool) -> Iterator[Tensors]:
+def load(
+    clips: ClipSet, keys: Iterable[list[Key]], *, workers: int, pin: bool
+) -> Iterator[Tensors]:
     """`clips.__getitems__(k)` for each k of `keys`, in their order, computed by `workers` processes ahead of time."""
     _start_server()
     loader = DataLoader(
@@ -42,7 +44,8 @@ def load(clips: ClipSet, keys: Iterable[list[Key]], *, workers: int, pin: bool) 
         pin_memory=pin,
         worker_init_fn=_begin_worker,
         multiprocessing_context=multiprocessing.get_context("forkserver"),
-        generator=torch.Generator(),  # its own: torch's global one belongs to the model, and must not depend on workers
+        # its own: torch's global one belongs to the model, and must not depend on workers
+        generator=torch.Generator(),
     )
     before = set(threading.enumerate())
     source = iter(loader)

@@ -19,10 +19,28 @@ from numpy.typing import NDArray
 
 MOST_DIMENSIONS = 32
 MOST_MEMO = 1 << 22  # entries: a place far behind makes the unpickler reserve memory up to there
-_NUMBERS = frozenset(f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248", "b": "1"}.items() for size in sizes)
-_REFUSED = frozenset({"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"})
-# what a broken pickle makes the unpickler raise, or only warn of: an escape in a text that Python never writes
-BROKEN = (EOFError, ValueError, LookupError, AttributeError, TypeError, OverflowError, MemoryError, struct.error, RecursionError, Warning)
+_NUMBERS = frozenset(
+    f"{kind}{size}"
+    for kind, sizes in {"f": "248", "i": "1248", "u": "1248", "b": "1"}.items()
+    for size in sizes
+)
+_REFUSED = frozenset(
+    {"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
+)
+# what a broken pickle makes the unpickler raise, or only warn of: an escape in a text that Python
+# never writes
+BROKEN = (
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    RecursionError,
+    Warning,
+)
 
 
 class NumberType:
@@ -34,7 +52,12 @@ class NumberType:
         self.spec, self.order = str(spec), "="
 
     def __setstate__(self, state: Any) -> None:
-        plain = isinstance(state, tuple) and len(state) >= 5 and state[1] in ("<", ">", "|", "=") and state[2:5] == (None, None, None)
+        plain = (
+            isinstance(state, tuple)
+            and len(state) >= 5
+            and state[1] in ("<", ">", "|", "=")
+            and state[2:5] == (None, None, None)
+        )
         if not plain:
             raise pickle.UnpicklingError("an array of records, not of plain numbers")
         self.order = state[1]
@@ -58,7 +81,11 @@ class Array:
         if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], NumberType)):
             raise pickle.UnpicklingError("an array without shape, type and bytes")
         _, shape, kind, fortran, data = state
-        whole = isinstance(shape, tuple) and len(shape) <= MOST_DIMENSIONS and all(type(size) is int and size >= 0 for size in shape)
+        whole = (
+            isinstance(shape, tuple)
+            and len(shape) <= MOST_DIMENSIONS
+            and all(type(size) is int and size >= 0 for size in shape)
+        )
         if not whole:
             raise pickle.UnpicklingError(f"an array of shape {shape!r}")
         self.value = kind.read(data, shape).reshape(shape, order="F" if fortran else "C")
@@ -79,7 +106,9 @@ def _number(kind: object, data: object = b"") -> float | int:
     return number
 
 
-def _from_buffer(data: object, kind: object = None, shape: object = (), order: object = "C") -> Array:
+def _from_buffer(
+    data: object, kind: object = None, shape: object = (), order: object = "C"
+) -> Array:
     """numpy's _frombuffer, by which pickle's protocol 5 writes arrays."""
     array = Array()
     array.__setstate__((1, shape, kind, order == "F", data))
@@ -134,5 +163,9 @@ def _refuse_dangers(file: BinaryIO) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in _REFUSED:
             raise pickle.UnpicklingError("it refers to things outside the file")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > MOST_MEMO:
+        if (
+            opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
+            and isinstance(argument, int)
+            and argument > MOST_MEMO
+        ):
             raise pickle.UnpicklingError("it asks for much memory and holds little")

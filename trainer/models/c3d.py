@@ -31,7 +31,8 @@ SPORTS1M = {
     "features.13": "conv4b", "features.16": "conv5a", "features.18": "conv5b", "classifier.0": "fc6", "classifier.3": "fc7",
     "classifier.6": "fc8",
 }  # fmt: skip
-BLOBS = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}  # Caffe2's riv is the variance itself
+# Caffe2's riv is the variance itself
+BLOBS = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "c3d": (
@@ -69,7 +70,9 @@ class C3D(_Clips):
     trainable_when_frozen = ("fc8",)
     head_module = "fc8"
 
-    def __init__(self, num_classes: int, *, norm: bool, dropout: float = 0.5, in_channels: int = 3) -> None:
+    def __init__(
+        self, num_classes: int, *, norm: bool, dropout: float = 0.5, in_channels: int = 3
+    ) -> None:
         """`norm`: VMZ's form, with BatchNorm behind each convolution and no padding before the last pool."""
         super().__init__(in_channels)
         inputs = in_channels
@@ -80,7 +83,10 @@ class C3D(_Clips):
                     self.add_module(f"{name}_bn", nn.BatchNorm3d(width, eps=1e-3))
                 inputs = width
             kernel: Triple = (1, 2, 2) if number == 1 else (2, 2, 2)
-            self.add_module(f"pool{number}", nn.MaxPool3d(kernel, padding=(0, 1, 1) if number == 5 and not norm else 0))
+            self.add_module(
+                f"pool{number}",
+                nn.MaxPool3d(kernel, padding=(0, 1, 1) if number == 5 and not norm else 0),
+            )
         side = 3 if norm else 4
         self.fc6 = nn.Linear(512 * side * side, HIDDEN)
         self.fc7 = nn.Linear(HIDDEN, HIDDEN)
@@ -142,13 +148,27 @@ class C3DNorm(_Clips):
         for number, (group, stride) in enumerate(zip(GROUPS, strides, strict=True), 1):
             layers = nn.Sequential()
             for _, width in group:
-                layers.extend([nn.Conv3d(inputs, width, 3, padding=1), nn.BatchNorm3d(width), nn.ReLU(inplace=True)])
+                layers.extend(
+                    [
+                        nn.Conv3d(inputs, width, 3, padding=1),
+                        nn.BatchNorm3d(width),
+                        nn.ReLU(inplace=True),
+                    ]
+                )
                 inputs = width
             last = number == len(GROUPS)
-            layers.append(nn.MaxPool3d((1, 2, 2) if last else 2, stride=stride, padding=(0, 1, 1) if last else 0))
+            layers.append(
+                nn.MaxPool3d(
+                    (1, 2, 2) if last else 2, stride=stride, padding=(0, 1, 1) if last else 0
+                )
+            )
             self.add_module(f"group{number}", layers)
-        self.fc1 = nn.Sequential(nn.Linear(512 * 4 * 4, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(dropout))
-        self.fc2 = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(dropout))
+        self.fc1 = nn.Sequential(
+            nn.Linear(512 * 4 * 4, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(dropout)
+        )
+        self.fc2 = nn.Sequential(
+            nn.Linear(HIDDEN, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(dropout)
+        )
         self.fc = nn.Sequential(nn.Linear(HIDDEN, num_classes))
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:

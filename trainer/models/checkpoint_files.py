@@ -24,7 +24,8 @@ from torch import Tensor
 from trainer.errors import DataError, did_you_mean
 from trainer.models import array_pickle
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "blobs", "net", "weights")  # under which the tensors of a file may lie
+# under which the tensors of a file may lie
+WRAPPERS = ("state_dict", "model_state_dict", "model", "blobs", "net", "weights")
 TORCH_ZIP, TORCH_OLD = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 # of other things that lie under a checkpoint's name, by their first bytes
 OTHERS = {
@@ -34,7 +35,9 @@ OTHERS = {
     b"\x1f\x8b": ("compressed by gzip", "unpack it first: gunzip"),
 }  # fmt: skip
 # Caffe2 keeps the training's own state among the weights
-CAFFE2_STATE = re.compile(r".*_momentum|.*_grad|.*_lr|lr|learning_rate|optimizer_iteration|model_iter|iter|iteration_mutex|ONE(_.*)?")
+CAFFE2_STATE = re.compile(
+    r".*_momentum|.*_grad|.*_lr|lr|learning_rate|optimizer_iteration|model_iter|iter|iteration_mutex|ONE(_.*)?"
+)
 _SAFE = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32,
     "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -48,7 +51,8 @@ class CheckpointFile:
 
     tensors: dict[str, Tensor]  # by name, without nn.DataParallel's `module.`
     fields: dict[str, Any]  # what stands beside the tensors: epoch, arch, classes ...
-    ignored: tuple[str, ...] = ()  # the state of a Caffe2 training among the weights: momenta, learning rate, iteration
+    # the state of a Caffe2 training among the weights: momenta, learning rate, iteration
+    ignored: tuple[str, ...] = ()
 
 
 def read(path: str) -> CheckpointFile:
@@ -61,14 +65,27 @@ def read(path: str) -> CheckpointFile:
             content = content[wrapper]
             break
     if not isinstance(content, Mapping):
-        raise DataError(f"the checkpoint {path} is not a state dict: it holds a {type(content).__name__}")
+        raise DataError(
+            f"the checkpoint {path} is not a state dict: it holds a {type(content).__name__}"
+        )
     arrays = any(isinstance(value, array_pickle.Array) for value in content.values())
     tensors = {_name(key, arrays): _tensor(value) for key, value in content.items()}
     if len(tensors) < len(content):
-        raise DataError(f"the checkpoint {path} holds the blobs of several GPUs", hint="save those of one")
-    ignored = tuple(key for key in tensors if arrays and isinstance(key, str) and CAFFE2_STATE.fullmatch(key))
+        raise DataError(
+            f"the checkpoint {path} holds the blobs of several GPUs", hint="save those of one"
+        )
+    ignored = tuple(
+        key for key in tensors if arrays and isinstance(key, str) and CAFFE2_STATE.fullmatch(key)
+    )
     kept = {key: value for key, value in tensors.items() if key not in ignored}
-    strange = next((f"{key!r} is a {type(value).__name__}" for key, value in kept.items() if not _good(key, value)), "")
+    strange = next(
+        (
+            f"{key!r} is a {type(value).__name__}"
+            for key, value in kept.items()
+            if not _good(key, value)
+        ),
+        "",
+    )
     if strange or not kept:
         raise DataError(f"the checkpoint {path} is not a state dict: {strange or 'it is empty'}")
     return CheckpointFile(_without_module(kept, path), fields, ignored)
@@ -85,18 +102,30 @@ def _content(path: str) -> Any:
         why = "it holds something other than tensors and plain containers, or is damaged"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "if you trust it, save its state_dict() again with today's torch"
-        raise DataError(f"the checkpoint {path} was not opened: {why}: {reason}", hint=hint) from error
+        raise DataError(
+            f"the checkpoint {path} was not opened: {why}: {reason}", hint=hint
+        ) from error
     except OSError as error:
-        raise DataError(f"cannot read the checkpoint {path}: {error.strerror or error}", hint=_beside(Path(path))) from error
+        raise DataError(
+            f"cannot read the checkpoint {path}: {error.strerror or error}",
+            hint=_beside(Path(path)),
+        ) from error
     except (RuntimeError, AssertionError, *array_pickle.BROKEN) as error:
-        raise DataError(f"the checkpoint {path} is damaged or no checkpoint: {error}", hint="fetch or copy it again") from error
+        raise DataError(
+            f"the checkpoint {path} is damaged or no checkpoint: {error}",
+            hint="fetch or copy it again",
+        ) from error
 
 
 def _beside(path: Path) -> str:
     """What may have been meant by a path that is no file: the newest epoch of a run, or a name like it in its folder."""
     for place in (path, path / "checkpoints", path.parent):
         if epochs := sorted(found.name for found in place.glob("epoch-*.pt")):
-            return f"{place} has {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"{place} has {epochs[0]}"
+            return (
+                f"{place} has {epochs[0]} to {epochs[-1]}"
+                if len(epochs) > 1
+                else f"{place} has {epochs[0]}"
+            )
     near = did_you_mean(path.name, [found.name for found in path.parent.glob("*")])
     return near or "check model.init"
 
@@ -122,7 +151,11 @@ def is_page(start: bytes) -> bool:
 
 
 def _torch(path: str) -> Any:
-    stand_ins: list[Any] = [(stand_in, name) for name, stand_in in array_pickle.STAND_INS.items() if name.startswith("numpy.")]
+    stand_ins: list[Any] = [
+        (stand_in, name)
+        for name, stand_in in array_pickle.STAND_INS.items()
+        if name.startswith("numpy.")
+    ]
     with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
         warnings.simplefilter("ignore")  # torch warns of odd pickles before it refuses them
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -142,12 +175,22 @@ def _safetensors(path: str) -> Any:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        dtype, shape, (first, last) = _SAFE[entry["dtype"]], [int(size) for size in entry["shape"]], entry["data_offsets"]
+        dtype, shape, (first, last) = (
+            _SAFE[entry["dtype"]],
+            [int(size) for size in entry["shape"]],
+            entry["data_offsets"],
+        )
         size = last - first
-        if min([first, size, *shape]) < 0 or size != math.prod(shape) * dtype.itemsize or 8 + length + last > len(data):
+        if (
+            min([first, size, *shape]) < 0
+            or size != math.prod(shape) * dtype.itemsize
+            or 8 + length + last > len(data)
+        ):
             raise ValueError(f"{name} lies outside the file")
         if size:  # frombuffer takes no empty tensors
-            tensors[name] = torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=8 + length + first).reshape(shape)
+            tensors[name] = torch.frombuffer(
+                data, dtype=dtype, count=math.prod(shape), offset=8 + length + first
+            ).reshape(shape)
         else:
             tensors[name] = torch.empty(shape, dtype=dtype)
     return tensors
@@ -161,7 +204,11 @@ def _name(key: Any, arrays: bool) -> Any:
 def _tensor(value: Any) -> Any:
     if isinstance(value, array_pickle.Array) and value.value is not None:
         array = value.value
-        return torch.from_numpy(np.ascontiguousarray(array.astype(np.int64) if array.dtype.kind == "u" else array).reshape(array.shape))
+        return torch.from_numpy(
+            np.ascontiguousarray(
+                array.astype(np.int64) if array.dtype.kind == "u" else array
+            ).reshape(array.shape)
+        )
     return value
 
 
@@ -177,6 +224,8 @@ def _without_module(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tenso
         while name.startswith("module."):
             name = name.removeprefix("module.")
         if name in bare:
-            raise DataError(f"the checkpoint {path} holds {name!r} twice, with and without the prefix `module.`")
+            raise DataError(
+                f"the checkpoint {path} holds {name!r} twice, with and without the prefix `module.`"
+            )
         bare[name] = tensor
     return bare

@@ -19,7 +19,15 @@ class ResizedI3D(nn.Module):
 
     head_module = "i3d.logits"
 
-    def __init__(self, transformer: Part | None, resizer: Part, i3d: I3D, *, freeze_i3d: bool, bn_momentum: float) -> None:
+    def __init__(
+        self,
+        transformer: Part | None,
+        resizer: Part,
+        i3d: I3D,
+        *,
+        freeze_i3d: bool,
+        bn_momentum: float,
+    ) -> None:
         super().__init__()
         for part in resizer.modules():
             if isinstance(part, ConvUnit) and part.bn is not None:
@@ -62,8 +70,21 @@ def resizer_i3d(
 
     `frames` and `size` are the mode's. `freeze_i3d` keeps I3D as it is, but for its logits.
     """
-    i3d = I3D(num_classes, mode, in_channels=in_channels, head=head, dropout=dropout, bn_momentum=bn_momentum)
-    return ResizedI3D(None, _resizer(i3d, resizer, residual_blocks, frames, size), i3d, freeze_i3d=freeze_i3d, bn_momentum=bn_momentum)
+    i3d = I3D(
+        num_classes,
+        mode,
+        in_channels=in_channels,
+        head=head,
+        dropout=dropout,
+        bn_momentum=bn_momentum,
+    )
+    return ResizedI3D(
+        None,
+        _resizer(i3d, resizer, residual_blocks, frames, size),
+        i3d,
+        freeze_i3d=freeze_i3d,
+        bn_momentum=bn_momentum,
+    )
 
 
 @register_model(parts=("transformer", "resizer", "i3d"))
@@ -84,10 +105,23 @@ def stn_resizer_i3d(
     freeze_i3d: bool = False,
 ) -> nn.Module:
     """Spatial transformer on each frame, learned resizer, I3D: small video to classes"""
-    i3d = I3D(num_classes, mode, in_channels=in_channels, head=head, dropout=dropout, bn_momentum=bn_momentum)
-    transformer = SpatialTransformer(in_size, legacy_frame_view=legacy_frame_view, in_channels=in_channels)
+    i3d = I3D(
+        num_classes,
+        mode,
+        in_channels=in_channels,
+        head=head,
+        dropout=dropout,
+        bn_momentum=bn_momentum,
+    )
+    transformer = SpatialTransformer(
+        in_size, legacy_frame_view=legacy_frame_view, in_channels=in_channels
+    )
     return ResizedI3D(
-        transformer, _resizer(i3d, resizer, residual_blocks, frames, size), i3d, freeze_i3d=freeze_i3d, bn_momentum=bn_momentum
+        transformer,
+        _resizer(i3d, resizer, residual_blocks, frames, size),
+        i3d,
+        freeze_i3d=freeze_i3d,
+        bn_momentum=bn_momentum,
     )
 
 
@@ -115,7 +149,14 @@ def transformer_resizer_i3d(
     Its resizer's kernels are 2D; there is no published 3D form.
     """
     assert resizer == "2d"
-    i3d = I3D(num_classes, mode, in_channels=in_channels, head=head, dropout=dropout, bn_momentum=bn_momentum)
+    i3d = I3D(
+        num_classes,
+        mode,
+        in_channels=in_channels,
+        head=head,
+        dropout=dropout,
+        bn_momentum=bn_momentum,
+    )
     combined = TransformerResizer(
         frames=frames or i3d.frames, size=size or i3d.size, in_size=in_size, residual_blocks=residual_blocks,
         read_at=read_at, apply_at=apply_at, legacy_frame_view=legacy_frame_view, in_channels=in_channels,
@@ -123,7 +164,17 @@ def transformer_resizer_i3d(
     return ResizedI3D(None, combined, i3d, freeze_i3d=freeze_i3d, bn_momentum=bn_momentum)
 
 
-def _resizer(i3d: I3D, kernels: Literal["2d", "3d"], residual_blocks: int, frames: int | None, size: int | None) -> Resizer:
+def _resizer(
+    i3d: I3D,
+    kernels: Literal["2d", "3d"],
+    residual_blocks: int,
+    frames: int | None,
+    size: int | None,
+) -> Resizer:
     return Resizer(
-        KERNELS[kernels], frames=frames or i3d.frames, size=size or i3d.size, residual_blocks=residual_blocks, in_channels=i3d.in_channels
+        KERNELS[kernels],
+        frames=frames or i3d.frames,
+        size=size or i3d.size,
+        residual_blocks=residual_blocks,
+        in_channels=i3d.in_channels,
     )

@@ -54,7 +54,9 @@ def _published(module: nn.Module, given: Tensor, out: Tensor) -> int:
     if isinstance(module, (nn.ReLU, nn.ReLU6)):
         return given.numel()
     if isinstance(module, (nn.MaxPool3d, nn.AvgPool3d)):
-        kernel = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,)
+        kernel = (
+            module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,)
+        )
         return (math.prod(kernel) - 1) * out.numel()
     return given.numel() - out.numel() if isinstance(module, nn.AdaptiveAvgPool3d) else 0
 
@@ -67,10 +69,15 @@ def _total(model: nn.Module, input_shape: Sequence[int], count: Count) -> int:
 
     leaves = [module for module in model.modules() if not list(module.children())]
     handles = [module.register_forward_hook(hook) for module in leaves]
-    state = {key: tensor.to("meta") for key, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    state = {
+        key: tensor.to("meta")
+        for key, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
     try:
         with torch.no_grad(), _in_evaluation(model):
-            torch.func.functional_call(model, state, (torch.empty(tuple(input_shape), device="meta"),))
+            torch.func.functional_call(
+                model, state, (torch.empty(tuple(input_shape), device="meta"),)
+            )
     finally:
         for handle in handles:
             handle.remove()

@@ -18,7 +18,12 @@ from trainer.models.video_resnet import LAYERS, WIDTHS, Design, VideoResNet, ini
 
 torch.fx.wrap("check_input")
 
-BLOCKS: dict[int, tuple[int, int, int, int]] = {26: (1, 2, 4, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS: dict[int, tuple[int, int, int, int]] = {
+    26: (1, 2, 4, 1),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 EXPANSION = 4
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
@@ -62,14 +67,20 @@ class Bottleneck(nn.Module):
         self.conv2 = nn.Sequential()
         if mixed:
             self.conv2.append(nn.Conv3d(width, width, 1, bias=False))
-        self.conv2.append(nn.Conv3d(width, width, 3, stride=stride, padding=1, groups=width, bias=False))
+        self.conv2.append(
+            nn.Conv3d(width, width, 3, stride=stride, padding=1, groups=width, bias=False)
+        )
         self.bn2 = nn.BatchNorm3d(width)
         self.conv3 = nn.Conv3d(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(outputs)
         self.relu = nn.ReLU(inplace=True)
         project = inputs != outputs or stride != 1
         self.downsample = (
-            nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs)) if project else None
+            nn.Sequential(
+                nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs)
+            )
+            if project
+            else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +102,9 @@ class CSN(Part):
         """`mixed`: ip-CSN."""
         super().__init__()
         self.wanted = (in_channels, None, None, None)
-        self.conv1 = nn.Conv3d(in_channels, 64, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+        self.conv1 = nn.Conv3d(
+            in_channels, 64, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False
+        )
         self.bn1 = nn.BatchNorm3d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
@@ -99,7 +112,11 @@ class CSN(Part):
         for group, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[depth], strict=True), 1):
             layer = nn.Sequential()
             for index in range(blocks):
-                layer.append(Bottleneck(inputs, width, stride=2 if group > 1 and index == 0 else 1, mixed=mixed))
+                layer.append(
+                    Bottleneck(
+                        inputs, width, stride=2 if group > 1 and index == 0 else 1, mixed=mixed
+                    )
+                )
                 inputs = width * EXPANSION
             self.add_module(f"layer{group}", layer)
         self.avgpool = nn.AdaptiveAvgPool3d(1)

@@ -30,14 +30,18 @@ ATTEMPTS = 5  # without a new byte
 PAUSE = 1.0  # seconds before the second attempt, doubled for each further one
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 20
-HUB_HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # torch.hub's file names end with the start of their sha256
+# torch.hub's file names end with the start of their sha256
+HUB_HASH = re.compile(r"-([0-9a-f]{8,64})\.")
 BY_HAND = "fetch it on a machine that can, put it on the volume (`vidjobs push`), and set model.init to its path"
 _NETWORK = (OSError, http.client.HTTPException)
 
 
 def folder() -> Path:
     """Where torch.hub keeps weights."""
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
+    home = (
+        os.environ.get("TORCH_HOME")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
+    )
     return Path(home) / "hub" / "checkpoints"
 
 
@@ -78,7 +82,9 @@ def fetch(url: str, *, sha256: str = "", say: Callable[[str], None] = lambda _: 
 def _alone(target: Path) -> Iterator[Path]:
     """Wait until no other process fetches this file; the name of the unfinished one."""
     with writing(target):
-        descriptor = os.open(target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(
+            target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666
+        )
     try:
         part = target.with_name(f".{target.name}.part")
         try:
@@ -104,7 +110,9 @@ def _download(url: str, part: Path) -> None:
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
             if error.code < 500 and error.code not in (408, 416, 429):
-                raise DataError(f"{url} answers {error.code} {error.reason}", hint=BY_HAND) from error
+                raise DataError(
+                    f"{url} answers {error.code} {error.reason}", hint=BY_HAND
+                ) from error
             reason = f"{error.code} {error.reason}"
             if error.code == 416:  # no such range: what we have is not a start of that file
                 part.unlink(missing_ok=True)
@@ -112,20 +120,31 @@ def _download(url: str, part: Path) -> None:
             reason = _reason(error)
         failed = 0 if _size(part) > before else failed + 1
         if failed >= ATTEMPTS:
-            had = f" after {_size(part)} bytes; they are kept, and the next try goes on from there" if _size(part) else ""
-            raise DataError(f"cannot fetch {url}: {urlsplit(url).hostname}: {reason}{had}", hint=BY_HAND)
+            had = (
+                f" after {_size(part)} bytes; they are kept, and the next try goes on from there"
+                if _size(part)
+                else ""
+            )
+            raise DataError(
+                f"cannot fetch {url}: {urlsplit(url).hostname}: {reason}{had}", hint=BY_HAND
+            )
         time.sleep(PAUSE * 2 ** (failed - 1) if failed else PAUSE / 10)
 
 
 def _fetch_rest(url: str, part: Path) -> bool:
     """One request for what is missing; whether the file is whole. A server without ranges sends all of it again."""
     have, tag_file = _size(part), part.with_suffix(".tag")
-    request = urllib.request.Request(url, headers={"User-Agent": "vidjobs", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "vidjobs", "Accept-Encoding": "identity"}
+    )
     if have and tag_file.exists():
         request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", tag_file.read_text())  # another file there by now: all of it, please
+        # another file there by now: all of it, please
+        request.add_header("If-Range", tag_file.read_text())
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        going_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        going_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        )
         total = int(answer.headers.get("Content-Length") or -1) + (have if going_on else 0)
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         with writing(part):
@@ -143,7 +162,10 @@ def _append(answer: Any, part: Path, *, fresh: bool, url: str) -> None:
     with file:
         while chunk := answer.read1(CHUNK):
             if fresh and file.tell() == 0 and is_page(chunk):
-                raise DataError(f"{url} is a web page, not weights", hint="its host wants a login or a click; " + BY_HAND)
+                raise DataError(
+                    f"{url} is a web page, not weights",
+                    hint="its host wants a login or a click; " + BY_HAND,
+                )
             with writing(part, len(chunk)):
                 file.write(chunk)
         with writing(part):
@@ -163,7 +185,9 @@ def _require(path: Path, sha256: str, url: str) -> None:
     if path.suffix == ".part":
         path.unlink()
         raise DataError(f"what {url} sends is not the published file: {wrong}", hint=BY_HAND)
-    raise DataError(f"{path} is not the published file: {wrong}", hint="remove it, and it is fetched again")
+    raise DataError(
+        f"{path} is not the published file: {wrong}", hint="remove it, and it is fetched again"
+    )
 
 
 def _size(path: Path) -> int:
@@ -172,4 +196,10 @@ def _size(path: Path) -> int:
 
 def _reason(error: BaseException) -> str:
     inner = getattr(error, "reason", None)
-    return str(getattr(inner, "strerror", None) or inner or getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    return str(
+        getattr(inner, "strerror", None)
+        or inner
+        or getattr(error, "strerror", None)
+        or str(error)
+        or type(error).__name__
+    )

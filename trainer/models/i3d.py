@@ -36,13 +36,23 @@ class Unit3D(nn.Module):
     """SAME convolution, then BatchNorm and ReLU; without `norm` a convolution with bias and nothing after it."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, norm: bool = True, bn_momentum: float = 0.01
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        norm: bool = True,
+        bn_momentum: float = 0.01,
     ) -> None:
         super().__init__()
         self.strided = stride > 1
-        # at stride 1 SAME is the same on both sides for every size, so the convolution can do it itself
+        # at stride 1 SAME is the same on both sides for every size, so the convolution can do it
+        # itself
         padding = 0 if self.strided else kernel // 2
-        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=padding, bias=not norm)
+        self.conv3d = nn.Conv3d(
+            inputs, outputs, kernel, stride=stride, padding=padding, bias=not norm
+        )
         self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=bn_momentum) if norm else None
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
@@ -55,7 +65,9 @@ class Unit3D(nn.Module):
 class Mixed(nn.Module):
     """Inception module: 1x1, 1x1 then 3x3x3, 1x1 then 3x3x3, pool then 1x1, side by side on the channels."""
 
-    def __init__(self, inputs: int, widths: tuple[int, int, int, int, int, int], bn_momentum: float) -> None:
+    def __init__(
+        self, inputs: int, widths: tuple[int, int, int, int, int, int], bn_momentum: float
+    ) -> None:
         super().__init__()
         w0, w1a, w1b, w2a, w2b, w3b = widths
         self.b0 = Unit3D(inputs, w0, bn_momentum=bn_momentum)
@@ -67,7 +79,9 @@ class Mixed(nn.Module):
         self.b3b = Unit3D(inputs, w3b, bn_momentum=bn_momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1)
+        return torch.cat(
+            [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1
+        )
 
 
 _POOLS: dict[str, tuple[Triple, Triple]] = {
@@ -104,7 +118,14 @@ class I3D(Part):
     head_module = "logits"
 
     def __init__(
-        self, num_classes: int, mode: str, *, in_channels: int = 3, head: Head = "pooled", dropout: float = 0.5, bn_momentum: float = 0.01
+        self,
+        num_classes: int,
+        mode: str,
+        *,
+        in_channels: int = 3,
+        head: Head = "pooled",
+        dropout: float = 0.5,
+        bn_momentum: float = 0.01,
     ) -> None:
         super().__init__()
         self.mode, self.head, self.in_channels = mode, head, in_channels
@@ -115,16 +136,23 @@ class I3D(Part):
                 self.add_module(name, _endpoint(name, in_channels, bn_momentum))
         last_size = self.size // 16 if small else -(-self.size // 32)
         last_frames = self.frames // 8
-        self.avg_pool = nn.AvgPool3d((last_frames if head == "pooled" else min(2, last_frames), last_size, last_size), stride=1)
+        self.avg_pool = nn.AvgPool3d(
+            (last_frames if head == "pooled" else min(2, last_frames), last_size, last_size),
+            stride=1,
+        )
         self.dropout = nn.Dropout(dropout)
         self.logits = Unit3D(FEATURES, num_classes, norm=False)
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
-        _check_clip(video_BCTHW, self.in_channels, self.frames if self.head == "pooled" else None, self.size)
+        _check_clip(
+            video_BCTHW, self.in_channels, self.frames if self.head == "pooled" else None, self.size
+        )
         logits: Tensor = self.logits(self.dropout(self.extract_features(video_BCTHW)))
         if self.head == "pooled":
             return logits.flatten(1)
-        return F.interpolate(logits.flatten(2), size=video_BCTHW.shape[2], mode="linear", align_corners=False)
+        return F.interpolate(
+            logits.flatten(2), size=video_BCTHW.shape[2], mode="linear", align_corners=False
+        )
 
     def extract_features(self, video_BCTHW: Tensor) -> Tensor:
         """Pooled features, (B, 1024, T', 1, 1): T' is 1 with the pooled head at its mode's size, else about T / 8 - 1."""
@@ -137,7 +165,9 @@ class I3D(Part):
     def replace_logits(self, num_classes: int) -> None:
         """A fresh 1x1 head for other classes; everything else stays."""
         old = self.logits.conv3d.weight
-        self.logits = Unit3D(FEATURES, num_classes, norm=False).to(device=old.device, dtype=old.dtype)
+        self.logits = Unit3D(FEATURES, num_classes, norm=False).to(
+            device=old.device, dtype=old.dtype
+        )
 
 
 def _endpoint(name: str, in_channels: int, bn_momentum: float) -> nn.Module:
@@ -147,7 +177,11 @@ def _endpoint(name: str, in_channels: int, bn_momentum: float) -> nn.Module:
         return Mixed(*_MIXED[name], bn_momentum)
     if name == "Conv3d_1a_7x7":
         return Unit3D(in_channels, 64, 7, stride=2, bn_momentum=bn_momentum)
-    return Unit3D(64, 64, bn_momentum=bn_momentum) if name == "Conv3d_2b_1x1" else Unit3D(64, 192, 3, bn_momentum=bn_momentum)
+    return (
+        Unit3D(64, 64, bn_momentum=bn_momentum)
+        if name == "Conv3d_2b_1x1"
+        else Unit3D(64, 192, 3, bn_momentum=bn_momentum)
+    )
 
 
 @torch.fx.wrap
@@ -156,7 +190,9 @@ def _check_clip(video_BCTHW: Tensor, channels: int, frames: int | None, size: in
     wanted = (channels, frames or video_BCTHW.shape[2], size, size)
     if tuple(video_BCTHW.shape[1:]) != wanted:
         shown = ",".join(map(str, (channels, frames or "T", size, size)))
-        raise ValueError(f"this I3D takes clips of B,{shown}, not {','.join(map(str, video_BCTHW.shape))}")
+        raise ValueError(
+            f"this I3D takes clips of B,{shown}, not {','.join(map(str, video_BCTHW.shape))}"
+        )
 
 
 @register_model
@@ -173,4 +209,11 @@ def i3d(
 
     `mode` is "<frames>x<side>". `bn_momentum` is the published one; short trainings want faster statistics, such as 0.1.
     """
-    return I3D(num_classes, mode, in_channels=in_channels, head=head, dropout=dropout, bn_momentum=bn_momentum)
+    return I3D(
+        num_classes,
+        mode,
+        in_channels=in_channels,
+        head=head,
+        dropout=dropout,
+        bn_momentum=bn_momentum,
+    )

@@ -31,7 +31,9 @@ PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
 class BasicConv2d(nn.Module):
     """Convolution, BatchNorm, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Size, *, stride: int = 1, padding: Size = 0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Size, *, stride: int = 1, padding: Size = 0
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
@@ -70,7 +72,15 @@ class InceptionA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(self.pool(x))], 1)
+        return torch.cat(
+            [
+                self.branch1x1(x),
+                self.branch5x5_2(self.branch5x5_1(x)),
+                double,
+                self.branch_pool(self.pool(x)),
+            ],
+            1,
+        )
 
 
 class InceptionB(nn.Module):
@@ -151,7 +161,11 @@ class InceptionE(nn.Module):
         single = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         branches = [self.branch1x1(x), self.branch3x3_2a(single), self.branch3x3_2b(single)]
-        branches += [self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double), self.branch_pool(self.pool(x))]
+        branches += [
+            self.branch3x3dbl_3a(double),
+            self.branch3x3dbl_3b(double),
+            self.branch_pool(self.pool(x)),
+        ]
         return torch.cat(branches, 1)
 
 
@@ -161,7 +175,9 @@ class InceptionV3(Part):
     The last layer is called `fc` for the 1000 classes of ImageNet and else `fc_kin`, as in the published checkpoints.
     """
 
-    def __init__(self, num_classes: int, *, seq_len: int = 1, dropout: float = 0.6, in_channels: int = 3) -> None:
+    def __init__(
+        self, num_classes: int, *, seq_len: int = 1, dropout: float = 0.6, in_channels: int = 3
+    ) -> None:
         super().__init__()
         self.channels = seq_len * in_channels
         self.Conv2d_1a_3x3 = BasicConv2d(self.channels, 32, 3, stride=2)
@@ -219,11 +235,15 @@ class InceptionV3(Part):
 def _check_size(images_BCHW: Tensor) -> None:
     if min(images_BCHW.shape[2:]) < LEAST_SIZE:
         height, width = images_BCHW.shape[2:]
-        raise ValueError(f"Inception v3 takes frames of {LEAST_SIZE} x {LEAST_SIZE} pixels and more, not {height} x {width}")
+        raise ValueError(
+            f"Inception v3 takes frames of {LEAST_SIZE} x {LEAST_SIZE} pixels and more, not {height} x {width}"
+        )
 
 
 @register_model(clip="1x75+")
-def inception_v3(num_classes: int, *, seq_len: int = 1, dropout: float = 0.6, in_channels: int = 3) -> nn.Module:
+def inception_v3(
+    num_classes: int, *, seq_len: int = 1, dropout: float = 0.6, in_channels: int = 3
+) -> nn.Module:
     """Inception v3, 2D: a frame or a stack of frames to classes
 
     Published for 299 pixels; frames of 75 and more work, as the last map is averaged whole.

@@ -29,7 +29,9 @@ def same_pad(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def pad_same(video_BCTHW: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Zero-pad T, H and W for a convolution."""
     pads: list[int] = []
-    for size, k, d in zip(reversed(video_BCTHW.shape[2:]), reversed(kernel), reversed(stride), strict=True):
+    for size, k, d in zip(
+        reversed(video_BCTHW.shape[2:]), reversed(kernel), reversed(stride), strict=True
+    ):
         pads += same_pad(size, k, d)
     return F.pad(video_BCTHW, pads) if any(pads) else video_BCTHW
 
@@ -61,7 +63,9 @@ class SameMaxPool3d(nn.Module):
 
 def resize_trilinear(video_BCTHW: Tensor, frames: int, size: int) -> Tensor:
     """The video with `frames` frames of `size` x `size`, corners on corners."""
-    return F.interpolate(video_BCTHW, size=(frames, size, size), mode="trilinear", align_corners=True)
+    return F.interpolate(
+        video_BCTHW, size=(frames, size, size), mode="trilinear", align_corners=True
+    )
 
 
 def to_images(video_BCTHW: Tensor, *, legacy: bool) -> Tensor:
@@ -98,17 +102,27 @@ def warp(images_NCHW: Tensor, theta_N23: Tensor) -> Tensor:
     with full_precision(images_NCHW.device):
         images = images_NCHW.float()
         grid = F.affine_grid(theta_N23.float(), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False).to(images_NCHW.dtype)
+        return F.grid_sample(
+            images, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        ).to(images_NCHW.dtype)
 
 
 def conv_norm_act(
-    inputs: int, outputs: int, kernel: int = 1, *, stride: int | Triple = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU
+    inputs: int,
+    outputs: int,
+    kernel: int = 1,
+    *,
+    stride: int | Triple = 1,
+    groups: int = 1,
+    act: type[nn.Module] | None = nn.ReLU,
 ) -> list[nn.Module]:
     """Convolution without bias, BatchNorm, and the activation unless it is None: T, H and W become ceil(size / stride).
 
     A list, so that it can be a module of its own or stand among others in one nn.Sequential, as the published key names want it.
     """
-    conv = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    conv = nn.Conv3d(
+        inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+    )
     return [conv, nn.BatchNorm3d(outputs), *([act(inplace=True)] if act else [])]
 
 
@@ -121,7 +135,8 @@ def shuffle_channels(x_BCTHW: Tensor, groups: int) -> Tensor:
 def initialise_convs(model: nn.Module) -> None:
     """Convolutions by He et al. 2015, normal and by fan out, as the 3D ResNets start; all else stays as PyTorch starts it."""
     for module in model.modules():
-        if isinstance(module, nn.Conv3d) and not module.weight.is_meta:  # whose normal_ does nothing but load the compiler, for seconds
+        # whose normal_ does nothing but load the compiler, for seconds
+        if isinstance(module, nn.Conv3d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
@@ -153,10 +168,17 @@ def check_input(batch: Tensor, wanted: Sequence[int | None]) -> None:
     A module that calls it says `torch.fx.wrap("check_input")` too.
     """
     sizes = batch.shape[1:]
-    if len(sizes) != len(wanted) or any(need not in (None, have) for have, need in zip(sizes, wanted, strict=True)):
+    if len(sizes) != len(wanted) or any(
+        need not in (None, have) for have, need in zip(sizes, wanted, strict=True)
+    ):
         letters = "CTHW" if len(wanted) == 4 else "CHW"
-        shown = ",".join(letter if need is None else str(need) for letter, need in zip(letters, wanted, strict=True))
-        raise ValueError(f"this network takes batches of B,{shown}, not {','.join(map(str, batch.shape))}")
+        shown = ",".join(
+            letter if need is None else str(need)
+            for letter, need in zip(letters, wanted, strict=True)
+        )
+        raise ValueError(
+            f"this network takes batches of B,{shown}, not {','.join(map(str, batch.shape))}"
+        )
 
 
 class ExactSequential(nn.Sequential):
@@ -176,7 +198,8 @@ class ExactSequential(nn.Sequential):
 class Part(nn.Module):
     """A network that can be frozen: its weights get no gradient and its BatchNorm statistics do not move in training mode."""
 
-    trainable_when_frozen: Collection[str] = ()  # modules that stay trainable: of a classifier its last layer
+    # modules that stay trainable: of a classifier its last layer
+    trainable_when_frozen: Collection[str] = ()
     frozen = False
 
     def freeze(self) -> None:

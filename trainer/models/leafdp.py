@@ -25,11 +25,29 @@ def _stage(form: Form, inputs: int, outputs: int, *, kernel: int, stride: int = 
     """A convolution, BatchNorm and ReLU; in the (2+1)D form over space, then again over time."""
     if form == "3d":
         conv = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-        return nn.Sequential(OrderedDict(temporal_spatial_conv=conv, bn=nn.BatchNorm3d(outputs), relu=nn.ReLU(inplace=True)))
+        return nn.Sequential(
+            OrderedDict(
+                temporal_spatial_conv=conv, bn=nn.BatchNorm3d(outputs), relu=nn.ReLU(inplace=True)
+            )
+        )
     middle = kernel**3 * inputs * outputs // (kernel**2 * inputs + kernel * outputs)
     return _two_steps(
-        nn.Conv3d(inputs, middle, (1, kernel, kernel), stride=(1, stride, stride), padding=(0, kernel // 2, kernel // 2), bias=False),
-        nn.Conv3d(middle, outputs, (kernel, 1, 1), stride=(stride, 1, 1), padding=(kernel // 2, 0, 0), bias=False),
+        nn.Conv3d(
+            inputs,
+            middle,
+            (1, kernel, kernel),
+            stride=(1, stride, stride),
+            padding=(0, kernel // 2, kernel // 2),
+            bias=False,
+        ),
+        nn.Conv3d(
+            middle,
+            outputs,
+            (kernel, 1, 1),
+            stride=(stride, 1, 1),
+            padding=(kernel // 2, 0, 0),
+            bias=False,
+        ),
     )
 
 
@@ -50,7 +68,11 @@ def _stem(form: Form, in_channels: int) -> nn.Sequential:
     space: Triple = (1, 2, 2)
     if form == "3d":
         conv = nn.Conv3d(in_channels, 64, (3, 7, 7), stride=space, padding=(1, 3, 3), bias=False)
-        return nn.Sequential(OrderedDict(temporal_spatial_conv=conv, bn=nn.BatchNorm3d(64), relu=nn.ReLU(inplace=True)))
+        return nn.Sequential(
+            OrderedDict(
+                temporal_spatial_conv=conv, bn=nn.BatchNorm3d(64), relu=nn.ReLU(inplace=True)
+            )
+        )
     return _two_steps(
         nn.Conv3d(in_channels, STEM_MIDDLE, (1, 7, 7), stride=space, padding=(0, 3, 3), bias=False),
         nn.Conv3d(STEM_MIDDLE, 64, (3, 1, 1), padding=(1, 0, 0), bias=False),

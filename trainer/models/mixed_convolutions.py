@@ -95,7 +95,15 @@ def mc2(
     in_channels: int = 3,
 ) -> nn.Module:
     """MC2: 3D convolutions, from the second group on 2D ones"""
-    design = Design(depth, ("2d", "2d", "2d", "2d"), (3, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("2d", "2d", "2d", "2d"),
+        (3, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -111,7 +119,15 @@ def mc3(
     in_channels: int = 3,
 ) -> nn.Module:
     """MC3: 3D convolutions, from the third group on 2D ones"""
-    design = Design(depth, ("3d", "2d", "2d", "2d"), (3, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("3d", "2d", "2d", "2d"),
+        (3, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -127,7 +143,15 @@ def mc4(
     in_channels: int = 3,
 ) -> nn.Module:
     """MC4: 3D convolutions, from the fourth group on 2D ones"""
-    design = Design(depth, ("3d", "3d", "2d", "2d"), (3, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("3d", "3d", "2d", "2d"),
+        (3, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -143,7 +167,15 @@ def mc5(
     in_channels: int = 3,
 ) -> nn.Module:
     """MC5: 3D convolutions, from the fifth group on 2D ones"""
-    design = Design(depth, ("3d", "3d", "3d", "2d"), (3, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("3d", "3d", "3d", "2d"),
+        (3, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -159,7 +191,15 @@ def rmc2(
     in_channels: int = 3,
 ) -> nn.Module:
     """rMC2: 2D convolutions, from the second group on 3D ones"""
-    design = Design(depth, ("3d", "3d", "3d", "3d"), (1, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("3d", "3d", "3d", "3d"),
+        (1, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -175,7 +215,15 @@ def rmc3(
     in_channels: int = 3,
 ) -> nn.Module:
     """rMC3: 2D convolutions, from the third group on 3D ones"""
-    design = Design(depth, ("2d", "3d", "3d", "3d"), (1, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("2d", "3d", "3d", "3d"),
+        (1, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -191,7 +239,15 @@ def rmc4(
     in_channels: int = 3,
 ) -> nn.Module:
     """rMC4: 2D convolutions, from the fourth group on 3D ones"""
-    design = Design(depth, ("2d", "2d", "3d", "3d"), (1, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("2d", "2d", "3d", "3d"),
+        (1, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -207,5 +263,13 @@ def rmc5(
     in_channels: int = 3,
 ) -> nn.Module:
     """rMC5: 2D convolutions, from the fifth group on 3D ones"""
-    design = Design(depth, ("2d", "2d", "2d", "3d"), (1, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("2d", "2d", "2d", "3d"),
+        (1, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)

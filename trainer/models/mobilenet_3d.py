@@ -11,7 +11,8 @@ from trainer.models.layers import Part, conv_norm_act
 from trainer.models.registry import register_model
 
 STEM = 32
-STAGES = ((64, 1, 2), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 1))  # channels, blocks, stride of the first block
+# channels, blocks, stride of the first block
+STAGES = ((64, 1, 2), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 1))
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "mobilenet_3d": (
@@ -48,7 +49,9 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv_norm_act(inputs, inputs, 3, stride=stride, groups=inputs, act=None)
+        self.conv1, self.bn1 = conv_norm_act(
+            inputs, inputs, 3, stride=stride, groups=inputs, act=None
+        )
         self.conv2, self.bn2 = conv_norm_act(inputs, outputs, act=None)
         self.relu = nn.ReLU(inplace=True)
 
@@ -66,7 +69,9 @@ class MobileNet3D(Part):
     def __init__(self, num_classes: int, *, width: float, dropout: float, in_channels: int) -> None:
         super().__init__()
         channels = max(1, int(STEM * width))
-        layers: list[nn.Module] = [nn.Sequential(*conv_norm_act(in_channels, channels, 3, stride=(1, 2, 2)))]
+        layers: list[nn.Module] = [
+            nn.Sequential(*conv_norm_act(in_channels, channels, 3, stride=(1, 2, 2)))
+        ]
         for stage, blocks, first_stride in STAGES:
             outputs = max(1, int(stage * width))
             for i in range(blocks):
@@ -82,7 +87,9 @@ class MobileNet3D(Part):
 
 
 @register_model
-def mobilenet_3d(num_classes: int, *, width: float = 1.0, dropout: float = 0.2, in_channels: int = 3) -> nn.Module:
+def mobilenet_3d(
+    num_classes: int, *, width: float = 1.0, dropout: float = 0.2, in_channels: int = 3
+) -> nn.Module:
     """MobileNet with 3D kernels, 3.7 M parameters: video to classes
 
     `width` multiplies every number of channels; weights are published for 0.5, 1.0, 1.5 and 2.0, which fine-tuned with dropout 0.9.

@@ -73,16 +73,25 @@ class MobileNetV2(Part):
     def __init__(self, num_classes: int, *, width: float, dropout: float, in_channels: int) -> None:
         super().__init__()
         channels = max(1, int(STEM * width))
-        layers: list[nn.Module] = [nn.Sequential(*conv_norm_act(in_channels, channels, 3, stride=(1, 2, 2), act=nn.ReLU6))]
+        layers: list[nn.Module] = [
+            nn.Sequential(*conv_norm_act(in_channels, channels, 3, stride=(1, 2, 2), act=nn.ReLU6))
+        ]
         for expansion, stage, blocks, first_stride in STAGES:
             outputs = max(1, int(stage * width))
             for i in range(blocks):
-                layers.append(InvertedResidual(channels, outputs, stride=first_stride if i == 0 else 1, expansion=expansion))
+                layers.append(
+                    InvertedResidual(
+                        channels, outputs, stride=first_stride if i == 0 else 1, expansion=expansion
+                    )
+                )
                 channels = outputs
         features = int(FEATURES * max(1.0, width))  # narrow networks keep the full head
-        self.features = nn.Sequential(*layers, nn.Sequential(*conv_norm_act(channels, features, act=nn.ReLU6)))
+        self.features = nn.Sequential(
+            *layers, nn.Sequential(*conv_norm_act(channels, features, act=nn.ReLU6))
+        )
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, num_classes))
-        if not self.classifier[1].weight.is_meta:  # whose normal_ does nothing but load the compiler, for seconds
+        # whose normal_ does nothing but load the compiler, for seconds
+        if not self.classifier[1].weight.is_meta:
             _initialise(self)
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
@@ -95,14 +104,19 @@ def _initialise(model: nn.Module) -> None:
     """As published: convolutions normal with variance 2 / (kernel cells * outputs), linear normal(0, 0.01) and bias 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
-            nn.init.normal_(module.weight, std=math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels)))
+            nn.init.normal_(
+                module.weight,
+                std=math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels)),
+            )
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
 
 
 @register_model
-def mobilenetv2_3d(num_classes: int, *, width: float = 1.0, dropout: float = 0.2, in_channels: int = 3) -> nn.Module:
+def mobilenetv2_3d(
+    num_classes: int, *, width: float = 1.0, dropout: float = 0.2, in_channels: int = 3
+) -> nn.Module:
     """MobileNetV2 with 3D kernels, 2.9 M parameters: video to classes
 
     `width` multiplies every number of channels; weights are published for 0.2, 0.45, 0.7 and 1.0, which fine-tuned with dropout 0.9.

@@ -52,7 +52,9 @@ def source(init: str, model: str, path: str = "model.init") -> Source | Fault:
         name = init.removeprefix("torchvision:")
         if not _WEIGHTS.fullmatch(name):
             hint = "for example torchvision:Inception_V3_Weights.IMAGENET1K_V1"
-            return Fault(path=path, message=f"{name!r} is not a name of torchvision's weights", hint=hint)
+            return Fault(
+                path=path, message=f"{name!r} is not a name of torchvision's weights", hint=hint
+            )
         return Source("torchvision", name, _known(model, torchvision=name))
     scheme = urlsplit(init).scheme if "://" in init else ""
     if scheme in ("http", "https"):
@@ -86,7 +88,11 @@ def whose(path: str, record: Record) -> str:
     """What is known of a file that does not fit: the options it was made with, or the model that it is published for."""
     if record.get("options"):
         return f"{record['name']} was made with {', '.join(f'{key}: {value}' for key, value in record['options'].items())}"
-    models = [model for model in signatures.read() if _known(model, file=PurePath(path).name)] if not record else []
+    models = (
+        [model for model in signatures.read() if _known(model, file=PurePath(path).name)]
+        if not record
+        else []
+    )
     return f"{PurePath(path).name} is published for {' and '.join(models)}" if models else ""
 
 
@@ -103,7 +109,9 @@ def _published(init: str, model: str, path: str) -> Source | Fault:
     record = next((record for record in records(model) if record["name"] == name), None)
     if record is None:
         hint = did_you_mean(name, names) or (f"it has {', '.join(names)}" if names else FORMS)
-        return Fault(path=path, message=f"no published weights of {model} are called {name!r}", hint=hint)
+        return Fault(
+            path=path, message=f"no published weights of {model} are called {name!r}", hint=hint
+        )
     if record["torchvision"]:
         return Source("torchvision", record["torchvision"], record)
     if record["url"]:
@@ -118,4 +126,11 @@ def _known(model: str, **wanted: str) -> Record:
     def fits(record: Record, key: str, value: str) -> bool:
         return bool(record[key]) and fnmatchcase(value, record[key])
 
-    return next((record for record in records(model) if all(fits(record, key, value) for key, value in wanted.items())), {})
+    return next(
+        (
+            record
+            for record in records(model)
+            if all(fits(record, key, value) for key, value in wanted.items())
+        ),
+        {},
+    )

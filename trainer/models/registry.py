@@ -20,8 +20,15 @@ _builders: dict[str, Callable[..., nn.Module]] = {}
 @overload
 def register_model(builder: Builder) -> Builder: ...
 @overload
-def register_model(*, parts: tuple[str, ...] = ..., clip: str = ...) -> Callable[[Builder], Builder]: ...
-def register_model(builder: Builder | None = None, *, parts: tuple[str, ...] = (), clip: str = "") -> Any:  # noqa: ARG001
+def register_model(
+    *, parts: tuple[str, ...] = ..., clip: str = ...
+) -> Callable[[Builder], Builder]: ...
+def register_model(
+    builder: Builder | None = None,
+    *,
+    parts: tuple[str, ...] = (),  # noqa: ARG001 - read from the source, by signatures.py
+    clip: str = "",  # noqa: ARG001
+) -> Any:
     """Make a function that builds a network known under its own name.
 
     `parts`: its submodules that `init` and `freeze` may name. `clip`: "<frames>x<side>" where it takes clips of that size only,
@@ -33,7 +40,9 @@ def register_model(builder: Builder | None = None, *, parts: tuple[str, ...] = (
         name = function.__name__
         known = _builders.get(name)
         if known is not None and known.__module__ != function.__module__:
-            raise ValueError(f"model {name!r} is registered by {known.__module__} already; {function.__module__} needs another name")
+            raise ValueError(
+                f"model {name!r} is registered by {known.__module__} already; {function.__module__} needs another name"
+            )
         _builders[name] = function
         return function
 

@@ -18,7 +18,9 @@ class ConvUnit(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: Triple, *, act: bool, norm: bool) -> None:
         super().__init__()
         t, h, w = kernel  # odd, so SAME at stride 1 is the same on both sides
-        self.conv3d = nn.Conv3d(inputs, outputs, kernel, padding=(t // 2, h // 2, w // 2), bias=False)
+        self.conv3d = nn.Conv3d(
+            inputs, outputs, kernel, padding=(t // 2, h // 2, w // 2), bias=False
+        )
         self.act = act
         self.bn = nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01) if norm else None
 
@@ -58,7 +60,15 @@ class Resizer(Part):
     +---- trilinear ------------------------------------------------->-|
     """
 
-    def __init__(self, kernels: dict[str, Triple], *, frames: int, size: int, residual_blocks: int, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        kernels: dict[str, Triple],
+        *,
+        frames: int,
+        size: int,
+        residual_blocks: int,
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
         self.frames, self.size = frames, size
         self.c1 = ConvUnit(in_channels, WIDTH, kernels["c1"], act=True, norm=False)
@@ -82,12 +92,28 @@ KERNELS: dict[str, dict[str, Triple]] = {
 
 
 @register_model
-def resizer2d(*, frames: int = 32, size: int = 112, residual_blocks: int = 1, in_channels: int = 3) -> nn.Module:
+def resizer2d(
+    *, frames: int = 32, size: int = 112, residual_blocks: int = 1, in_channels: int = 3
+) -> nn.Module:
     """Learned resizer V4, frame by frame: video to video"""
-    return Resizer(KERNELS["2d"], frames=frames, size=size, residual_blocks=residual_blocks, in_channels=in_channels)
+    return Resizer(
+        KERNELS["2d"],
+        frames=frames,
+        size=size,
+        residual_blocks=residual_blocks,
+        in_channels=in_channels,
+    )
 
 
 @register_model
-def resizer3d(*, frames: int = 32, size: int = 112, residual_blocks: int = 1, in_channels: int = 3) -> nn.Module:
+def resizer3d(
+    *, frames: int = 32, size: int = 112, residual_blocks: int = 1, in_channels: int = 3
+) -> nn.Module:
     """Learned resizer V4 with 3D kernels: video to video"""
-    return Resizer(KERNELS["3d"], frames=frames, size=size, residual_blocks=residual_blocks, in_channels=in_channels)
+    return Resizer(
+        KERNELS["3d"],
+        frames=frames,
+        size=size,
+        residual_blocks=residual_blocks,
+        in_channels=in_channels,
+    )

@@ -142,7 +142,9 @@ class PadShortcut(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3x3 convolutions, the first with the stride, and the shortcut (the input itself without `downsample`)."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, stride: int, downsample: nn.Module | None
+    ) -> None:
         super().__init__()
         self.conv1, self.bn1 = conv_norm_act(inputs, outputs, 3, stride=stride, act=None)
         self.conv2, self.bn2 = conv_norm_act(outputs, outputs, 3, act=None)
@@ -158,10 +160,21 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """Pointwise to `middle` channels, 3x3x3 with the stride (in `groups` for ResNeXt), pointwise up, and the shortcut."""
 
-    def __init__(self, inputs: int, middle: int, outputs: int, *, stride: int, groups: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        middle: int,
+        outputs: int,
+        *,
+        stride: int,
+        groups: int,
+        downsample: nn.Module | None,
+    ) -> None:
         super().__init__()
         self.conv1, self.bn1 = conv_norm_act(inputs, middle, act=None)
-        self.conv2, self.bn2 = conv_norm_act(middle, middle, 3, stride=stride, groups=groups, act=None)
+        self.conv2, self.bn2 = conv_norm_act(
+            middle, middle, 3, stride=stride, groups=groups, act=None
+        )
         self.conv3, self.bn3 = conv_norm_act(middle, outputs, act=None)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
@@ -189,11 +202,20 @@ class Form:
     def block(self, inputs: int, stage: int, stride: int) -> nn.Module:
         """One block of a stage."""
         outputs = self.outputs(stage)
-        downsample = self._downsample(inputs, outputs, stride) if stride != 1 or inputs != outputs else None
+        downsample = (
+            self._downsample(inputs, outputs, stride) if stride != 1 or inputs != outputs else None
+        )
         if self.depth < 50:
             return BasicBlock(inputs, outputs, stride=stride, downsample=downsample)
         middle = self.cardinality * (outputs // 64) if self.cardinality else outputs // 4
-        return Bottleneck(inputs, middle, outputs, stride=stride, groups=self.cardinality or 1, downsample=downsample)
+        return Bottleneck(
+            inputs,
+            middle,
+            outputs,
+            stride=stride,
+            groups=self.cardinality or 1,
+            downsample=downsample,
+        )
 
     def _downsample(self, inputs: int, outputs: int, stride: int) -> nn.Module:
         if self.shortcut == "A":
@@ -211,7 +233,9 @@ class ResNet3D(Part):
     trainable_when_frozen = ("fc",)
     head_module = "fc"
 
-    def __init__(self, num_classes: int, form: Form, *, in_channels: int, frames: int, size: int) -> None:
+    def __init__(
+        self, num_classes: int, form: Form, *, in_channels: int, frames: int, size: int
+    ) -> None:
         super().__init__()
         self.frames, self.size = frames, size
         self.conv1 = nn.Conv3d(in_channels, STEM, 7, stride=(1, 2, 2), padding=3, bias=False)

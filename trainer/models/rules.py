@@ -40,7 +40,9 @@ def parse_mode(mode: str) -> tuple[int, int]:
         raise ValueError(f'is {mode!r}, not "<frames>x<side>" as in "32x112"')
     frames, size = int(match[1]), int(match[2])
     if frames % 8 or size % 16:
-        raise ValueError(f"is {mode!r}: frames must be a multiple of 8 and the side a multiple of 16 (published: 16, 32, 64 x 112, 224)")
+        raise ValueError(
+            f"is {mode!r}: frames must be a multiple of 8 and the side a multiple of 16 (published: 16, 32, 64 x 112, 224)"
+        )
     if (frames, size) == (8, 16):
         raise ValueError(f"is {mode!r}: too small; the least are 16x16 and 8x32")
     return frames, size
@@ -57,7 +59,9 @@ def model_fault(name: str) -> Fault | None:
     return Fault(path="model.name", message=f"there is no model {name!r}", hint=hint)
 
 
-def option_faults(signature: Signature, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+def option_faults(
+    signature: Signature, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Fault]]:
     """The given options as the model's types, and everything wrong with them, defaults of the others considered."""
     values: dict[str, Any] = {}
     faults: list[Fault] = []
@@ -71,7 +75,9 @@ def option_faults(signature: Signature, options: Mapping[str, Any]) -> tuple[dic
         except ValueError as error:
             faults.append(Fault(path=f"model.{key}", message=str(error)))
     if not faults:
-        faults = _together({key: option.default for key, option in signature.options.items()} | values)
+        faults = _together(
+            {key: option.default for key, option in signature.options.items()} | values
+        )
     return values, faults
 
 
@@ -119,5 +125,11 @@ def _together(values: Mapping[str, Any]) -> list[Fault]:
         for key, expected in zip(("frames", "size"), parse_mode(values["mode"]), strict=True):
             if values.get(key) not in (None, expected):
                 hint = f"leave {key} out: the mode gives it"
-                faults.append(Fault(path=f"model.{key}", message=f"is {values[key]}, but mode {values['mode']} has {expected}", hint=hint))
+                faults.append(
+                    Fault(
+                        path=f"model.{key}",
+                        message=f"is {values[key]}, but mode {values['mode']} has {expected}",
+                        hint=hint,
+                    )
+                )
     return faults

@@ -12,7 +12,8 @@ from trainer.models.layers import Part, conv_norm_act, shuffle_channels
 from trainer.models.registry import register_model
 
 STEM = 24
-STAGE_1: dict[int, int] = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # channels by groups, doubled in stages 2 and 3 (the paper's table 1)
+# channels by groups, doubled in stages 2 and 3 (the paper's table 1)
+STAGE_1: dict[int, int] = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 BLOCKS = (4, 8, 4)
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
@@ -65,10 +66,15 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.groups = groups
         middle = outputs // 4
-        first_groups = 1 if inputs == STEM else groups  # as published, so at widths other than 1.0 the stem's channels are grouped too
+        # as published, so at widths other than 1.0 the stem's channels are grouped too
+        first_groups = 1 if inputs == STEM else groups
         self.conv1, self.bn1 = conv_norm_act(inputs, middle, groups=first_groups, act=None)
-        self.conv2, self.bn2 = conv_norm_act(middle, middle, 3, stride=stride, groups=middle, act=None)
-        self.conv3, self.bn3 = conv_norm_act(middle, outputs - inputs if stride == 2 else outputs, groups=groups, act=None)
+        self.conv2, self.bn2 = conv_norm_act(
+            middle, middle, 3, stride=stride, groups=middle, act=None
+        )
+        self.conv3, self.bn3 = conv_norm_act(
+            middle, outputs - inputs if stride == 2 else outputs, groups=groups, act=None
+        )
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = Halve() if stride == 2 else None
 
@@ -86,7 +92,9 @@ class ShuffleNet3D(Part):
     trainable_when_frozen = ("classifier",)
     head_module = "classifier.1"
 
-    def __init__(self, num_classes: int, *, width: float, groups: int, dropout: float, in_channels: int) -> None:
+    def __init__(
+        self, num_classes: int, *, width: float, groups: int, dropout: float, in_channels: int
+    ) -> None:
         super().__init__()
         channels = _multiple(STEM * width, groups)
         self.conv1 = nn.Sequential(*conv_norm_act(in_channels, channels, 3, stride=(1, 2, 2)))
@@ -94,7 +102,10 @@ class ShuffleNet3D(Part):
         stages = []
         for stage, blocks in enumerate(BLOCKS):
             outputs = _multiple(STAGE_1[groups] * 2**stage * width, 4 * groups)
-            layers = [Bottleneck(outputs if i else channels, outputs, stride=1 if i else 2, groups=groups) for i in range(blocks)]
+            layers = [
+                Bottleneck(outputs if i else channels, outputs, stride=1 if i else 2, groups=groups)
+                for i in range(blocks)
+            ]
             stages.append(nn.Sequential(*layers))
             channels = outputs
         self.layer1, self.layer2, self.layer3 = stages
@@ -114,11 +125,18 @@ def _multiple(channels: float, of: int) -> int:
 
 @register_model
 def shufflenet_3d(
-    num_classes: int, *, width: float = 1.0, groups: Literal[1, 2, 3, 4, 8] = 3, dropout: float = 0.2, in_channels: int = 3
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    groups: Literal[1, 2, 3, 4, 8] = 3,
+    dropout: float = 0.2,
+    in_channels: int = 3,
 ) -> nn.Module:
     """ShuffleNet with 3D kernels, 1.3 M parameters: video to classes
 
     `width` multiplies every number of channels; weights are published for 0.5, 1.0, 1.5 and 2.0 with 3 groups, which fine-tuned
     with dropout 0.9.
     """
-    return ShuffleNet3D(num_classes, width=width, groups=groups, dropout=dropout, in_channels=in_channels)
+    return ShuffleNet3D(
+        num_classes, width=width, groups=groups, dropout=dropout, in_channels=in_channels
+    )

@@ -12,7 +12,8 @@ from trainer.models.layers import Part, conv_norm_act, shuffle_channels
 from trainer.models.registry import register_model
 
 STEM = 24
-STAGES: dict[float, tuple[int, int, int, int]] = {  # channels of the three stages and of the last convolution, by width
+# channels of the three stages and of the last convolution, by width
+STAGES: dict[float, tuple[int, int, int, int]] = {
     0.25: (32, 64, 128, 1024),
     0.5: (48, 96, 192, 1024),
     1.0: (116, 232, 464, 1024),
@@ -61,7 +62,8 @@ class InvertedResidual(nn.Module):
         self.banch1 = None  # spelt as in the published weights
         if stride == 2:
             self.banch1 = nn.Sequential(
-                *conv_norm_act(inputs, inputs, 3, stride=stride, groups=inputs, act=None), *conv_norm_act(inputs, half)
+                *conv_norm_act(inputs, inputs, 3, stride=stride, groups=inputs, act=None),
+                *conv_norm_act(inputs, half),
             )
         self.banch2 = nn.Sequential(
             *conv_norm_act(inputs if stride == 2 else half, half),
@@ -88,7 +90,10 @@ class ShuffleNetV2(Part):
         layers: list[nn.Module] = []
         channels = STEM
         for outputs, blocks in zip(stages, BLOCKS, strict=True):
-            layers += [InvertedResidual(outputs if i else channels, outputs, stride=1 if i else 2) for i in range(blocks)]
+            layers += [
+                InvertedResidual(outputs if i else channels, outputs, stride=1 if i else 2)
+                for i in range(blocks)
+            ]
             channels = outputs
         self.features = nn.Sequential(*layers)
         self.conv_last = nn.Sequential(*conv_norm_act(channels, features))

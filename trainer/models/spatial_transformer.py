@@ -19,7 +19,9 @@ def pooled_side(side: int) -> int:
 class SpatialTransformer(Part):
     """B,C,T,H,W to the same shape, frames of `in_size` px. A new one is the identity within 6e-5."""
 
-    def __init__(self, in_size: int, *, legacy_frame_view: bool = False, in_channels: int = 3) -> None:
+    def __init__(
+        self, in_size: int, *, legacy_frame_view: bool = False, in_channels: int = 3
+    ) -> None:
         super().__init__()
         self.legacy_frame_view = legacy_frame_view
         self.localization = nn.Sequential(
@@ -30,7 +32,9 @@ class SpatialTransformer(Part):
             nn.MaxPool2d(2, stride=2),
             nn.Tanh(),
         )
-        self.fc_loc = ExactSequential(nn.Linear(8 * pooled_side(in_size) ** 2, 32), nn.Tanh(), identity_affine(32))
+        self.fc_loc = ExactSequential(
+            nn.Linear(8 * pooled_side(in_size) ** 2, 32), nn.Tanh(), identity_affine(32)
+        )
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
         images = to_images(video_BCTHW, legacy=self.legacy_frame_view)
@@ -39,7 +43,9 @@ class SpatialTransformer(Part):
 
 
 @register_model
-def spatial_transformer(in_size: int, *, legacy_frame_view: bool = False, in_channels: int = 3) -> nn.Module:
+def spatial_transformer(
+    in_size: int, *, legacy_frame_view: bool = False, in_channels: int = 3
+) -> nn.Module:
     """Spatial transformer on each frame: video to video of the same size
 
     `legacy_frame_view`: weights published before the fix need the old, wrong cutting of a clip into frames.

@@ -45,7 +45,13 @@ class Fire(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         squeezed = self.relu(self.squeeze_bn(self.squeeze(x)))
-        out = torch.cat([self.expand1x1_bn(self.expand1x1(squeezed)), self.expand3x3_bn(self.expand3x3(squeezed))], dim=1)
+        out = torch.cat(
+            [
+                self.expand1x1_bn(self.expand1x1(squeezed)),
+                self.expand3x3_bn(self.expand3x3(squeezed)),
+            ],
+            dim=1,
+        )
         if self.bypass:
             out = out + x
         return self.relu(out)  # type: ignore[no-any-return]
@@ -75,7 +81,9 @@ class SqueezeNet3D(Part):
                 channels = 2 * expanded
         self.features = nn.Sequential(*layers)
         head = nn.Conv3d(channels, num_classes, 1)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), head, nn.ReLU(inplace=True), nn.AdaptiveAvgPool3d(1))
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout), head, nn.ReLU(inplace=True), nn.AdaptiveAvgPool3d(1)
+        )
         initialise_convs(self)
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.models.layers import ExactSequential, Part, Triple, identity_affine, resize_trilinear, to_images, to_video, warp
+from trainer.models.layers import (
+    ExactSequential,
+    Part,
+    Triple,
+    identity_affine,
+    resize_trilinear,
+    to_images,
+    to_video,
+    warp,
+)
 from trainer.models.registry import register_model
 from trainer.models.resizer import KERNELS, WIDTH, ConvUnit, residual_chain
 from trainer.models.spatial_transformer import pooled_side
@@ -42,7 +51,9 @@ class TransformerResizer(Part):
             nn.Tanh(),
         )
         self.fc_loc = ExactSequential(nn.Linear(features, 32), nn.Tanh(), identity_affine(32))
-        self.scalar = ExactSequential(nn.Linear(features, 32), nn.Tanh(), nn.Linear(32, 1), nn.Sigmoid())
+        self.scalar = ExactSequential(
+            nn.Linear(features, 32), nn.Tanh(), nn.Linear(32, 1), nn.Sigmoid()
+        )
         kernels: dict[str, Triple] = KERNELS["2d"]
         self.c1 = ConvUnit(in_channels, WIDE, kernels["c1"], act=True, norm=False)
         self.c2 = ConvUnit(WIDE, WIDTH, (1, 1, 1), act=True, norm=True)

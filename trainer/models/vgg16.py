@@ -16,10 +16,30 @@ torch.fx.wrap("check_input")
 
 SIZE = 300
 # widths of the 3x3 convolutions; M: a pool of 2 pixels, C: one that keeps an odd last row
-LAYERS: tuple[int | str, ...] = (64, 64, "M", 128, 128, "M", 256, 256, 256, "C", 512, 512, 512, "M", 512, 512, 512)
+LAYERS: tuple[int | str, ...] = (
+    64,
+    64,
+    "M",
+    128,
+    128,
+    "M",
+    256,
+    256,
+    256,
+    "C",
+    512,
+    512,
+    512,
+    "M",
+    512,
+    512,
+    512,
+)
 WIDE = 1024
 LAST_SIDE = 3
-TRUNK = 30  # layers of `conv_base` that the classification networks have too, those of torchvision under the same numbers
+# layers of `conv_base` that the classification networks have too, those of torchvision under the
+# same numbers
+TRUNK = 30
 
 PUBLISHED: dict[str, tuple[dict[str, Any], ...]] = {
     "vgg16": (
@@ -35,15 +55,32 @@ class VGG16(Part):
     """B, seq_len * in_channels, 300, 300 to B,classes."""
 
     head_module = "classifier.4"
-    # what the public image networks have no weights for; weights.py lets it start fresh with the last layer
-    fresh_with_head = (f"conv_base.{TRUNK + 1}.", f"conv_base.{TRUNK + 3}.", "extra_layers.", "classifier.")
-    trainable_when_frozen = tuple(name.removesuffix(".") for name in fresh_with_head)  # frozen as it started, it would be noise
+    # what the public image networks have no weights for; weights.py lets it start fresh with the
+    # last layer
+    fresh_with_head = (
+        f"conv_base.{TRUNK + 1}.",
+        f"conv_base.{TRUNK + 3}.",
+        "extra_layers.",
+        "classifier.",
+    )
+    # frozen as it started, it would be noise
+    trainable_when_frozen = tuple(name.removesuffix(".") for name in fresh_with_head)
 
-    def __init__(self, num_classes: int, *, seq_len: int = 1, hidden: int = 4096, dropout: float = 0.6, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        seq_len: int = 1,
+        hidden: int = 4096,
+        dropout: float = 0.6,
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
         self.channels = seq_len * in_channels
         self.conv_base = _base(self.channels)
-        self.extra_layers = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(WIDE, WIDE, 3, stride=3), nn.ReLU(inplace=True))
+        self.extra_layers = nn.Sequential(
+            nn.MaxPool2d(2), nn.Conv2d(WIDE, WIDE, 3, stride=3), nn.ReLU(inplace=True)
+        )
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(WIDE * LAST_SIDE * LAST_SIDE, hidden),
@@ -66,7 +103,9 @@ class VGG16(Part):
         adapted = {}
         for key, tensor in tensors.items():
             if not (images and key.startswith("classifier.")):
-                adapted[re.sub(r"^(?:conv_base\.conv_base\.|features\.|(?=\d+\.))", "conv_base.", key)] = tensor
+                adapted[
+                    re.sub(r"^(?:conv_base\.conv_base\.|features\.|(?=\d+\.))", "conv_base.", key)
+                ] = tensor
         return tile_channels(adapted, "conv_base.0.weight", self.channels)
 
 
@@ -86,9 +125,18 @@ def _base(channels: int) -> nn.Sequential:
 
 
 @register_model(clip="1x300")
-def vgg16(num_classes: int, *, seq_len: int = 1, hidden: int = 4096, dropout: float = 0.6, in_channels: int = 3) -> nn.Module:
+def vgg16(
+    num_classes: int,
+    *,
+    seq_len: int = 1,
+    hidden: int = 4096,
+    dropout: float = 0.6,
+    in_channels: int = 3,
+) -> nn.Module:
     """VGG-16 with reduced fully connected layers, 2D: a frame or a stack of frames to classes
 
     `hidden` is the width before the last layer; later published checkpoints have 1024.
     """
-    return VGG16(num_classes, seq_len=seq_len, hidden=hidden, dropout=dropout, in_channels=in_channels)
+    return VGG16(
+        num_classes, seq_len=seq_len, hidden=hidden, dropout=dropout, in_channels=in_channels
+    )

@@ -76,15 +76,21 @@ def _norm(channels: int, eps: float) -> nn.BatchNorm3d:
     return nn.BatchNorm3d(channels, eps=eps)  # Caffe2's momentum 0.9 is torch's 0.1
 
 
-def _convolution(kind: Kind, inputs: int, outputs: int, *, stride: Triple, middle: int, eps: float) -> nn.Module:
+def _convolution(
+    kind: Kind, inputs: int, outputs: int, *, stride: Triple, middle: int, eps: float
+) -> nn.Module:
     """The 3x3x3 convolution of a block, whole or in two steps."""
     time, side, _ = stride
     if kind == "2plus1d":
         return nn.Sequential(
-            nn.Conv3d(inputs, middle, (1, 3, 3), stride=(1, side, side), padding=(0, 1, 1), bias=False),
+            nn.Conv3d(
+                inputs, middle, (1, 3, 3), stride=(1, side, side), padding=(0, 1, 1), bias=False
+            ),
             _norm(middle, eps),
             nn.ReLU(inplace=True),
-            nn.Conv3d(middle, outputs, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.Conv3d(
+                middle, outputs, (3, 1, 1), stride=(time, 1, 1), padding=(1, 0, 0), bias=False
+            ),
         )
     if kind == "2d":
         return nn.Conv3d(inputs, outputs, (1, 3, 3), stride=stride, padding=(0, 1, 1), bias=False)
@@ -104,7 +110,13 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, stride: Triple, eps: float) -> None:
         super().__init__()
         project = inputs != outputs or stride != (1, 1, 1)
-        self.downsample = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), _norm(outputs, eps)) if project else None
+        self.downsample = (
+            nn.Sequential(
+                nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), _norm(outputs, eps)
+            )
+            if project
+            else None
+        )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,15 +133,26 @@ class SimpleBlock(Block):
 
     convs = ("conv1", "conv2")
 
-    def __init__(self, inputs: int, width: int, *, kind: Kind, stride: Triple, design: Design) -> None:
+    def __init__(
+        self, inputs: int, width: int, *, kind: Kind, stride: Triple, design: Design
+    ) -> None:
         super().__init__(inputs, width, stride=stride, eps=design.eps)
-        eps, first, second = design.eps, middle_channels(inputs, width), middle_channels(width, width)
+        eps, first, second = (
+            design.eps,
+            middle_channels(inputs, width),
+            middle_channels(width, width),
+        )
         if design.midplanes == "torchvision":
             second = first  # once a block
         self.conv1 = nn.Sequential(
-            _convolution(kind, inputs, width, stride=stride, middle=first, eps=eps), _norm(width, eps), nn.ReLU(inplace=True)
+            _convolution(kind, inputs, width, stride=stride, middle=first, eps=eps),
+            _norm(width, eps),
+            nn.ReLU(inplace=True),
         )
-        self.conv2 = nn.Sequential(_convolution(kind, width, width, stride=(1, 1, 1), middle=second, eps=eps), _norm(width, eps))
+        self.conv2 = nn.Sequential(
+            _convolution(kind, width, width, stride=(1, 1, 1), middle=second, eps=eps),
+            _norm(width, eps),
+        )
 
 
 class Bottleneck(Block):
@@ -137,13 +160,19 @@ class Bottleneck(Block):
 
     convs = ("conv1", "conv2", "conv3")
 
-    def __init__(self, inputs: int, width: int, *, kind: Kind, stride: Triple, design: Design) -> None:
+    def __init__(
+        self, inputs: int, width: int, *, kind: Kind, stride: Triple, design: Design
+    ) -> None:
         outputs, eps = width * design.expansion, design.eps
         super().__init__(inputs, outputs, stride=stride, eps=eps)
         middle = middle_channels(inputs if design.midplanes == "torchvision" else width, width)
-        self.conv1 = nn.Sequential(nn.Conv3d(inputs, width, 1, bias=False), _norm(width, eps), nn.ReLU(inplace=True))
+        self.conv1 = nn.Sequential(
+            nn.Conv3d(inputs, width, 1, bias=False), _norm(width, eps), nn.ReLU(inplace=True)
+        )
         self.conv2 = nn.Sequential(
-            _convolution(kind, width, width, stride=stride, middle=middle, eps=eps), _norm(width, eps), nn.ReLU(inplace=True)
+            _convolution(kind, width, width, stride=stride, middle=middle, eps=eps),
+            _norm(width, eps),
+            nn.ReLU(inplace=True),
         )
         self.conv3 = nn.Sequential(nn.Conv3d(width, outputs, 1, bias=False), _norm(outputs, eps))
 
@@ -151,7 +180,9 @@ class Bottleneck(Block):
 def _stem(kernel: Literal["2plus1d"] | Triple, in_channels: int, eps: float) -> nn.Sequential:
     if kernel == "2plus1d":
         return nn.Sequential(
-            nn.Conv3d(in_channels, STEM_MIDDLE, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+            nn.Conv3d(
+                in_channels, STEM_MIDDLE, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False
+            ),
             _norm(STEM_MIDDLE, eps),
             nn.ReLU(inplace=True),
             nn.Conv3d(STEM_MIDDLE, 64, (3, 1, 1), padding=(1, 0, 0), bias=False),
@@ -160,7 +191,9 @@ def _stem(kernel: Literal["2plus1d"] | Triple, in_channels: int, eps: float) -> 
         )
     padding = (1 if kernel[0] == 3 else 0, 3, 3)
     return nn.Sequential(
-        nn.Conv3d(in_channels, 64, kernel, stride=(1, 2, 2), padding=padding, bias=False), _norm(64, eps), nn.ReLU(inplace=True)
+        nn.Conv3d(in_channels, 64, kernel, stride=(1, 2, 2), padding=padding, bias=False),
+        _norm(64, eps),
+        nn.ReLU(inplace=True),
     )
 
 
@@ -170,16 +203,24 @@ class VideoResNet(Part):
     trainable_when_frozen = ("fc",)
     head_module = "fc"
 
-    def __init__(self, num_classes: int, design: Design, *, in_channels: int = 3, whole_clip: bool = False) -> None:
+    def __init__(
+        self, num_classes: int, design: Design, *, in_channels: int = 3, whole_clip: bool = False
+    ) -> None:
         """`whole_clip`: the stem joins all frames, so clips must have `design.frames` of them."""
         super().__init__()
         self.design, self.in_channels = design, in_channels
         self.wanted = (in_channels, design.frames if whole_clip else None, None, None)
         self.stem = _stem(design.stem, in_channels, design.eps)
-        self.pool1 = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)) if design.pool1 else nn.Identity()
+        self.pool1 = (
+            nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+            if design.pool1
+            else nn.Identity()
+        )
         block = SimpleBlock if design.simple else Bottleneck
         inputs = 64
-        for group, (width, blocks, kind) in enumerate(zip(WIDTHS, BLOCKS[design.depth], design.kinds, strict=True)):
+        for group, (width, blocks, kind) in enumerate(
+            zip(WIDTHS, BLOCKS[design.depth], design.kinds, strict=True)
+        ):
             layer = nn.Sequential()
             for index in range(blocks):
                 stride = design.stride(group) if index == 0 else (1, 1, 1)
@@ -210,22 +251,33 @@ class VideoResNet(Part):
         """
         if any(key.endswith("_s.weight") for key in tensors):
             hint = "no network here takes it; resnet3d takes the same authors' r3d*.pth"
-            raise DataError("the checkpoint is of the R(2+1)D of 3D-ResNets-PyTorch (conv1_s, conv1_t), another network", hint=hint)
+            raise DataError(
+                "the checkpoint is of the R(2+1)D of 3D-ResNets-PyTorch (conv1_s, conv1_t), another network",
+                hint=hint,
+            )
         if any(re.fullmatch(r"conv1_w|comp_\d+_conv_1(_middle)?_w", key) for key in tensors):
             names = dict(blob_names(self))
-            tensors = renamed(tensors, lambda blob: names.get(re.sub(r"^last_out_L\d+", "last_out", blob), blob))
+            tensors = renamed(
+                tensors, lambda blob: names.get(re.sub(r"^last_out_L\d+", "last_out", blob), blob)
+            )
         self._check_middles(tensors)
         return tensors
 
     def _check_middles(self, tensors: dict[str, Tensor]) -> None:
         ours = self.state_dict()
         for key, tensor in tensors.items():
-            if not re.search(r"\.conv[12]\.0\.0\.weight$", key) or key not in ours or tensor.shape[:1] == ours[key].shape[:1]:
+            if (
+                not re.search(r"\.conv[12]\.0\.0\.weight$", key)
+                or key not in ours
+                or tensor.shape[:1] == ours[key].shape[:1]
+            ):
                 continue
             counts = f"{tensor.shape[0]} channels in the checkpoint, {len(ours[key])} in the model"
             other = "torchvision" if self.design.midplanes == "vmz" else "vmz"
             hint = f"model.midplanes: {other}, unless the checkpoint has another depth"
-            raise DataError(f"{key}, the first half of a (2+1)D convolution, has {counts}", hint=hint)
+            raise DataError(
+                f"{key}, the first half of a (2+1)D convolution, has {counts}", hint=hint
+            )
 
 
 def initialise(model: nn.Module) -> None:
@@ -238,7 +290,8 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-BATCH_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}  # Caffe2's riv is the variance itself
+# Caffe2's riv is the variance itself
+BATCH_NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
 
 
 def blob_names(model: VideoResNet) -> Iterator[tuple[str, str]]:
@@ -248,13 +301,17 @@ def blob_names(model: VideoResNet) -> Iterator[tuple[str, str]]:
     """
     middles = {"_middle": 0, "": 3} if len(model.stem) > 3 else {"": 0}
     for suffix, place in middles.items():
-        yield from _step_blobs(f"conv1{suffix}", f"conv1{suffix}_spatbn_relu", (f"stem.{place}", f"stem.{place + 1}"))
+        yield from _step_blobs(
+            f"conv1{suffix}", f"conv1{suffix}_spatbn_relu", (f"stem.{place}", f"stem.{place + 1}")
+        )
     index = 0
     for group, kind in enumerate(model.design.kinds, 1):
         for number, block in enumerate(model.get_submodule(f"layer{group}").children()):
             assert isinstance(block, Block)
             for conv in block.convs:
-                yield from _conv_blobs(block, f"layer{group}.{number}", conv, index=index, skip=kind == "ir")
+                yield from _conv_blobs(
+                    block, f"layer{group}.{number}", conv, index=index, skip=kind == "ir"
+                )
             if block.downsample is not None:
                 where, blob = f"layer{group}.{number}.downsample", f"shortcut_projection_{index}"
                 yield from _step_blobs(blob, f"{blob}_spatbn", (f"{where}.0", f"{where}.1"))
@@ -262,11 +319,17 @@ def blob_names(model: VideoResNet) -> Iterator[tuple[str, str]]:
     yield from (("last_out_w", "fc.weight"), ("last_out_b", "fc.bias"))
 
 
-def _conv_blobs(block: Block, where: str, conv: str, *, index: int, skip: bool) -> Iterator[tuple[str, str]]:
+def _conv_blobs(
+    block: Block, where: str, conv: str, *, index: int, skip: bool
+) -> Iterator[tuple[str, str]]:
     number = int(conv.removeprefix("conv"))
     if skip and number > 1:
         number += 1
-    blob, norm, inner = f"comp_{index}_conv_{number}", f"comp_{index}_spatbn_{number}", block.get_submodule(f"{conv}.0")
+    blob, norm, inner = (
+        f"comp_{index}_conv_{number}",
+        f"comp_{index}_spatbn_{number}",
+        block.get_submodule(f"{conv}.0"),
+    )
     last = f"{where}.{conv}.0"
     if isinstance(inner, nn.Sequential):
         yield from _step_blobs(f"{blob}_middle", f"{norm}_middle", (f"{last}.0", f"{last}.1"))
@@ -274,7 +337,9 @@ def _conv_blobs(block: Block, where: str, conv: str, *, index: int, skip: bool) 
     yield from _step_blobs(blob, norm, (last, f"{where}.{conv}.1"))
 
 
-def _step_blobs(conv_blob: str, norm_blob: str, modules: tuple[str, str]) -> Iterator[tuple[str, str]]:
+def _step_blobs(
+    conv_blob: str, norm_blob: str, modules: tuple[str, str]
+) -> Iterator[tuple[str, str]]:
     """A convolution and the BatchNorm behind it."""
     conv, norm = modules
     yield f"{conv_blob}_w", f"{conv}.weight"

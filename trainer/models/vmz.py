@@ -108,7 +108,15 @@ def r2plus1d(
     in_channels: int = 3,
 ) -> nn.Module:
     """R(2+1)D: each 3D convolution as one over space and one over time"""
-    design = Design(depth, ("2plus1d",) * 4, "2plus1d", frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("2plus1d",) * 4,
+        "2plus1d",
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -124,7 +132,15 @@ def r3d(
     in_channels: int = 3,
 ) -> nn.Module:
     """R3D: a residual network of 3D convolutions"""
-    design = Design(depth, ("3d",) * 4, (3, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("3d",) * 4,
+        (3, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)
 
 
@@ -140,7 +156,15 @@ def r2d(
     in_channels: int = 3,
 ) -> nn.Module:
     """R2D: the first convolution joins all frames into one"""
-    design = Design(depth, ("2d",) * 4, (frames, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("2d",) * 4,
+        (frames, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels, whole_clip=True)
 
 
@@ -156,5 +180,13 @@ def fr2d(
     in_channels: int = 3,
 ) -> nn.Module:
     """fR2D: a 2D residual network on each frame, averaged over time"""
-    design = Design(depth, ("2d",) * 4, (1, 7, 7), frames=frames, midplanes=midplanes, bn_eps=bn_eps, pool1=pool1)
+    design = Design(
+        depth,
+        ("2d",) * 4,
+        (1, 7, 7),
+        frames=frames,
+        midplanes=midplanes,
+        bn_eps=bn_eps,
+        pool1=pool1,
+    )
     return VideoResNet(num_classes, design, in_channels=in_channels)

@@ -24,10 +24,12 @@ from trainer.models.layers import Part
 from trainer.models.registry import create
 
 Head = Literal["keep", "replace"]
-Adapt = Callable[[dict[str, Tensor]], dict[str, Tensor]]  # a network's adapt_checkpoint: public names -> its own
+# a network's adapt_checkpoint: public names -> its own
+Adapt = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 SAME_OPTIONS = "were they made with the same model options?"
 COUNTER = "num_batches_tracked"  # BatchNorm's; checkpoints older than torch 0.4.1 have none
-SEQUENTIAL = {"transformer": "0.", "resizer": "1."}  # the first system saved spatial transformer and resizer as one nn.Sequential
+# the first system saved spatial transformer and resizer as one nn.Sequential
+SEQUENTIAL = {"transformer": "0.", "resizer": "1."}
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,17 @@ class LoadReport:
     """What became of the tensors. Names are the model's."""
 
     loaded: tuple[str, ...]
-    missing: tuple[str, ...]  # left as they were: only BatchNorm counters that the file does not have
+    # left as they were: only BatchNorm counters that the file does not have
+    missing: tuple[str, ...]
     unused: tuple[str, ...]  # other parts of a checkpoint of which one part was asked for
     replaced: tuple[str, ...]  # the head, fresh because head is "replace"
-    fields: dict[str, Any] = field(default_factory=dict)  # what one of our own checkpoints says beside its tensors
+    # what one of our own checkpoints says beside its tensors
+    fields: dict[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()  # a Caffe2 training's momenta, learning rate and iteration
-    records: tuple[Mapping[str, Any], ...] = ()  # what is known of published files among those loaded (models/published.py)
-    head_trained: bool = True  # False where the last layer is a fresh one, so that answers would be random
+    # what is known of published files among those loaded (models/published.py)
+    records: tuple[Mapping[str, Any], ...] = ()
+    # False where the last layer is a fresh one, so that answers would be random
+    head_trained: bool = True
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -98,7 +104,9 @@ def load_init(
         for plan in plans:
             for target, source in plan.pairs:
                 target.copy_(source)
-    prefixed = [(f"{plan.part}." if plan.part in _child_parts(model) else "", plan) for plan in plans]
+    prefixed = [
+        (f"{plan.part}." if plan.part in _child_parts(model) else "", plan) for plan in plans
+    ]
     loaded = tuple(prefix + key for prefix, plan in prefixed for key in plan.loaded)
     return LoadReport(
         loaded=loaded,
@@ -115,23 +123,42 @@ def load_init(
 def notes(config: Config, report: LoadReport) -> list[str]:
     """Where the conf feeds the network otherwise than its checkpoint was trained: colours, mean and std, frames, size, rate."""
     trained = [("this checkpoint", report.fields)] if report.fields.get("format") else []
-    trained += [(f"the published {record['name']}", published.fields(record)) for record in report.records]
-    found = [(name, fault) for name, fields in trained for fault in (*fed_otherwise(config, fields), *other_flow(config, fields))]
+    trained += [
+        (f"the published {record['name']}", published.fields(record)) for record in report.records
+    ]
+    found = [
+        (name, fault)
+        for name, fields in trained
+        for fault in (*fed_otherwise(config, fields), *other_flow(config, fields))
+    ]
     return [f"note: {name}: {fault.message}; {fault.hint}" for name, fault in found]
 
 
 def other_flow(config: Config, trained: Mapping[str, Any]) -> list[Fault]:
     """Where data.flow_root holds flow of another kind than a checkpoint learnt from; nothing where one of them does not say."""
     learnt = trained.get("flow") or {}
-    here = flow.made_as(Path(config.data.flow_root)) if learnt and config.data.stream == "flow" else {}
+    here = (
+        flow.made_as(Path(config.data.flow_root)) if learnt and config.data.stream == "flow" else {}
+    )
     if not here or here == learnt:
         return []
-    told = [", ".join(f"{key} {kind.get(key)}" for key in flow.KIND if here.get(key) != learnt.get(key)) for kind in (learnt, here)]
+    told = [
+        ", ".join(f"{key} {kind.get(key)}" for key in flow.KIND if here.get(key) != learnt.get(key))
+        for kind in (learnt, here)
+    ]
     message = f"was trained with flow of {told[0]}; {config.data.flow_root} holds {told[1]}"
-    return [Fault(path="data.flow_root", message=message, hint="prepare the flow as that of the training: prepare.flow_*")]
+    return [
+        Fault(
+            path="data.flow_root",
+            message=message,
+            hint="prepare the flow as that of the training: prepare.flow_*",
+        )
+    ]
 
 
-def local_path(init: str, model: str, *, say: Callable[[str], None] = lambda _: None) -> tuple[str, published.Record]:
+def local_path(
+    init: str, model: str, *, say: Callable[[str], None] = lambda _: None
+) -> tuple[str, published.Record]:
     """The file that one `model.init` names for a model or part, fetched if need be, and what is known of it.
 
     Raises ConfFault, DataError, CannotWrite.
@@ -148,14 +175,17 @@ def local_path(init: str, model: str, *, say: Callable[[str], None] = lambda _: 
 
 def _torchvision_address(name: str) -> str:
     """Where torchvision publishes weights, "Inception_V3_Weights.IMAGENET1K_V1"."""
-    from torchvision.models import get_model_weights, get_weight, list_models  # slow to import, and few confs need it
+    # slow to import, and few confs need it
+    from torchvision.models import get_model_weights, get_weight, list_models
 
     try:
         return str(get_weight(name).url)
     except (ValueError, LookupError):
         known = [str(weights) for model in list_models() for weights in get_model_weights(model)]
         hint = did_you_mean(name, known) or "see torchvision.models"
-        raise ConfFault([Fault(path="model.init", message=f"torchvision has no weights {name!r}", hint=hint)]) from None
+        raise ConfFault(
+            [Fault(path="model.init", message=f"torchvision has no weights {name!r}", hint=hint)]
+        ) from None
 
 
 @dataclass
@@ -171,10 +201,20 @@ class _Plan:
     replaced: list[str] = field(default_factory=list)
 
 
-def _plan(model: nn.Module, part: str, init: str, head: Head, *, file: CheckpointFile | None, say: Callable[[str], None]) -> _Plan:
+def _plan(
+    model: nn.Module,
+    part: str,
+    init: str,
+    head: Head,
+    *,
+    file: CheckpointFile | None,
+    say: Callable[[str], None],
+) -> _Plan:
     module = _part(model, part) if part else model
     parts = _child_parts(model)
-    path, record = local_path(init, part if part in parts else getattr(model, "model_name", part), say=say)
+    path, record = local_path(
+        init, part if part in parts else getattr(model, "model_name", part), say=say
+    )
     file = file or checkpoint_files.read(path)
     tensors, others = _of_part(file.tensors, part)
     plan = _Plan(part, file.fields, record, file.ignored, unused=others)
@@ -183,7 +223,9 @@ def _plan(model: nn.Module, part: str, init: str, head: Head, *, file: Checkpoin
     sources, unused = _matched(adapt(dict(tensors)) if adapt else tensors, state, path)
     for key, target in state.items():
         source = sources.get(key)
-        if head == "replace" and (_in_head(module, key) or (source is None and _fresh_with_head(module, key))):
+        if head == "replace" and (
+            _in_head(module, key) or (source is None and _fresh_with_head(module, key))
+        ):
             plan.replaced.append(key)
         elif source is None:
             plan.missing.append(key)
@@ -196,14 +238,31 @@ def _plan(model: nn.Module, part: str, init: str, head: Head, *, file: Checkpoin
     return plan
 
 
-def _require_fit(module: nn.Module, plan: _Plan, unused: Sequence[str], path: str, *, likely: str) -> None:
+def _require_fit(
+    module: nn.Module, plan: _Plan, unused: Sequence[str], path: str, *, likely: str
+) -> None:
     """Raise DataError when something is missing or unused, ConfFault when that is the last layer only."""
     lacking = [key for key in plan.missing if not key.endswith(COUNTER)]
-    if lacking and not unused and all(_in_head(module, key) or _fresh_with_head(module, key) for key in lacking):
+    if (
+        lacking
+        and not unused
+        and all(_in_head(module, key) or _fresh_with_head(module, key) for key in lacking)
+    ):
         message = f"the checkpoint {path} has no last layer"
-        raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh one")])
+        raise ConfFault(
+            [
+                Fault(
+                    path="model.init_head",
+                    message=message,
+                    hint="init_head: replace starts with a fresh one",
+                )
+            ]
+        )
     if lacking or unused:
-        raise DataError(_misfit(path, lacking, unused), hint=likely or published.whose(path, plan.record) or SAME_OPTIONS)
+        raise DataError(
+            _misfit(path, lacking, unused),
+            hint=likely or published.whose(path, plan.record) or SAME_OPTIONS,
+        )
 
 
 def _in_head(module: nn.Module, key: str) -> bool:
@@ -225,21 +284,32 @@ def _of_part(tensors: dict[str, Tensor], part: str) -> tuple[dict[str, Tensor], 
         prefixes.append(SEQUENTIAL[part])
     for prefix in prefixes:
         if any(key.startswith(prefix) for key in tensors):
-            own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+            own = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in tensors.items()
+                if key.startswith(prefix)
+            }
             return own, [key for key in tensors if not key.startswith(prefix)]
     return tensors, []
 
 
-def _matched(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str) -> tuple[dict[str, Tensor], list[str]]:
+def _matched(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str
+) -> tuple[dict[str, Tensor], list[str]]:
     """The checkpoint's tensors by the model's names, and those that the model has no place for."""
     matched: dict[str, Tensor] = {}
     unused = []
     for key, tensor in tensors.items():
-        name = next((name for name in (key, key.removeprefix("model."), f"model.{key}") if name in state), None)
+        name = next(
+            (name for name in (key, key.removeprefix("model."), f"model.{key}") if name in state),
+            None,
+        )
         if name is None:
             unused.append(key)
         elif name in matched:
-            raise DataError(f"the checkpoint {path} holds {name!r} twice, with and without the prefix `model.`")
+            raise DataError(
+                f"the checkpoint {path} holds {name!r} twice, with and without the prefix `model.`"
+            )
         else:
             matched[name] = tensor
     return matched, unused
@@ -249,11 +319,27 @@ def _check_shape(key: str, source: Tensor, target: Tensor, *, path: str, in_head
     if source.shape == target.shape:
         return
     if in_head and source.shape[1:] == target.shape[1:]:
-        message = f"the checkpoint {path} has {source.shape[0]} classes, the model {target.shape[0]}"
-        raise ConfFault([Fault(path="model.init_head", message=message, hint="init_head: replace starts with a fresh last layer")])
+        message = (
+            f"the checkpoint {path} has {source.shape[0]} classes, the model {target.shape[0]}"
+        )
+        raise ConfFault(
+            [
+                Fault(
+                    path="model.init_head",
+                    message=message,
+                    hint="init_head: replace starts with a fresh last layer",
+                )
+            ]
+        )
     shapes = f"{tuple(source.shape)} in the checkpoint {path}, {tuple(target.shape)} in the model"
-    if source.dim() == target.dim() >= 4 and source.shape[0] == target.shape[0] and {source.shape[1], target.shape[1]} & {2, 3}:
-        raise DataError(f"the checkpoint takes {source.shape[1]} channels, the model {target.shape[1]}: {key} is {shapes}")
+    if (
+        source.dim() == target.dim() >= 4
+        and source.shape[0] == target.shape[0]
+        and {source.shape[1], target.shape[1]} & {2, 3}
+    ):
+        raise DataError(
+            f"the checkpoint takes {source.shape[1]} channels, the model {target.shape[1]}: {key} is {shapes}"
+        )
     raise DataError(f"{key} is {shapes}", hint=SAME_OPTIONS)
 
 
@@ -289,5 +375,13 @@ def _part(model: nn.Module, part: str) -> nn.Module:
     if not parts:
         return model
     if part not in parts:
-        raise ConfFault([Fault(path="model.init", message=f"the model has no part {part!r}", hint=f"its parts: {', '.join(parts)}")])
+        raise ConfFault(
+            [
+                Fault(
+                    path="model.init",
+                    message=f"the model has no part {part!r}",
+                    hint=f"its parts: {', '.join(parts)}",
+                )
+            ]
+        )
     return model.get_submodule(part)

@@ -36,14 +36,31 @@ def refusal(status: int, body: bytes, where: Where) -> ClusterError:
         return _forbidden(message, where)
     if status in (400, 422) and where.doing.startswith(("create", "patch")):
         denied = "denied" in message and "request" in message
-        hint = _admission_hint(message) if denied else "the manifest is what `vidjobs render` prints"
+        hint = (
+            _admission_hint(message) if denied else "the manifest is what `vidjobs render` prints"
+        )
         return AdmissionError(message, hint=hint, status=status)
     if status == 404:
-        return ClusterError(f"{where}: not found: {message}", hint=_not_found_hint(message, where), status=404)
+        return ClusterError(
+            f"{where}: not found: {message}", hint=_not_found_hint(message, where), status=404
+        )
     if status == 409:
-        return ClusterError(f"{where}: {message}", hint="something of that name is already there, or changed meanwhile", status=409)
-    hint = "the server is overloaded or restarting; try again in a minute" if status in _TRANSIENT else "`vidjobs doctor` looks further"
-    return ClusterError(f"{where}: the server answered {status}: {message}", hint=hint, status=status, transient=status in _TRANSIENT)
+        return ClusterError(
+            f"{where}: {message}",
+            hint="something of that name is already there, or changed meanwhile",
+            status=409,
+        )
+    hint = (
+        "the server is overloaded or restarting; try again in a minute"
+        if status in _TRANSIENT
+        else "`vidjobs doctor` looks further"
+    )
+    return ClusterError(
+        f"{where}: the server answered {status}: {message}",
+        hint=hint,
+        status=status,
+        transient=status in _TRANSIENT,
+    )
 
 
 def server_message(body: bytes) -> str:
@@ -62,14 +79,27 @@ def unreachable(error: Exception, where: Where, *, sent: bool) -> ClusterError:
     """The error for a request that got no (whole) answer. `sent`: the server may have acted on it."""
     reason = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return ClusterError(f"{where}: the server's certificate is not trusted: {reason}", hint="check the cluster entry of the kubeconfig")
+        return ClusterError(
+            f"{where}: the server's certificate is not trusted: {reason}",
+            hint="check the cluster entry of the kubeconfig",
+        )
     if "certificate required" in reason.lower() or "certificate expired" in reason.lower():
-        return ClusterError(f"{where}: the server did not accept the login's certificate: {reason}", hint="log in again", status=401)
+        return ClusterError(
+            f"{where}: the server did not accept the login's certificate: {reason}",
+            hint="log in again",
+            status=401,
+        )
     if re.search(r"NameResolution|Name or service not known|Temporary failure in name", reason):
         hint = "check the network, the VPN, and the server's name in the kubeconfig"
-        return ClusterError(f"{where}: the name of the server cannot be looked up", hint=hint, transient=True)
+        return ClusterError(
+            f"{where}: the name of the server cannot be looked up", hint=hint, transient=True
+        )
     if sent:
-        return ClusterError(f"{where}: the connection broke before the answer came: {reason}", hint="try again", transient=True)
+        return ClusterError(
+            f"{where}: the connection broke before the answer came: {reason}",
+            hint="try again",
+            transient=True,
+        )
     hint = "the server is down or out of reach (the login was not the problem); check the network and the VPN"
     return ClusterError(f"{where}: cannot connect: {reason}", hint=hint, transient=True)
 
@@ -82,7 +112,9 @@ def login_failed(context: str, reason: str) -> ClusterError:
 
 def _login_refused(message: str, where: Where) -> ClusterError:
     hint = f'the login of context "{where.context}" has expired or was revoked (the server itself is up): log in again'
-    return ClusterError(f"{where}: the server does not accept the login: {message}", hint=hint, status=401)
+    return ClusterError(
+        f"{where}: the server does not accept the login: {message}", hint=hint, status=401
+    )
 
 
 def _forbidden(message: str, where: Where) -> ClusterError:
@@ -92,7 +124,9 @@ def _forbidden(message: str, where: Where) -> ClusterError:
         return ClusterError(f"not allowed: {message}", hint=hint, status=403)
     if where.doing.startswith(("create", "patch")):
         return AdmissionError(message, hint=_admission_hint(message), status=403)
-    return ClusterError(f"{where}: {message}", hint="`vidjobs doctor` shows what this login may do", status=403)
+    return ClusterError(
+        f"{where}: {message}", hint="`vidjobs doctor` shows what this login may do", status=403
+    )
 
 
 def _admission_hint(message: str) -> str:

@@ -11,7 +11,17 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from launcher import nodes
-from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, RunStatus, Shell, ShellOptions, Volume
+from launcher.backend_base import (
+    Files,
+    Finding,
+    Inlet,
+    LogLine,
+    Manifest,
+    RunStatus,
+    Shell,
+    ShellOptions,
+    Volume,
+)
 from launcher.backends.kube import pods as pod_of
 from launcher.backends.kube.client import KubeClient, Object
 from launcher.backends.kube.submission import begin_again, create_all, try_all
@@ -62,14 +72,29 @@ class KubeBackend:
         names = {record.run, *(pod_of.name(pod) for pod in pods[-pod_of.nodes(job) :])}
         waiting = job is not None and not pod_of.job_ended(job)
         mounted = pod_of.claims(job["spec"]["template"]) if job is not None and waiting else set()
-        claims = {claim: self.client.find("PersistentVolumeClaim", claim) for claim in sorted(mounted)}
-        unbound = {name for name, claim in claims.items() if claim and claim.get("status", {}).get("phase") != "Bound"}
-        events = [event for name in sorted(names | unbound) for event in self._events(name)] if waiting else []
+        claims = {
+            claim: self.client.find("PersistentVolumeClaim", claim) for claim in sorted(mounted)
+        }
+        unbound = {
+            name
+            for name, claim in claims.items()
+            if claim and claim.get("status", {}).get("phase") != "Bound"
+        }
+        events = (
+            [event for name in sorted(names | unbound) for event in self._events(name)]
+            if waiting
+            else []
+        )
         if job is not None and in_queue(job):
             events = self._events(record.run)
             workload = causes.workload_of(job, events)
             events += self._events(workload) if workload else []
-        return run_status(record.run, Facts(job=job, pods=pods, events=events, claims=causes.Claims(found=claims, events=events)))
+        return run_status(
+            record.run,
+            Facts(
+                job=job, pods=pods, events=events, claims=causes.Claims(found=claims, events=events)
+            ),
+        )
 
     def list_runs(self) -> list[RunStatus]:
         """Newest first; without events, so causes are shorter than `status` gives, and without the pods that ended well."""
@@ -80,7 +105,11 @@ class KubeBackend:
         for pod in self.client.list("Pod", labels=pod_of.RUN_LABEL, fields=_NOT_DONE).items:
             pods[pod["metadata"]["labels"][pod_of.RUN_LABEL]].append(pod)
         jobs.sort(key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
-        return [run_status(name, Facts(job=job, pods=pods[name])) for job in jobs for name in [str(job["metadata"]["name"])]]
+        return [
+            run_status(name, Facts(job=job, pods=pods[name]))
+            for job in jobs
+            for name in [str(job["metadata"]["name"])]
+        ]
 
     def logs(
         self,
@@ -98,8 +127,20 @@ class KubeBackend:
         from launcher.backends.kube.logs import JobLogs
 
         index = nodes.console(record) if index is None and not all_pods else index
-        kept = KeptLogs(run=record.run, index=index, folder=tuple if quick else lambda: self._folder_log(record, index))
-        reader = JobLogs(client=self.client, run=record.run, since_s=since_s, tail=tail, index=index, kept=kept, wanted=wanted)
+        kept = KeptLogs(
+            run=record.run,
+            index=index,
+            folder=tuple if quick else lambda: self._folder_log(record, index),
+        )
+        reader = JobLogs(
+            client=self.client,
+            run=record.run,
+            since_s=since_s,
+            tail=tail,
+            index=index,
+            kept=kept,
+            wanted=wanted,
+        )
         return reader.follow(all_pods=all_pods) if follow else reader.read(all_pods=all_pods)
 
     @contextlib.contextmanager
@@ -133,14 +174,25 @@ class KubeBackend:
             self._delete_files(record)
         self.client.delete("Job", record.run, propagation="Background")
 
-    def create_volume(self, claim: str, *, size: str, access: str, storage_class: str = "") -> Volume:
+    def create_volume(
+        self, claim: str, *, size: str, access: str, storage_class: str = ""
+    ) -> Volume:
         chosen = storage_class or self._profile.storage_class
         spec: Object = {"accessModes": [access], "resources": {"requests": {"storage": size}}}
         if chosen:
             spec["storageClassName"] = chosen
         labels = {"app.kubernetes.io/managed-by": "vidjobs"}
         metadata = {"name": claim, "labels": labels}
-        return _volume(self.client.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}))
+        return _volume(
+            self.client.create(
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "metadata": metadata,
+                    "spec": spec,
+                }
+            )
+        )
 
     def volumes(self) -> list[Volume]:
         return [_volume(claim) for claim in self.client.list("PersistentVolumeClaim").items]
@@ -156,7 +208,10 @@ class KubeBackend:
         from launcher.backends.kube import files
         from launcher.backends.kube.inlet import MOUNT, claim_inlet
 
-        return claim_inlet(self.client, lambda: files.claim_helper(self.client, self._newest_template(), claim, mount=MOUNT))
+        return claim_inlet(
+            self.client,
+            lambda: files.claim_helper(self.client, self._newest_template(), claim, mount=MOUNT),
+        )
 
     @contextlib.contextmanager
     def shell(self, record: RunRecord | None, claim: str, wanted: ShellOptions) -> Iterator[Shell]:
@@ -172,12 +227,16 @@ class KubeBackend:
             yield there
             return
         if record:
-            spec = files.shell_helper(self.client, record, job, wanted=wanted, gpu_resource=self._profile.gpu_resource)
+            spec = files.shell_helper(
+                self.client, record, job, wanted=wanted, gpu_resource=self._profile.gpu_resource
+            )
         else:
             alone: Object = {"spec": {**self._newest_template()["spec"], "volumes": []}}
             base = files.claim_helper(self.client, alone, claim, mount=MOUNT)
             spec = shells.shell_spec(base, alone, wanted, self._profile.gpu_resource)
-        shells.require_allowed(manifest(spec, name="vidjobs-shell", namespace=self.client.namespace), self._profile)
+        shells.require_allowed(
+            manifest(spec, name="vidjobs-shell", namespace=self.client.namespace), self._profile
+        )
         with shells.in_helper(self.client, spec, folder) as made:
             yield made
 
@@ -185,7 +244,11 @@ class KubeBackend:
         from launcher.backends.kube import doctor
 
         defaults = self._profile.conf_layer().get("job", {})
-        return doctor.examine(self.client, image=str(defaults.get("image") or ""), pull_secrets=defaults.get("pull_secrets") or [])
+        return doctor.examine(
+            self.client,
+            image=str(defaults.get("image") or ""),
+            pull_secrets=defaults.get("pull_secrets") or [],
+        )
 
     def _objects(self, run: str) -> tuple[Object | None, list[Object]]:
         """The Job first: pods seen afterwards are never fewer than its status says.
@@ -194,7 +257,9 @@ class KubeBackend:
         """
         job = self.client.find("Job", run)
         fields = _NOT_DONE if pod_of.indexed(job) else ""
-        return job, pod_of.oldest_first(self.client.list("Pod", labels=pod_of.of_job(run), fields=fields).items)
+        return job, pod_of.oldest_first(
+            self.client.list("Pod", labels=pod_of.of_job(run), fields=fields).items
+        )
 
     def _events(self, name: str) -> list[Object]:
         return self.client.list("Event", fields=f"involvedObject.name={name}").items
@@ -208,10 +273,18 @@ class KubeBackend:
             hint = f"`--from {run}@last` starts a new run from its checkpoint"
             raise ClusterError(f"the Job of {run} is no longer in the cluster", hint=hint)
         if ended in ("succeeded", "failed"):
-            hint = "nothing is left to stop" if suspended else f"a Job that has ended cannot go on: submit again with `--from {run}@last`"
+            hint = (
+                "nothing is left to stop"
+                if suspended
+                else f"a Job that has ended cannot go on: submit again with `--from {run}@last`"
+            )
             raise ClusterError(f"{run} has {ended} already", hint=hint)
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if suspended else None
-        self.client.patch("Job", run, {"metadata": {"annotations": {CANCELLED: when}}, "spec": {"suspend": suspended}})
+        self.client.patch(
+            "Job",
+            run,
+            {"metadata": {"annotations": {CANCELLED: when}}, "spec": {"suspend": suspended}},
+        )
 
     def _delete_files(self, record: RunRecord) -> None:
         from launcher.backends.kube import files
@@ -232,9 +305,17 @@ class KubeBackend:
         image = defaults.get("image")
         if not image:
             hint = f"set `job: {{image: ...}}` in the cluster profile ({self._profile.file or self._profile.name}), or submit a run first"
-            raise ClusterError("a pod that mounts a volume for us needs an image with Python, and none is known", hint=hint)
+            raise ClusterError(
+                "a pod that mounts a volume for us needs an image with Python, and none is known",
+                hint=hint,
+            )
         secrets = [{"name": name} for name in defaults.get("pull_secrets", [])]
-        return {"spec": {"containers": [{"name": pod_of.TRAINER, "image": image}], "imagePullSecrets": secrets}}
+        return {
+            "spec": {
+                "containers": [{"name": pod_of.TRAINER, "image": image}],
+                "imagePullSecrets": secrets,
+            }
+        }
 
 
 def connect(profile: ClusterProfile) -> KubeBackend:
@@ -247,7 +328,9 @@ def _volume(claim: Object) -> Volume:
     return Volume(
         claim=str(claim["metadata"]["name"]),
         phase=str(status.get("phase", "Pending")),
-        size=str(status.get("capacity", {}).get("storage") or spec["resources"]["requests"]["storage"]),
+        size=str(
+            status.get("capacity", {}).get("storage") or spec["resources"]["requests"]["storage"]
+        ),
         access=",".join(spec.get("accessModes", [])),
         storage_class=str(spec.get("storageClassName") or ""),
     )

@@ -58,7 +58,8 @@ def _length(head: bytes) -> int:
     """Of a chunk with this first line, which may say more than its length."""
     digits = head.partition(b";")[0].strip()
     try:
-        return int(digits if digits.isalnum() else b"", 16)  # int() would take signs and underscores, too
+        # int() would take signs and underscores, too
+        return int(digits if digits.isalnum() else b"", 16)
     except ValueError as error:
         raise ConnectionError(f"the answer is not made of chunks: {head[:40]!r}") from error
 
@@ -77,7 +78,9 @@ def _lines(data: bytes, start: int) -> tuple[bytes, int]:
     parts = data[start:].split(b"\n")
     whole = (len(parts) - 1) // 3 * 3  # the last part has no newline after it
     lines = parts[1:whole:3]
-    if parts[2:whole:3].count(b"\r") != len(lines) or [*map(lengths.get, parts[0:whole:3])] != [*map(len, lines)]:
+    if parts[2:whole:3].count(b"\r") != len(lines) or [*map(lengths.get, parts[0:whole:3])] != [
+        *map(len, lines)
+    ]:
         return b"", start
     lines.append(b"")
     return b"\n".join(lines), len(data) - len(b"\n".join(parts[whole:]))

@@ -21,11 +21,16 @@ from launcher.errors import ClusterError
 from launcher.log_spool import SpooledLog
 from launcher.wanted import Wanted
 
-SILENCE_S = 60.0  # a follow that brings nothing for so long is attached again; cures connections and rotations that stall silently
+# a follow that brings nothing for so long is attached again; cures connections and rotations that
+# stall silently
+SILENCE_S = 60.0
 _LAST_READ_TRIES = 4
 _LONGEST_PAUSE_S = 10.0  # after a failure
-# What the trainer says last. A log that ends so is whole, also when its pod was gone before that could be asked.
-CLOSING = re.compile(r"finished: last .+|error: stopped by SIGTERM after step .+ a retry goes on from it")
+# What the trainer says last. A log that ends so is whole, also when its pod was gone before that
+# could be asked.
+CLOSING = re.compile(
+    r"finished: last .+|error: stopped by SIGTERM after step .+ a retry goes on from it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,8 @@ class ContainerLog:
     container: str
     start: Start = Start()
     silence_s: float = SILENCE_S
-    pace_s: float = 1.0  # between the beginnings of two follows; after a failure twice as long, then four times
+    # between the beginnings of two follows; after a failure twice as long, then four times
+    pace_s: float = 1.0
     stop: threading.Event = field(default_factory=threading.Event)
     spool: SpooledLog | None = None  # used by reads from the first line
     wanted: Wanted | None = None  # other lines are only counted
@@ -94,7 +100,12 @@ class ContainerLog:
                 if error.status in (401, 403):
                     raise
                 if last and (failures >= _LAST_READ_TRIES or not error.transient):
-                    yield from self._shown(self._cursor.lost(f"the end of this log could not be read: {error.message}"), keep=False)
+                    yield from self._shown(
+                        self._cursor.lost(
+                            f"the end of this log could not be read: {error.message}"
+                        ),
+                        keep=False,
+                    )
                     return
                 self.stop.wait(min(_LONGEST_PAUSE_S, self.pace_s * 2.0**failures))
             else:
@@ -114,7 +125,9 @@ class ContainerLog:
 
     def _gone(self) -> Iterator[LogLine]:
         """The pod was deleted: what cannot be read any more is marked, unless the trainer's own last words are there."""
-        entries = self._cursor.lost(f"pod {self.pod} was deleted before its log was read to the end")
+        entries = self._cursor.lost(
+            f"pod {self.pod} was deleted before its log was read to the end"
+        )
         if len(entries) == 1 and CLOSING.fullmatch(self._last):
             entries = []
         self._keep(entries)
@@ -132,20 +145,28 @@ class ContainerLog:
             return "running"
         if pod is None or pod_of.uid(pod) != self.uid:
             return "gone"
-        return "running" if pod_of.container_state(pod, self.container) in ("running", "waiting") else "over"
+        return (
+            "running"
+            if pod_of.container_state(pod, self.container) in ("running", "waiting")
+            else "over"
+        )
 
     def _read(self, *, follow: bool) -> Iterator[bytes]:
         query: dict[str, str | int | bool] = {"container": self.container, "timestamps": True}
         if follow:
             query["follow"] = True
         again = self._cursor.since
-        since = max((second for second in (again, self.start.since) if second is not None), default=None)
+        since = max(
+            (second for second in (again, self.start.since) if second is not None), default=None
+        )
         if since is not None:
             query["sinceTime"] = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if again is None and self.start.tail is not None:
             query["tailLines"] = self.start.tail
         path = self.client.path("Pod", self.pod, "log")
-        with self.client.stream(path, query=query, doing=f"read the log of pod {self.pod}", read_s=self.silence_s) as blocks:
+        with self.client.stream(
+            path, query=query, doing=f"read the log of pod {self.pod}", read_s=self.silence_s
+        ) as blocks:
             yield from blocks
 
     def _keep(self, entries: Sequence[Entry]) -> None:
@@ -177,18 +198,41 @@ class ContainerLog:
             every = raw[:-1].decode("utf-8", "replace").split("\n")
             for number, line in enumerate(every, 1):
                 more = number < len(every)
-                yield LogLine(pod=pod, text=line[STAMP:], time=line[: STAMP - 1], container=container, more=more)
+                yield LogLine(
+                    pod=pod,
+                    text=line[STAMP:],
+                    time=line[: STAMP - 1],
+                    container=container,
+                    more=more,
+                )
             return
-        if self.wanted.joined and container == pod_of.TRAINER:  # of others each line says whose it is
+        # of others each line says whose it is
+        if self.wanted.joined and container == pod_of.TRAINER:
             count, lines = self.wanted.join(raw, start=STAMP)
             kind = "line" if count else "skipped"
-            yield LogLine(pod=pod, text=lines, container=container, kind=kind, skipped=block.lines - count, lines=count)
+            yield LogLine(
+                pod=pod,
+                text=lines,
+                container=container,
+                kind=kind,
+                skipped=block.lines - count,
+                lines=count,
+            )
             return
         for skipped, line in self.wanted.among(raw, start=STAMP):
             if line:
-                yield LogLine(pod=pod, text=line[STAMP:], time=line[: STAMP - 1], container=container, skipped=skipped, more=True)
+                yield LogLine(
+                    pod=pod,
+                    text=line[STAMP:],
+                    time=line[: STAMP - 1],
+                    container=container,
+                    skipped=skipped,
+                    more=True,
+                )
             else:
-                yield LogLine(pod=pod, text="", container=container, kind="skipped", skipped=skipped)
+                yield LogLine(
+                    pod=pod, text="", container=container, kind="skipped", skipped=skipped
+                )
 
     def _shown(self, entries: Sequence[Entry], *, keep: bool = True) -> Iterator[LogLine]:
         if keep:
@@ -218,4 +262,11 @@ def replayed(spool: SpooledLog, cursor: LogCursor) -> Iterator[LogLine]:
 
 def _line(entry: Entry, pod: str, container: str, *, terminated: bool = True) -> LogLine:
     whole = terminated and entry.terminated
-    return LogLine(pod=pod, text=entry.text, time=entry.time, container=container, kind=entry.kind, terminated=whole)
+    return LogLine(
+        pod=pod,
+        text=entry.text,
+        time=entry.time,
+        container=container,
+        kind=entry.kind,
+        terminated=whole,
+    )

@@ -33,11 +33,20 @@ class Duplex:
     ) -> None:
         """With `stderr`, that gets what the command says there, and how it ended is in `exit_code` instead of an error."""
         self._where = api_errors.Where(
-            server=client.server, namespace=client.namespace, context=client.login.context, doing=f"run a command in pod {pod}"
+            server=client.server,
+            namespace=client.namespace,
+            context=client.login.context,
+            doing=f"run a command in pod {pod}",
         )
-        streams = {"stdin": "true", "stdout": "true", **({"tty": "true"} if tty else {"stderr": "true"})}
+        streams = {
+            "stdin": "true",
+            "stdout": "true",
+            **({"tty": "true"} if tty else {"stderr": "true"}),
+        }
         query = [("container", container), *streams.items(), *(("command", part) for part in argv)]
-        self._socket = connect(client, f"{client.path('Pod', pod, 'exec')}?{urlencode(query)}", self._where)
+        self._socket = connect(
+            client, f"{client.path('Pod', pod, 'exec')}?{urlencode(query)}", self._where
+        )
         self._stderr = b""
         self._tell = stderr
         self.ended = False
@@ -72,7 +81,11 @@ class Duplex:
             if opcode in (websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG):
                 continue
             if opcode == websocket.ABNF.OPCODE_CLOSE or not frame:
-                raise api_errors.unreachable(ConnectionError("the server closed it before the command had ended"), self._where, sent=True)
+                raise api_errors.unreachable(
+                    ConnectionError("the server closed it before the command had ended"),
+                    self._where,
+                    sent=True,
+                )
             said = self._said(frame[0], frame[1:])
             if said is not None:
                 return said

@@ -22,15 +22,25 @@ NOT_FOUND = "executable file not found"  # how container runtimes say it
 NO_PYTHON = "files are read and written with Python, which the image needs on its PATH as `python`"
 
 
-def run_command(client: KubeClient, pod: str, container: str, argv: Sequence[str]) -> Iterator[bytes]:
+def run_command(
+    client: KubeClient, pod: str, container: str, argv: Sequence[str]
+) -> Iterator[bytes]:
     """Blocks of the command's stdout as they come. No shell is involved.
 
     ClusterError with the end of its stderr when it fails; a transient one when the connection breaks before it has ended.
     """
     where = api_errors.Where(
-        server=client.server, namespace=client.namespace, context=client.login.context, doing=f"run a command in pod {pod}"
+        server=client.server,
+        namespace=client.namespace,
+        context=client.login.context,
+        doing=f"run a command in pod {pod}",
     )
-    query = [("container", container), ("stdout", "true"), ("stderr", "true"), *(("command", part) for part in argv)]
+    query = [
+        ("container", container),
+        ("stdout", "true"),
+        ("stderr", "true"),
+        *(("command", part) for part in argv),
+    ]
     socket = connect(client, f"{client.path('Pod', pod, 'exec')}?{urlencode(query)}", where)
     try:
         yield from _stdout(socket, where)
@@ -48,7 +58,11 @@ def _stdout(socket: Any, where: api_errors.Where) -> Iterator[bytes]:
         except (websocket.WebSocketException, OSError) as error:
             raise api_errors.unreachable(error, where, sent=True) from error
         if opcode == websocket.ABNF.OPCODE_CLOSE or not frame:
-            raise api_errors.unreachable(ConnectionError("the server closed it before the command had ended"), where, sent=True)
+            raise api_errors.unreachable(
+                ConnectionError("the server closed it before the command had ended"),
+                where,
+                sent=True,
+            )
         channel, data = frame[0], frame[1:]
         if channel == _STDOUT:
             yield data

@@ -38,7 +38,10 @@ class PodFiles:
     def list(self) -> list[RemoteFile]:
         """All regular files, sorted by path."""
         lines = b"".join(self._run("list")).splitlines()
-        found = [RemoteFile(path=path, size=size, mtime_ns=mtime_ns) for path, size, mtime_ns in map(json.loads, lines)]
+        found = [
+            RemoteFile(path=path, size=size, mtime_ns=mtime_ns)
+            for path, size, mtime_ns in map(json.loads, lines)
+        ]
         return sorted(found, key=lambda file: file.path)
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
@@ -65,7 +68,9 @@ class PodFiles:
 
     def bundle(self, have: Mapping[str, str]) -> dict[str, bytes | None]:
         """Each file as a line [path, bytes or -1, sha256], then its bytes. What arrived damaged is a transient ClusterError."""
-        answer = b"".join(self._run("bundle", have={_checked(path): digest for path, digest in have.items()}))
+        answer = b"".join(
+            self._run("bundle", have={_checked(path): digest for path, digest in have.items()})
+        )
         found: dict[str, bytes | None] = {}
         at = 0
         while at < len(answer):
@@ -87,7 +92,9 @@ class PodFiles:
     def _run(self, do: str, **request: Any) -> Iterator[bytes]:
         """The request travels as one argument of plain ASCII: no shell reads it."""
         argument = json.dumps({"do": do, "root": self.root, **request})
-        return run_command(self.client, self.pod, self.container, ["python", "-I", "-c", _program(), argument])
+        return run_command(
+            self.client, self.pod, self.container, ["python", "-I", "-c", _program(), argument]
+        )
 
 
 class FoundFiles:
@@ -97,7 +104,9 @@ class FoundFiles:
     for one thread, the main one where signals are to remove a helper pod.
     """
 
-    def __init__(self, client: KubeClient, find: Callable[[], AbstractContextManager[PodFiles]]) -> None:
+    def __init__(
+        self, client: KubeClient, find: Callable[[], AbstractContextManager[PodFiles]]
+    ) -> None:
         self._client = client
         self._find = find
         self._stack = contextlib.ExitStack()
@@ -148,7 +157,9 @@ class FoundFiles:
 
 
 @contextlib.contextmanager
-def run_files(client: KubeClient, record: RunRecord, objects: Callable[[], tuple[Object | None, list[Object]]]) -> Iterator[FoundFiles]:
+def run_files(
+    client: KubeClient, record: RunRecord, objects: Callable[[], tuple[Object | None, list[Object]]]
+) -> Iterator[FoundFiles]:
     """The run's folder; `objects` gives its Job and pods. ClusterError when they cannot be read now, with the reason."""
     with contextlib.closing(FoundFiles(client, lambda: _find(client, record, *objects()))) as found:
         found.here()
@@ -156,28 +167,41 @@ def run_files(client: KubeClient, record: RunRecord, objects: Callable[[], tuple
 
 
 @contextlib.contextmanager
-def _find(client: KubeClient, record: RunRecord, job: Object | None, pods: list[Object]) -> Iterator[PodFiles]:
+def _find(
+    client: KubeClient, record: RunRecord, job: Object | None, pods: list[Object]
+) -> Iterator[PodFiles]:
     """In the running trainer, else through a helper pod once the run has ended or is cancelled.
 
     ClusterError while an attempt is about to start or to stop: it may write, or need the volume alone.
     """
-    running = [pod for pod in pods if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"]
+    running = [
+        pod for pod in pods if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"
+    ]
     root = str(record.paths.root)
     if running and not running[-1]["metadata"].get("deletionTimestamp"):
         pod = running[-1]
-        yield PodFiles(client=client, pod=pod_of.name(pod), container=pod_of.main_container(pod), root=root)
+        yield PodFiles(
+            client=client, pod=pod_of.name(pod), container=pod_of.main_container(pod), root=root
+        )
         return
     _require_quiet(record.run, job, pods)
     with helper_pod(client, _helper(client, record, job, read_only=True)) as name:
         yield PodFiles(client=client, pod=name, container=CONTAINER, root=root)
 
 
-def remove_run_files(client: KubeClient, record: RunRecord, job: Object | None, pods: list[Object]) -> None:
+def remove_run_files(
+    client: KubeClient, record: RunRecord, job: Object | None, pods: list[Object]
+) -> None:
     """Delete the run's folder from its volume; no pod of the run may be alive."""
     if pod_of.live(pods):
-        raise ClusterError(f"{record.run} still runs: its folder is not deleted", hint=f"`vidjobs cancel {record.run}`, then delete it")
+        raise ClusterError(
+            f"{record.run} still runs: its folder is not deleted",
+            hint=f"`vidjobs cancel {record.run}`, then delete it",
+        )
     with helper_pod(client, _helper(client, record, job, read_only=False)) as name:
-        PodFiles(client=client, pod=name, container=CONTAINER, root=str(record.paths.root)).remove_all()
+        PodFiles(
+            client=client, pod=name, container=CONTAINER, root=str(record.paths.root)
+        ).remove_all()
 
 
 @contextlib.contextmanager
@@ -190,13 +214,22 @@ def claim_files(client: KubeClient, template: Object, claim: str, path: str) -> 
         yield PodFiles(client=client, pod=name, container=CONTAINER, root=root)
 
 
-def shell_helper(client: KubeClient, record: RunRecord, job: Object | None, *, wanted: ShellOptions, gpu_resource: str) -> HelperSpec:
+def shell_helper(
+    client: KubeClient,
+    record: RunRecord,
+    job: Object | None,
+    *,
+    wanted: ShellOptions,
+    gpu_resource: str,
+) -> HelperSpec:
     """A pod with all claims of the run, which it may write to."""
     template = job["spec"]["template"] if job else _recorded_template(record)
     base = like(template, claim=record.runs_claim, mount=record.runs_mount, read_only=False)
     spec = shell_spec(base, template, wanted, gpu_resource)
     claims = [spec.claim, *(claim for claim, _ in spec.more)]
-    return dataclasses.replace(spec, node=one_node({claim: _holder(client, claim) for claim in claims}))
+    return dataclasses.replace(
+        spec, node=one_node({claim: _holder(client, claim) for claim in claims})
+    )
 
 
 def claim_helper(client: KubeClient, template: Object, claim: str, *, mount: str) -> HelperSpec:
@@ -207,25 +240,41 @@ def claim_helper(client: KubeClient, template: Object, claim: str, *, mount: str
 def _require_quiet(run: str, job: Object | None, pods: list[Object]) -> None:
     live = pod_of.live(pods)
     if live:
-        phase = "is being stopped" if live[-1]["metadata"].get("deletionTimestamp") else "is not running yet"
+        phase = (
+            "is being stopped"
+            if live[-1]["metadata"].get("deletionTimestamp")
+            else "is not running yet"
+        )
         hint = f"try again when it runs or has ended; `vidjobs status {run}` says why it waits"
-        raise ClusterError(f"the files of {run} cannot be read now: its pod {pod_of.name(live[-1])} {phase}", hint=hint)
+        raise ClusterError(
+            f"the files of {run} cannot be read now: its pod {pod_of.name(live[-1])} {phase}",
+            hint=hint,
+        )
     if not pod_of.job_ended(job):
         hint = f"try again when it runs, or `vidjobs cancel {run}` first"
-        raise ClusterError(f"the files of {run} cannot be read now: its next attempt is about to start", hint=hint)
+        raise ClusterError(
+            f"the files of {run} cannot be read now: its next attempt is about to start", hint=hint
+        )
 
 
-def _helper(client: KubeClient, record: RunRecord, job: Object | None, *, read_only: bool) -> HelperSpec:
+def _helper(
+    client: KubeClient, record: RunRecord, job: Object | None, *, read_only: bool
+) -> HelperSpec:
     template = job["spec"]["template"] if job else _recorded_template(record)
     node = _holder(client, record.runs_claim)
-    return like(template, claim=record.runs_claim, mount=record.runs_mount, read_only=read_only, node=node)
+    return like(
+        template, claim=record.runs_claim, mount=record.runs_mount, read_only=read_only, node=node
+    )
 
 
 def _recorded_template(record: RunRecord) -> Object:
     for manifest in record.manifests:
         if manifest.get("kind") == "Job":
             return dict(manifest["spec"]["template"])
-    raise ClusterError(f"neither the cluster nor the record of {record.run} holds its Job", hint="its volume: `vidjobs volume ls CLAIM`")
+    raise ClusterError(
+        f"neither the cluster nor the record of {record.run} holds its Job",
+        hint="its volume: `vidjobs volume ls CLAIM`",
+    )
 
 
 def _holder(client: KubeClient, claim: str) -> str:
@@ -233,13 +282,22 @@ def _holder(client: KubeClient, claim: str) -> str:
     volume = client.find("PersistentVolumeClaim", claim)
     if volume is None:
         hint = "`vidjobs volume ls` shows those that do"
-        raise ClusterError(f'volume claim "{claim}" does not exist in namespace {client.namespace}', hint=hint)
+        raise ClusterError(
+            f'volume claim "{claim}" does not exist in namespace {client.namespace}', hint=hint
+        )
     modes = set(volume["spec"].get("accessModes", []))
     if not modes <= _ONE_NODE:
         return ""
-    users = [pod for pod in pod_of.live(client.list("Pod").items) if claim in pod_of.claims(pod) and pod["spec"].get("nodeName")]
+    users = [
+        pod
+        for pod in pod_of.live(client.list("Pod").items)
+        if claim in pod_of.claims(pod) and pod["spec"].get("nodeName")
+    ]
     if users and "ReadWriteOncePod" in modes:
-        raise ClusterError(f'pod {pod_of.name(users[-1])} holds volume claim "{claim}" for itself', hint="try again when it has ended")
+        raise ClusterError(
+            f'pod {pod_of.name(users[-1])} holds volume claim "{claim}" for itself',
+            hint="try again when it has ended",
+        )
     return str(users[-1]["spec"]["nodeName"]) if users else ""
 
 
@@ -252,7 +310,10 @@ def _checked(path: str) -> str:
 
 def _folder(path: str) -> str:
     if "\0" in path or ".." in path.split("/"):
-        raise UserError(f"{path!r} is not a folder of the volume", hint="name it from the volume's top, without ..")
+        raise UserError(
+            f"{path!r} is not a folder of the volume",
+            hint="name it from the volume's top, without ..",
+        )
     return path
 
 

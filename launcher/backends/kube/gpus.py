@@ -33,8 +33,16 @@ def gpu_findings(client: KubeClient) -> Iterator[Finding]:
         used = None
     counts = by_type(nodes, used or Counter())
     for kind, (free, total) in sorted(counts.items()):
-        seen = f"{free} of {total} free" if used is not None else f"{total} in all; in use: not allowed to see"
-        yield Finding(what=f"gpus {kind.product or kind.resource}", ok=True, detail=f"{seen} ({kind.resource})")
+        seen = (
+            f"{free} of {total} free"
+            if used is not None
+            else f"{total} in all; in use: not allowed to see"
+        )
+        yield Finding(
+            what=f"gpus {kind.product or kind.resource}",
+            ok=True,
+            detail=f"{seen} ({kind.resource})",
+        )
     if not counts:
         yield Finding(what="gpus", ok=None, detail="no node offers any")
 

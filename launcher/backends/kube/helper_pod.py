@@ -52,7 +52,9 @@ class HelperSpec:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def like(template: Object, *, claim: str, mount: str, read_only: bool = True, node: str = "") -> HelperSpec:
+def like(
+    template: Object, *, claim: str, mount: str, read_only: bool = True, node: str = ""
+) -> HelperSpec:
     """A helper for what pods of this template wrote."""
     spec = template["spec"]
     ids = spec.get("securityContext") or {}
@@ -73,7 +75,10 @@ def like(template: Object, *, claim: str, mount: str, read_only: bool = True, no
 
 def manifest(spec: HelperSpec, *, name: str, namespace: str) -> Manifest:
     places = [(spec.claim, spec.mount), *spec.more]
-    volumes = {claim: f"volume-{number}" for number, claim in enumerate(dict.fromkeys(claim for claim, _ in places))}
+    volumes = {
+        claim: f"volume-{number}"
+        for number, claim in enumerate(dict.fromkeys(claim for claim, _ in places))
+    }
     values = {
         "name": name, "namespace": namespace, "kind": spec.kind, "image": spec.image, "node": spec.node, "deadline_s": spec.deadline_s,
         "mounts": [{"volume": volumes[claim], "path": mount, "read_only": spec.read_only} for claim, mount in places],
@@ -117,7 +122,11 @@ def _remove(client: KubeClient, name: str) -> None:
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGTERM, and a terminal that is closed, end the block as Ctrl-C does: the pod would hold its volume for an hour."""
-    caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    caught = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
     if threading.current_thread() is not threading.main_thread():
         caught = []
     for number in caught:
@@ -145,7 +154,9 @@ def _wait_until_running(client: KubeClient, name: str, spec: HelperSpec) -> None
             return
         if pod_of.over(pod):
             why = causes.failure(pod, name).text
-            raise ClusterError(f"the helper pod ended: {why}", hint=NO_PYTHON if NOT_FOUND in why else "try again")
+            raise ClusterError(
+                f"the helper pod ended: {why}", hint=NO_PYTHON if NOT_FOUND in why else "try again"
+            )
         cause = _why_not(client, pod, spec)
         if "cannot be pulled" in cause.text or "does not exist" in cause.text:
             break
@@ -153,7 +164,9 @@ def _wait_until_running(client: KubeClient, name: str, spec: HelperSpec) -> None
             told = cause
             output.note(f"the helper pod {name} waits: {cause.text}")
         time.sleep(0.3)
-    raise ClusterError(f"the helper pod does not start: {cause.text or 'no reason is given'}", hint=cause.fix)
+    raise ClusterError(
+        f"the helper pod does not start: {cause.text or 'no reason is given'}", hint=cause.fix
+    )
 
 
 def _why_not(client: KubeClient, pod: Object, spec: HelperSpec) -> causes.Cause:
@@ -161,5 +174,8 @@ def _why_not(client: KubeClient, pod: Object, spec: HelperSpec) -> causes.Cause:
         return causes.not_started(pod, [])
     if not pod_of.condition(pod, "PodScheduled"):
         return causes.NOTHING
-    claims = {claim: client.find("PersistentVolumeClaim", claim) for claim in (spec.claim, *(claim for claim, _ in spec.more))}
+    claims = {
+        claim: client.find("PersistentVolumeClaim", claim)
+        for claim in (spec.claim, *(claim for claim, _ in spec.more))
+    }
     return causes.not_scheduled(pod, causes.Claims(found=claims))

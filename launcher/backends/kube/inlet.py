@@ -19,7 +19,9 @@ MOUNT = "/volume"
 class PodInlet:
     """Makes the helper pod when it is first needed, and another when that one is over (after an hour) or gone."""
 
-    def __init__(self, client: KubeClient, spec: Callable[[], HelperSpec], stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, client: KubeClient, spec: Callable[[], HelperSpec], stack: contextlib.ExitStack
+    ) -> None:
         self._client = client
         self._spec = spec
         self._stack = stack
@@ -28,13 +30,19 @@ class PodInlet:
     @contextlib.contextmanager
     def connect(self, folder: str, only: str) -> Iterator[Channel]:
         request = {"top": MOUNT, "folder": folder, "only": only}
-        duplex = Duplex(self._client, self._running(), CONTAINER, program_command(_program(), request))
+        duplex = Duplex(
+            self._client, self._running(), CONTAINER, program_command(_program(), request)
+        )
         with contextlib.closing(duplex):
             yield duplex
 
     def _running(self) -> str:
         pod = self._client.find("Pod", self._pod) if self._pod else None
-        if pod is None or pod["metadata"].get("deletionTimestamp") or pod_of.container_state(pod, CONTAINER) != "running":
+        if (
+            pod is None
+            or pod["metadata"].get("deletionTimestamp")
+            or pod_of.container_state(pod, CONTAINER) != "running"
+        ):
             self._stack.close()
             self._pod = self._stack.enter_context(helper_pod(self._client, self._spec()))
         return self._pod

@@ -33,7 +33,9 @@ class KeptLogs:
     def of(self, pod: pod_of.Object, container: str) -> SpooledLog:
         """Where the log of this container is kept."""
         created = str(pod["metadata"].get("creationTimestamp", ""))
-        header = Header(pod=pod_of.name(pod), container=container, created=created, index=pod_of.index(pod))
+        header = Header(
+            pod=pod_of.name(pod), container=container, created=created, index=pod_of.index(pod)
+        )
         return self._spool.log(pod_of.uid(pod), header)
 
     def gone(self, there: Sequence[pod_of.Object], *, all_pods: bool) -> list[SpooledLog]:
@@ -42,7 +44,9 @@ class KeptLogs:
         logs = [log for log in logs if self.index in (None, log.header.index)]
         return logs if all_pods else [log for log in logs if log.header.pod == logs[-1].header.pod]
 
-    def seen(self, there: Sequence[pod_of.Object], *, all_pods: bool, since: int | None, tail: int | None) -> Iterator[LogLine]:
+    def seen(
+        self, there: Sequence[pod_of.Object], *, all_pods: bool, since: int | None, tail: int | None
+    ) -> Iterator[LogLine]:
         """What was seen on this machine of pods that are not there any more; see `gone`. `since`: epoch second."""
         yield from _part(self._seen(there, all_pods=all_pods), since=since, tail=tail)
 
@@ -51,7 +55,11 @@ class KeptLogs:
             yield from replayed(log, LogCursor())
             if not log.ended:
                 pod = log.header.pod
-                yield LogLine(pod=pod, text=f"pod {pod} is gone, and was not followed to its end on this machine", kind="gap")
+                yield LogLine(
+                    pod=pod,
+                    text=f"pod {pod} is gone, and was not followed to its end on this machine",
+                    kind="gap",
+                )
 
     def lines(self, *, all_pods: bool, since: int | None, tail: int | None) -> Iterator[LogLine]:
         """The whole log of a run that has no pod left. `since`: epoch second."""
@@ -72,7 +80,10 @@ class KeptLogs:
         for text in folder.rest():
             yield LogLine(pod=last.pod, text=text)
         if logs or fault:
-            said = fault or "not all of it was followed on this machine, and train.log has what the trainer itself says"
+            said = (
+                fault
+                or "not all of it was followed on this machine, and train.log has what the trainer itself says"
+            )
             yield LogLine(pod=last.pod, text=f"the pods of {self.run} are gone: {said}", kind="gap")
 
     def _folder_log(self) -> tuple[FolderLog, str]:
@@ -89,7 +100,11 @@ def folder_lines(files: Files, index: int | None) -> list[str]:
     for file in files.list():
         if file.path == wanted:
             start = max(0, file.size - _FOLDER_LIMIT)
-            return b"".join(files.read(wanted, start, file.size - start)).decode("utf-8", "replace").splitlines()
+            return (
+                b"".join(files.read(wanted, start, file.size - start))
+                .decode("utf-8", "replace")
+                .splitlines()
+            )
     return []
 
 

@@ -18,8 +18,19 @@ import yaml
 
 from launcher import safe_yaml
 
-_CLUSTER = frozenset({"server", "certificate-authority", "certificate-authority-data", "extensions"})
-_USER = frozenset({"client-certificate", "client-certificate-data", "client-key", "client-key-data", "token", "extensions"})
+_CLUSTER = frozenset(
+    {"server", "certificate-authority", "certificate-authority-data", "extensions"}
+)
+_USER = frozenset(
+    {
+        "client-certificate",
+        "client-certificate-data",
+        "client-key",
+        "client-key-data",
+        "token",
+        "extensions",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +54,18 @@ def read(path: Path, wanted: str) -> Kubeconfig | None:
         user = _named(said["users"], context["user"], "user")
         host = cluster["server"].rstrip("/")
         namespace, token = context.get("namespace") or "default", user.get("token") or ""
-        if cluster.keys() - _CLUSTER or user.keys() - _USER or not all(isinstance(text, str) for text in (name, namespace, token)):
+        if (
+            cluster.keys() - _CLUSTER
+            or user.keys() - _USER
+            or not all(isinstance(text, str) for text in (name, namespace, token))
+        ):
             return None
         if not host.startswith(("http://", "https://")):
             return None
         tls = _tls(cluster, user, path.parent) if host.startswith("https://") else None
         return Kubeconfig(context=name, namespace=namespace, host=host, tls=tls, token=token)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError):  # ssl's errors are OSErrors
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError):
+        # ssl's errors are OSErrors
         return None
 
 
@@ -64,7 +80,8 @@ def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path) -> s
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=_data(cluster, "certificate-authority", folder).decode())
     if {key for key in user if key.startswith("client-")}:
-        with tempfile.TemporaryDirectory() as private:  # only its owner can enter; OpenSSL reads files only
+        # only its owner can enter; OpenSSL reads files only
+        with tempfile.TemporaryDirectory() as private:
             chain, key = Path(private) / "chain", Path(private) / "key"
             chain.write_bytes(_data(user, "client-certificate", folder))
             key.write_bytes(_data(user, "client-key", folder))

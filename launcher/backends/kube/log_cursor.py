@@ -23,13 +23,16 @@ _OVERLAP_S = 2  # of each re-read with what was read before; well inside what is
 _JITTER_NS = _SECOND // 10  # far more than lines were seen to go back in time
 _MOST_REMEMBERED = 40_000  # lines; a bound on memory for logs faster than 8,000 lines a second
 LONGEST_LINE = 16 << 20  # bytes; the rest of a longer line is not shown
-_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d)(?: |$)")  # the kubelet always writes nine digits
+# the kubelet always writes nine digits
+_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})(Z|[+-]\d\d:\d\d)(?: |$)")
 STAMP = 31  # bytes of such a timestamp and its space
 _SHORT = 1 << 10  # bytes; blocks of lines that are longer on average are taken line by line
 _BLOCK_LIMIT = 1 << 20  # bytes of one block
 _MOST_BYTES = 3 << 20  # of all blocks that are remembered
 # What the kubelet sends in place of a log, with status 200 and no timestamp.
-_NODE_SAYS = re.compile(rb"unable to retrieve container logs for |failed to (try resolving symlinks|create fsnotify|watch)|rpc error: ")
+_NODE_SAYS = re.compile(
+    rb"unable to retrieve container logs for |failed to (try resolving symlinks|create fsnotify|watch)|rpc error: "
+)
 
 _Key = tuple[int, int]  # (nanoseconds since the epoch, hash of the text)
 
@@ -42,7 +45,8 @@ class Entry:
     time: str = ""
     kind: str = "line"
     terminated: bool = True  # False: no newline came after it
-    raw: bytes = field(default=b"", repr=False, compare=False)  # as it was sent, without its newline
+    # as it was sent, without its newline
+    raw: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,15 @@ class LogCursor:
         self._splitter = LineSplitter(limit)
         self._whole = from_start  # every line before the newest one is known
         self._recent: deque[_Key] = deque()  # in file order
-        self._blocks: deque[tuple[int, bytes]] = deque()  # newer than these: (nanoseconds of the last line, lines)
+        # newer than these: (nanoseconds of the last line, lines)
+        self._blocks: deque[tuple[int, bytes]] = deque()
         self._block_bytes = 0
         self._newest_ns = 0
         self._last_time = ""
         self._tail = b""  # of an earlier read: shown only if the line never comes whole
         self._expected: Counter[_Key] = Counter()  # known lines that this read may bring again
-        self._final: _Key | None = None  # the last line shown; None once it came again (or none was shown)
+        # the last line shown; None once it came again (or none was shown)
+        self._final: _Key | None = None
         self._asked_ns = 0  # this read was asked to begin here
         self._lead: list[bytes] = []  # text before the first timestamp
         self._led = False
@@ -163,7 +169,9 @@ class LogCursor:
         """Lines that were shown, until they are too old or too many."""
         self._blocks.append((self._newest_ns, block))
         self._block_bytes += len(block)
-        while (many := self._block_bytes > _MOST_BYTES) or self._blocks[0][0] < self._newest_ns - _REMEMBERED_NS:
+        while (many := self._block_bytes > _MOST_BYTES) or self._blocks[0][
+            0
+        ] < self._newest_ns - _REMEMBERED_NS:
             self._whole = self._whole and not many
             self._recent.clear()  # older than the blocks
             self._block_bytes -= len(self._blocks.popleft()[1])
@@ -194,12 +202,17 @@ class LogCursor:
         """The log cannot be read any more: the unterminated line, marked, and a gap that says why."""
         rest = (self._splitter.take() if self._final is None else b"") or self._tail
         stamped = _parse(rest)
-        cut = [Entry(_text(stamped[2]), stamped[1], "truncated", terminated=False, raw=rest)] if stamped else []
+        cut = (
+            [Entry(_text(stamped[2]), stamped[1], "truncated", terminated=False, raw=rest)]
+            if stamped
+            else []
+        )
         return [*cut, Entry(why, self._last_time, "gap")]
 
     def _line(self, raw: bytes, entries: list[Entry]) -> None:
         stamped = _parse(raw)
-        if stamped is None or (not self._led and stamped[0] < self._asked_ns):  # the tail of a line may look like a timestamp
+        # the tail of a line may look like a timestamp
+        if stamped is None or (not self._led and stamped[0] < self._asked_ns):
             if not self._glued(raw):
                 self._unstamped(raw, entries)
             return
@@ -211,7 +224,9 @@ class LogCursor:
             return
         if self._glued(raw):
             return
-        entry = Entry(_text(text), time, "truncated" if len(raw) >= self._limit else "line", raw=raw)
+        entry = Entry(
+            _text(text), time, "truncated" if len(raw) >= self._limit else "line", raw=raw
+        )
         if self._final is not None:
             self._unknown_before_final(key, entry, entries)
             return
@@ -324,7 +339,11 @@ def _parse(raw: bytes) -> tuple[int, str, bytes] | None:
     second = _second(stamp[1], stamp[3]) if stamp else None
     if stamp is None or second is None:
         return None
-    return second[0] * _SECOND + int(stamp[2]), f"{second[1]}.{stamp[2].decode()}Z", raw[stamp.end() :]
+    return (
+        second[0] * _SECOND + int(stamp[2]),
+        f"{second[1]}.{stamp[2].decode()}Z",
+        raw[stamp.end() :],
+    )
 
 
 @lru_cache(maxsize=64)

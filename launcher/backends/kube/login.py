@@ -22,7 +22,8 @@ from launcher import safe_yaml
 from launcher.backends.kube import api_errors, kubeconfig
 from launcher.errors import ClusterError
 
-IN_POD = "in-cluster"  # the name of the context of a pod's own service account, in records and messages
+# the name of the context of a pod's own service account, in records and messages
+IN_POD = "in-cluster"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -34,13 +35,19 @@ class Login:
     namespace: str
     host: str  # https://server:6443
     pool: Any  # urllib3.PoolManager with the kubeconfig's TLS and proxy
-    headers: Callable[[], dict[str, str]]  # fresh credentials: a login command's expired token is renewed here, at each request
-    websocket: dict[str, Any] = field(default_factory=dict)  # the same TLS and proxy as websocket-client wants them
+    # fresh credentials: a login command's expired token is renewed here, at each request
+    headers: Callable[[], dict[str, str]]
+    # the same TLS and proxy as websocket-client wants them
+    websocket: dict[str, Any] = field(default_factory=dict)
 
 
 def log_in(context: str) -> Login:
     """Read the kubeconfig, else the pod's service account; run the login command if there is one."""
-    in_pod = context in ("", IN_POD) and "KUBERNETES_SERVICE_HOST" in os.environ and (_SERVICE_ACCOUNT / "token").exists()
+    in_pod = (
+        context in ("", IN_POD)
+        and "KUBERNETES_SERVICE_HOST" in os.environ
+        and (_SERVICE_ACCOUNT / "token").exists()
+    )
     if in_pod and (context or not _kubeconfig_exists()):
         return _by_package(context, in_pod=True)
     plain = kubeconfig.read(Path(_kubeconfig()).expanduser(), context)
@@ -70,7 +77,9 @@ def _by_package(context: str, *, in_pod: bool) -> Login:
             name, namespace = IN_POD, (_SERVICE_ACCOUNT / "namespace").read_text().strip()
         else:
             name, namespace, cluster = _current_context(config, context)
-            config.load_kube_config(config_file=_kubeconfig(), context=name, client_configuration=configuration)
+            config.load_kube_config(
+                config_file=_kubeconfig(), context=name, client_configuration=configuration
+            )
             configuration.proxy = configuration.proxy or _proxy_of(cluster)
     if said:
         raise api_errors.login_failed(name, "; ".join(said))
@@ -91,7 +100,15 @@ def _by_package(context: str, *, in_pod: bool) -> Login:
 @contextlib.contextmanager
 def _unusable(*more: type[Exception]) -> Iterator[None]:
     """What the package makes of a damaged kubeconfig, as one error: it meets the mistake wherever it first needs the value."""
-    kinds: tuple[type[Exception], ...] = (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError, *more)
+    kinds: tuple[type[Exception], ...] = (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        yaml.YAMLError,
+        *more,
+    )
     try:
         yield
     except kinds as error:
@@ -102,12 +119,18 @@ def _unusable(*more: type[Exception]) -> Iterator[None]:
 
 def _headers(configuration: Any) -> dict[str, str]:
     settings = configuration.auth_settings().values()
-    return {one["key"]: one["value"] for one in settings if one.get("in") == "header" and one.get("value")}
+    return {
+        one["key"]: one["value"]
+        for one in settings
+        if one.get("in") == "header" and one.get("value")
+    }
 
 
 def _tls(configuration: Any) -> dict[str, Any]:
     """The kubeconfig's certificates, as websocket-client spells them."""
-    options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE}
+    options: dict[str, Any] = {
+        "cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE
+    }
     if not configuration.verify_ssl or configuration.assert_hostname is False:
         options["check_hostname"] = False
     for option, value in (
@@ -152,7 +175,9 @@ def _proxy_of(cluster: str) -> str | None:
     for path in filter(None, _kubeconfig().split(os.pathsep)):
         with contextlib.suppress(OSError):
             text = Path(path).expanduser().read_bytes()
-            for entry in (safe_yaml.load(text).get("clusters") or []) if b"proxy-url" in text else []:
+            for entry in (
+                (safe_yaml.load(text).get("clusters") or []) if b"proxy-url" in text else []
+            ):
                 if entry["name"] == cluster:
                     return (entry.get("cluster") or {}).get("proxy-url") or None
     return None
@@ -169,7 +194,9 @@ def _current_context(config: Any, wanted: str) -> tuple[str, str, str]:
     said = chosen.get("context") or {}
     namespace = said.get("namespace") or "default"
     if not isinstance(namespace, str):
-        raise TypeError(f'the namespace of context "{chosen["name"]}" is {namespace!r}, and no name')
+        raise TypeError(
+            f'the namespace of context "{chosen["name"]}" is {namespace!r}, and no name'
+        )
     return chosen["name"], namespace, str(said.get("cluster", ""))
 
 
@@ -179,7 +206,9 @@ def _kubeconfig() -> str:
 
 
 def _kubeconfig_exists() -> bool:
-    return any(path and Path(path).expanduser().exists() for path in _kubeconfig().split(os.pathsep))
+    return any(
+        path and Path(path).expanduser().exists() for path in _kubeconfig().split(os.pathsep)
+    )
 
 
 @contextlib.contextmanager

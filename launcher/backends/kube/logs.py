@@ -50,12 +50,18 @@ class JobLogs:
         if not any(map(pod_of.begun, pods)):
             yield from self._of_gone_pods(pods, all_pods=all_pods)
             return
-        gone = self.kept.gone(pods, all_pods=True) if self.kept and all_pods and self._start() == Start() else []
+        gone = (
+            self.kept.gone(pods, all_pods=True)
+            if self.kept and all_pods and self._start() == Start()
+            else []
+        )
         logs = [replayed(log, LogCursor()) for log in gone]
         shown = pods if all_pods else pod_of.from_newest_begun(pods)
         logs += [self._pod_lines(pod, self._start(), follow=False) for pod in shown]
         if len(logs) <= _MERGED:
-            yield from (line for _, line in heapq.merge(*map(timed, logs), key=lambda pair: pair[0]))
+            yield from (
+                line for _, line in heapq.merge(*map(timed, logs), key=lambda pair: pair[0])
+            )
         else:
             for lines in logs:
                 yield from lines
@@ -95,7 +101,9 @@ class JobLogs:
         if not waiting and self._ended(self._patiently(lambda: self.client.find("Job", self.run))):
             yield from self.kept.lines(all_pods=all_pods, since=start.since, tail=start.tail)
         else:
-            yield from self.kept.seen(waiting, all_pods=all_pods, since=start.since, tail=start.tail)
+            yield from self.kept.seen(
+                waiting, all_pods=all_pods, since=start.since, tail=start.tail
+            )
 
     def _start(self) -> Start:
         since = None if self.since_s is None else int(self.client.now()) - self.since_s
@@ -111,7 +119,9 @@ class JobLogs:
     def _ended(self, job: Object | None) -> bool:
         """No pod will come any more: the Job has ended, or the index that is wanted."""
         said = (job or {}).get("status", {})
-        over = parse_ranges(said.get("completedIndexes", "")) + parse_ranges(said.get("failedIndexes", ""))
+        over = parse_ranges(said.get("completedIndexes", "")) + parse_ranges(
+            said.get("failedIndexes", "")
+        )
         return bool(pod_of.job_ended(job)) or self.index in over
 
     def _as_they_come(self, *, all_pods: bool) -> Iterator[list[_Begin]]:
@@ -120,12 +130,15 @@ class JobLogs:
         One that has no log yet will be shown from its start.
         """
         seen: set[str] = set()
-        listing = self._list()  # the first question is asked without patience: a wrong login or server shows at once
+        # the first question is asked without patience: a wrong login or server shows at once
+        listing = self._list()
         start = self._start()
         while not self._stop.is_set():
             ended = self._ended(self._patiently(lambda: self.client.find("Job", self.run)))
             listing = self._patiently(self._list)  # after the Job: an ended Job gets no more pods
-            fresh = [pod for pod in pod_of.oldest_first(listing.items) if pod_of.uid(pod) not in seen]
+            fresh = [
+                pod for pod in pod_of.oldest_first(listing.items) if pod_of.uid(pod) not in seen
+            ]
             if fresh:
                 shown = fresh if all_pods or seen else pod_of.from_newest_begun(fresh)
                 yield [(pod, start if pod_of.begun(pod) else Start()) for pod in shown]
@@ -169,7 +182,9 @@ class JobLogs:
     def _wait(self, version: str) -> None:
         """Until a pod of the run changes, or some seconds."""
         try:
-            for _ in self.client.watch("Pod", version=version, labels=self._labels, timeout_s=_WATCH_S):
+            for _ in self.client.watch(
+                "Pod", version=version, labels=self._labels, timeout_s=_WATCH_S
+            ):
                 return
         except ClusterError as error:
             if not error.transient:

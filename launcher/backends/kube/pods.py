@@ -76,7 +76,10 @@ def failed_init(pod: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def begun(pod: Mapping[str, Any]) -> bool:
     """It has a log: its trainer runs or has run, or a container before it has failed."""
-    return bool(failed_init(pod)) or container_state(pod, main_container(pod)) in ("running", "terminated")
+    return bool(failed_init(pod)) or container_state(pod, main_container(pod)) in (
+        "running",
+        "terminated",
+    )
 
 
 def from_newest_begun(pods: Sequence[Object]) -> list[Object]:
@@ -88,7 +91,11 @@ def from_newest_begun(pods: Sequence[Object]) -> list[Object]:
 def claims(pod: Mapping[str, Any]) -> set[str]:
     """Names of the claims that the pod mounts."""
     volumes = pod.get("spec", {}).get("volumes", [])
-    return {str(one["persistentVolumeClaim"]["claimName"]) for one in volumes if "persistentVolumeClaim" in one}
+    return {
+        str(one["persistentVolumeClaim"]["claimName"])
+        for one in volumes
+        if "persistentVolumeClaim" in one
+    }
 
 
 def condition(thing: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -125,12 +132,21 @@ def indexed(job: Mapping[str, Any] | None) -> bool:
 def nodes(job: Mapping[str, Any] | None) -> int:
     """Pods that train together, and are tried again together; 1 for nearly all Jobs."""
     spec = (job or {}).get("spec", {})
-    return int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" and not indexed(job) else 1
+    return (
+        int(spec.get("completions") or 1)
+        if spec.get("completionMode") == "Indexed" and not indexed(job)
+        else 1
+    )
 
 
 def word(job: Mapping[str, Any]) -> str:
     """What they are."""
-    return "trials" if TRIALS_ANNOTATION in job["spec"].get("template", {}).get("metadata", {}).get("annotations", {}) else "shards"
+    return (
+        "trials"
+        if TRIALS_ANNOTATION
+        in job["spec"].get("template", {}).get("metadata", {}).get("annotations", {})
+        else "shards"
+    )
 
 
 def index(pod: Mapping[str, Any]) -> int:

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 from launcher.conf.units import amount
 
-_LISTS = re.compile(r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>.*), used: .*, limited: (?P<limited>.*)", re.DOTALL)
+_LISTS = re.compile(
+    r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>.*), used: .*, limited: (?P<limited>.*)",
+    re.DOTALL,
+)
 
 
 class Refusal(NamedTuple):
@@ -22,8 +25,14 @@ def refusal(message: str) -> Refusal:
     never = _never(message)
     if never:
         text = f"the namespace's quota never allows it ({', '.join(never)})"
-        return Refusal(text, "no other run holds it, so waiting is in vain: ask for less in job.resources, or for a larger quota")
-    return Refusal("the namespace's quota is used up", "ask for less in job.resources, or wait until other runs free it")
+        return Refusal(
+            text,
+            "no other run holds it, so waiting is in vain: ask for less in job.resources, or for a larger quota",
+        )
+    return Refusal(
+        "the namespace's quota is used up",
+        "ask for less in job.resources, or wait until other runs free it",
+    )
 
 
 def _never(message: str) -> list[str]:

@@ -19,21 +19,63 @@ class Rule:
 
 FEATURES: dict[str, tuple[Rule, ...]] = {
     "base": (
-        Rule(group="batch", resource="jobs", verbs=("create", "get", "list", "patch", "delete"), why="submit, status, cancel, delete"),
-        Rule(group="", resource="configmaps", verbs=("create", "get", "patch", "delete"), why="submit of a large diff"),
-        Rule(group="", resource="services", verbs=("create", "get", "patch", "delete"), why="job.nodes: where pods meet"),
-        Rule(group="", resource="pods", verbs=("get", "list", "watch"), why="status, and logs that find pods as they come"),
+        Rule(
+            group="batch",
+            resource="jobs",
+            verbs=("create", "get", "list", "patch", "delete"),
+            why="submit, status, cancel, delete",
+        ),
+        Rule(
+            group="",
+            resource="configmaps",
+            verbs=("create", "get", "patch", "delete"),
+            why="submit of a large diff",
+        ),
+        Rule(
+            group="",
+            resource="services",
+            verbs=("create", "get", "patch", "delete"),
+            why="job.nodes: where pods meet",
+        ),
+        Rule(
+            group="",
+            resource="pods",
+            verbs=("get", "list", "watch"),
+            why="status, and logs that find pods as they come",
+        ),
         Rule(group="", resource="pods/log", verbs=("get",), why="logs"),
-        Rule(group="", resource="events", verbs=("list",), why="status: why a pod is refused or cannot mount"),
-        Rule(group="", resource="persistentvolumeclaims", verbs=("get", "list"), why="status of unbound claims; volume ls"),
+        Rule(
+            group="",
+            resource="events",
+            verbs=("list",),
+            why="status: why a pod is refused or cannot mount",
+        ),
+        Rule(
+            group="",
+            resource="persistentvolumeclaims",
+            verbs=("get", "list"),
+            why="status of unbound claims; volume ls",
+        ),
         Rule(group="", resource="resourcequotas", verbs=("list",), why="doctor"),
         Rule(group="", resource="limitranges", verbs=("list",), why="doctor"),
     ),
     "fetch": (
-        Rule(group="", resource="pods/exec", verbs=("get", "create"), why="files and shells in a pod; older servers ask for get"),
-        Rule(group="", resource="pods", verbs=("create", "delete"), why="the helper pod once a run has ended; submit tries its pod"),
+        Rule(
+            group="",
+            resource="pods/exec",
+            verbs=("get", "create"),
+            why="files and shells in a pod; older servers ask for get",
+        ),
+        Rule(
+            group="",
+            resource="pods",
+            verbs=("create", "delete"),
+            why="the helper pod once a run has ended; submit tries its pod",
+        ),
     ),
-    "volume": (Rule(group="", resource="persistentvolumeclaims", verbs=("create",), why="volume create"),),
+    "volume": (
+        Rule(group="", resource="persistentvolumeclaims", verbs=("create",), why="volume create"),
+    ),
 }
 ABOUT = {
     "base": "submit, status, logs, cancel, resume, delete, doctor",
@@ -44,9 +86,17 @@ ABOUT = {
 
 def role(feature: str, namespace: str = "") -> Manifest:
     """The Role of one feature; without a namespace it goes to the one that `kubectl apply --namespace` names."""
-    rules = [{"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)} for rule in FEATURES[feature]]
+    rules = [
+        {"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)}
+        for rule in FEATURES[feature]
+    ]
     metadata = {"name": role_name(feature)} | ({"namespace": namespace} if namespace else {})
-    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": metadata,
+        "rules": rules,
+    }
 
 
 def role_name(feature: str) -> str:

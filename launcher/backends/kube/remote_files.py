@@ -60,12 +60,19 @@ def listing(root: str) -> None:
             except OSError:
                 continue  # it went away meanwhile
             if stat.S_ISREG(info.st_mode):
-                say(json.dumps([path.relative_to(root).as_posix(), info.st_size, info.st_mtime_ns]) + "\n")
+                say(
+                    json.dumps([path.relative_to(root).as_posix(), info.st_size, info.st_mtime_ns])
+                    + "\n"
+                )
 
 
 def gather(root: str, patterns: tuple[str, ...], limit: int) -> None:
     """Of each file that matches a line [path, bytes], then its last bytes; one that is a link or goes away meanwhile is left out."""
-    names = {path.relative_to(root).as_posix() for pattern in patterns for path in Path(root).glob(pattern)}
+    names = {
+        path.relative_to(root).as_posix()
+        for pattern in patterns
+        for path in Path(root).glob(pattern)
+    }
     for name in sorted(names):
         try:
             fd = below(root, name)
@@ -90,7 +97,9 @@ def bundle(root: str, have: Mapping[str, str]) -> None:
             before = os.fstat(fd)
             data = file.read(MOST)
             now = os.fstat(fd)
-        if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns) or len(data) != now.st_size:
+        if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns) or len(
+            data
+        ) != now.st_size:
             continue
         digest = hashlib.sha256(data).hexdigest()
         sys.stdout.write(json.dumps([name, -1 if digest == known else len(data), digest]) + "\n")
@@ -106,7 +115,8 @@ def below(root: str, path: str) -> int:
         raise ValueError(f"not a path below the folder: {path!r}")
     fd = os.open(root, os.O_RDONLY)
     for number, part in enumerate(parts, 1):
-        kind = os.O_NONBLOCK if number == len(parts) else os.O_DIRECTORY  # a FIFO must not make us wait
+        # a FIFO must not make us wait
+        kind = os.O_NONBLOCK if number == len(parts) else os.O_DIRECTORY
         inner = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | kind, dir_fd=fd)
         os.close(fd)
         fd = inner

@@ -42,8 +42,22 @@ class PodShell:
     def run(self, command: str | None) -> int:
         tty = command is None and sys.stdin.isatty() and sys.stdout.isatty()
         typed = _INTERACTIVE if command is None else command
-        argv = ["sh", "-c", _HERE, "sh", self.folder, self.otherwise, "env", f"TERM={os.environ.get('TERM', 'dumb')}", "sh", "-c", typed]
-        with contextlib.closing(Duplex(self.client, self.pod, self.container, argv, tty=tty, stderr=_write_to(2))) as duplex:
+        argv = [
+            "sh",
+            "-c",
+            _HERE,
+            "sh",
+            self.folder,
+            self.otherwise,
+            "env",
+            f"TERM={os.environ.get('TERM', 'dumb')}",
+            "sh",
+            "-c",
+            typed,
+        ]
+        with contextlib.closing(
+            Duplex(self.client, self.pod, self.container, argv, tty=tty, stderr=_write_to(2))
+        ) as duplex:
             with _raw_terminal(duplex) if tty else contextlib.nullcontext():
                 _pump(duplex, reads=command is None or not sys.stdin.isatty())
             return duplex.exit_code
@@ -108,13 +122,17 @@ def _raw_terminal(duplex: Duplex) -> Iterator[None]:
 
 def in_run_pod(client: KubeClient, pods: Sequence[Object], folder: str) -> PodShell | None:
     """In the newest pod whose trainer runs; None when none does."""
-    running = [pod for pod in pods if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"]
+    running = [
+        pod for pod in pods if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"
+    ]
     running = [pod for pod in running if not pod["metadata"].get("deletionTimestamp")]
     if not running:
         return None
     name, container = pod_of.name(running[-1]), pod_of.main_container(running[-1])
     where = f"in {name}, the run's own pod: what you use is the training's; it ends with the run"
-    return PodShell(client=client, pod=name, container=container, folder=folder, otherwise="/", where=where)
+    return PodShell(
+        client=client, pod=name, container=container, folder=folder, otherwise="/", where=where
+    )
 
 
 @contextlib.contextmanager
@@ -122,12 +140,25 @@ def in_helper(client: KubeClient, spec: HelperSpec, folder: str) -> Iterator[Pod
     """In a pod of its own, deleted at the end."""
     with helper_pod(client, spec) as name:
         ends = (datetime.now() + timedelta(seconds=spec.deadline_s)).strftime("%H:%M")
-        limits = ", ".join(f"{value} {key.rpartition('/')[2]}" for key, value in spec.limits.items() if key != "ephemeral-storage")
+        limits = ", ".join(
+            f"{value} {key.rpartition('/')[2]}"
+            for key, value in spec.limits.items()
+            if key != "ephemeral-storage"
+        )
         where = f"in {name}, with {limits}; it ends at {ends}, or with this shell"
-        yield PodShell(client=client, pod=name, container=CONTAINER, folder=folder, otherwise=spec.mount, where=where)
+        yield PodShell(
+            client=client,
+            pod=name,
+            container=CONTAINER,
+            folder=folder,
+            otherwise=spec.mount,
+            where=where,
+        )
 
 
-def shell_spec(base: HelperSpec, template: Object, wanted: ShellOptions, gpu_resource: str) -> HelperSpec:
+def shell_spec(
+    base: HelperSpec, template: Object, wanted: ShellOptions, gpu_resource: str
+) -> HelperSpec:
     """The helper with all claims of the template, and what was asked for. GPUs are of the template's type."""
     own = {base.claim: base.mount}
     others = {claim: mount for claim, mount in _mounts(template) if claim not in own}
@@ -146,7 +177,11 @@ def shell_spec(base: HelperSpec, template: Object, wanted: ShellOptions, gpu_res
 def _mounts(template: Object) -> Iterator[tuple[str, str]]:
     """(claim, mount) of the main container, and of staged claims at the place where the first container sees them."""
     spec = template["spec"]
-    claims = {one["name"]: one["persistentVolumeClaim"]["claimName"] for one in spec.get("volumes") or [] if "persistentVolumeClaim" in one}
+    claims = {
+        one["name"]: one["persistentVolumeClaim"]["claimName"]
+        for one in spec.get("volumes") or []
+        if "persistentVolumeClaim" in one
+    }
     for container in [*spec["containers"], *(spec.get("initContainers") or [])]:
         for mount in container.get("volumeMounts") or []:
             if mount["name"] in claims:
@@ -154,14 +189,24 @@ def _mounts(template: Object) -> Iterator[tuple[str, str]]:
 
 
 def _gpu_resource(template: Object) -> str:
-    limits = [key for one in template["spec"]["containers"] for key in one.get("resources", {}).get("limits", {})]
+    limits = [
+        key
+        for one in template["spec"]["containers"]
+        for key in one.get("resources", {}).get("limits", {})
+    ]
     return next((key for key in limits if key.startswith(_VENDORS)), "")
 
 
 def _terms(template: Object) -> tuple[tuple[str, tuple[str, ...]], ...]:
     affinity = (template["spec"].get("affinity") or {}).get("nodeAffinity", {})
-    terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms") or [{}]
-    return tuple((one["key"], tuple(one["values"])) for one in terms[0].get("matchExpressions", []) if one.get("operator") == "In")
+    terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get(
+        "nodeSelectorTerms"
+    ) or [{}]
+    return tuple(
+        (one["key"], tuple(one["values"]))
+        for one in terms[0].get("matchExpressions", [])
+        if one.get("operator") == "In"
+    )
 
 
 def require_allowed(pod: Object, profile: ClusterProfile) -> None:
@@ -181,5 +226,8 @@ def one_node(holders: dict[str, str]) -> str:
     nodes = {node: claim for claim, node in holders.items() if node}
     if len(nodes) > 1:
         named = ", ".join(f"{claim} on {node}" for node, claim in nodes.items())
-        raise ClusterError(f"no one pod can mount these claims now: {named}", hint="--claim CLAIM mounts one of them")
+        raise ClusterError(
+            f"no one pod can mount these claims now: {named}",
+            hint="--claim CLAIM mounts one of them",
+        )
     return next(iter(nodes), "")

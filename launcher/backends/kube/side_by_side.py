@@ -19,7 +19,9 @@ from typing import NamedTuple
 from launcher.backend_base import LogLine
 from launcher.errors import ClusterError
 
-QUIET_S = 1.0  # after its last line, or after its log was asked for, a pod may bring an older line than the others have
+# after its last line, or after its log was asked for, a pod may bring an older line than the others
+# have
+QUIET_S = 1.0
 BEGIN_S = 3.0  # after its first line was written a pod is known to run, and its log is read
 _AHEAD = 1000  # lines that wait, of each pod
 
@@ -58,7 +60,12 @@ class _Source:
 class SideBySide:
     """`logs` gives one log for each pod, as the pods come; `stop` ends all. `now`: the cluster's clock, in seconds since the epoch."""
 
-    def __init__(self, logs: Iterable[Callable[[], Iterator[LogLine]]], stop: threading.Event, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        logs: Iterable[Callable[[], Iterator[LogLine]]],
+        stop: threading.Event,
+        now: Callable[[], float],
+    ) -> None:
         self._logs = logs
         self._stop = stop
         self._now = now
@@ -97,24 +104,40 @@ class SideBySide:
 
     def _oldest(self) -> _Source | None:
         """Whose line is the next."""
-        return min((source for source in self._sources if source.lines), key=lambda source: source.lines[0].time, default=None)
+        return min(
+            (source for source in self._sources if source.lines),
+            key=lambda source: source.lines[0].time,
+            default=None,
+        )
 
     def _awaited(self) -> list[float]:
         """How long, in seconds, something may still bring an older line than all that wait: a pod, or one that is not known yet."""
-        until = [source.heard + QUIET_S for source in self._sources if not (source.lines or source.ended)]
+        until = [
+            source.heard + QUIET_S for source in self._sources if not (source.lines or source.ended)
+        ]
         until += [] if self._complete else [self._found + QUIET_S]
         oldest = self._oldest()
-        if oldest is not None and not all(source.begun for source in self._sources) and self._young(oldest.lines[0]):
+        if (
+            oldest is not None
+            and not all(source.begun for source in self._sources)
+            and self._young(oldest.lines[0])
+        ):
             until.append(oldest.lines[0].came + BEGIN_S)
         return [left for end in until if (left := end - time.monotonic()) > 0]
 
     def _young(self, waiting: _Waiting) -> bool:
         """Written so lately that a pod that begins now may have written before it."""
-        return waiting.time >= datetime.fromtimestamp(self._now() - BEGIN_S, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return waiting.time >= datetime.fromtimestamp(self._now() - BEGIN_S, UTC).strftime(
+            "%Y-%m-%dT%H:%M:%S"
+        )
 
     def _until_quiet(self) -> float | None:
         """Seconds after which what waits can be shown; None: only news changes anything."""
-        return max(self._awaited(), default=0.0) if any(source.lines for source in self._sources) else None
+        return (
+            max(self._awaited(), default=0.0)
+            if any(source.lines for source in self._sources)
+            else None
+        )
 
     def _discover(self) -> None:
         try:

@@ -17,7 +17,8 @@ from launcher.indexes import failure, parse_ranges, summary
 
 CANCELLED = "vidjobs/cancelled"  # annotation of the Job: when `vidjobs cancel` was typed
 _FOLLOWED = 75  # exit code of a node that lost another one
-_EXIT_CODE = re.compile(r"failed with exit code (\d+) matching")  # the Job controller's words about a podFailurePolicy
+# the Job controller's words about a podFailurePolicy
+_EXIT_CODE = re.compile(r"failed with exit code (\d+) matching")
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
@@ -54,7 +55,9 @@ def indexes_of(run: str, facts: Facts) -> dict[int, IndexStatus]:
     if job is None or not pod_of.indexed(job):
         return {}
     said = job.get("status", {})
-    done, failed = (set(parse_ranges(said.get(key, ""))) for key in ("completedIndexes", "failedIndexes"))
+    done, failed = (
+        set(parse_ranges(said.get(key, ""))) for key in ("completedIndexes", "failedIndexes")
+    )
     found = {number: IndexStatus(phase=Phase.FAILED) for number in failed}
     found |= {number: IndexStatus(phase=Phase.SUCCEEDED) for number in done}
     for pod in pod_of.oldest_first(facts.pods):
@@ -63,11 +66,19 @@ def indexes_of(run: str, facts: Facts) -> dict[int, IndexStatus]:
             continue  # an earlier attempt
         if phase is Phase.FAILED:
             if number not in failed and pod_of.job_ended(job) == "suspended":
-                continue  # stopped by `cancel`, in the moment before its pod is taken away: nothing tries it again
-            phase = Phase.FAILED if number in failed or pod_of.job_ended(job) == "failed" else Phase.RETRYING
+                # stopped by `cancel`, in the moment before its pod is taken away: nothing tries it
+                # again
+                continue
+            phase = (
+                Phase.FAILED
+                if number in failed or pod_of.job_ended(job) == "failed"
+                else Phase.RETRYING
+            )
             found[number] = IndexStatus(phase=phase, cause=causes.failure(pod, run).text)
         elif phase is Phase.PENDING:
-            found[number] = IndexStatus(phase=phase, cause=causes.not_scheduled(pod, facts.claims).text)
+            found[number] = IndexStatus(
+                phase=phase, cause=causes.not_scheduled(pod, facts.claims).text
+            )
         elif number not in failed:
             found[number] = IndexStatus(phase=phase)
     return dict(sorted(found.items()))
@@ -78,7 +89,9 @@ def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
     ended = pod_of.job_ended(job)
     if job is None or ended == "gone":
         fix = f"what it wrote is still on its volume: `vidjobs fetch all {run}`"
-        return Phase.GONE, Cause("its Job is no longer in the cluster (deleted, or past its ttl)", fix)
+        return Phase.GONE, Cause(
+            "its Job is no longer in the cluster (deleted, or past its ttl)", fix
+        )
     if ended == "succeeded":
         return Phase.SUCCEEDED, NOTHING
     if ended == "failed":
@@ -89,8 +102,13 @@ def _phase(run: str, facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
     if live and pod_of.nodes(job) > 1:
         return _group(live, facts, retry=len(live) < len(pods))
     if live:
-        running = [pod for pod in live if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"]
-        shown = (running or live)[-1]  # of shards, one that works: the others may wait for their turn
+        running = [
+            pod
+            for pod in live
+            if pod_of.container_state(pod, pod_of.main_container(pod)) == "running"
+        ]
+        # of shards, one that works: the others may wait for their turn
+        shown = (running or live)[-1]
         failed = any(pod.get("status", {}).get("phase") == "Failed" for pod in pods)
         return _live(shown, facts, retry=failed)
     return _between(run, job, facts, pods)
@@ -100,7 +118,11 @@ def _group(live: list[Object], facts: Facts, *, retry: bool) -> tuple[Phase, Cau
     """Nodes that train together: the first that keeps the others waiting, or is in trouble."""
     total = pod_of.nodes(facts.job or {})
     by_index = sorted(live, key=pod_of.index)
-    waiting = [pod for pod in by_index if pod_of.container_state(pod, pod_of.main_container(pod)) != "running"]
+    waiting = [
+        pod
+        for pod in by_index
+        if pod_of.container_state(pod, pod_of.main_container(pod)) != "running"
+    ]
     run = f"{len(live) - len(waiting)} of {total} nodes run"
     for pod in waiting or by_index:
         phase, cause = _live(pod, facts, retry=retry)
@@ -125,9 +147,13 @@ def in_queue(job: Mapping[str, Any]) -> str:
     return str(job["metadata"].get("labels", {}).get(_QUEUE_LABEL, "")) if held else ""
 
 
-def _suspended(run: str, job: Mapping[str, Any], facts: Facts, pods: list[Object]) -> tuple[Phase, Cause]:
+def _suspended(
+    run: str, job: Mapping[str, Any], facts: Facts, pods: list[Object]
+) -> tuple[Phase, Cause]:
     if queue := in_queue(job):
-        return Phase.PENDING, causes.queued(queue, causes.workload_of(job, facts.events), facts.events)
+        return Phase.PENDING, causes.queued(
+            queue, causes.workload_of(job, facts.events), facts.events
+        )
     if pod_of.live(pods):
         return Phase.CANCELLED, Cause("stopping: the trainer writes its checkpoint", "")
     return Phase.CANCELLED, Cause("", f"`vidjobs resume {run}` goes on from its last checkpoint")
@@ -146,9 +172,13 @@ def _live(pod: Object, facts: Facts, *, retry: bool) -> tuple[Phase, Cause]:
     if state == "terminated":
         return Phase.RUNNING, Cause("the trainer has ended; its pod is being wound up")
     if pod["metadata"].get("deletionTimestamp"):
-        return Phase.STARTING, Cause(f"{causes.disrupted(pod) or 'its pod was deleted'} before the trainer began; the next one follows")
+        return Phase.STARTING, Cause(
+            f"{causes.disrupted(pod) or 'its pod was deleted'} before the trainer began; the next one follows"
+        )
     cause = causes.not_started(pod, facts.events)
-    return Phase.STARTING, cause if cause.text else Cause(f"node {node} prepares it (image, volumes)")
+    return Phase.STARTING, cause if cause.text else Cause(
+        f"node {node} prepares it (image, volumes)"
+    )
 
 
 def _together(facts: Facts) -> Cause:
@@ -157,7 +187,9 @@ def _together(facts: Facts) -> Cause:
     if job is None or not pod_of.indexed(job):
         return NOTHING
     name = str(job["metadata"]["name"])
-    return Cause(summary(pod_of.word(job), int(job["spec"]["completions"]), indexes_of(name, facts)))
+    return Cause(
+        summary(pod_of.word(job), int(job["spec"]["completions"]), indexes_of(name, facts))
+    )
 
 
 def _node_trouble(pod: Object, node: str) -> Cause:
@@ -165,14 +197,17 @@ def _node_trouble(pod: Object, node: str) -> Cause:
     disruption = pod_of.condition(pod, "DisruptionTarget")
     stopping = pod["metadata"].get("deletionTimestamp")
     unready = pod_of.condition(pod, "Ready").get("status") == "False"
-    beside = pod_of.condition(pod, "ContainersReady").get("status") == "False"  # the node itself says so: a container beside the trainer
+    # the node itself says so: a container beside the trainer
+    beside = pod_of.condition(pod, "ContainersReady").get("status") == "False"
     lost = unready and not beside and not stopping
     if lost or disruption.get("reason") == "DeletionByTaintManager":
         run = str(pod["metadata"].get("labels", {}).get(pod_of.RUN_LABEL) or "RUN")
         fix = f"when Kubernetes gives the node up, a retry goes on from the last checkpoint; `vidjobs rerun {run}` does not wait for that"
         return Cause(f"node {node} lost, waiting", fix)
     if stopping:
-        return Cause(f"{causes.disrupted(pod) or 'being stopped'}: the trainer writes its checkpoint")
+        return Cause(
+            f"{causes.disrupted(pod) or 'being stopped'}: the trainer writes its checkpoint"
+        )
     return NOTHING
 
 
@@ -182,8 +217,13 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     refusal = causes.not_created(job, facts.events, newest)
     failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
     if not failed:
-        again = bool(job.get("status", {}).get("failed"))  # a pod that was deleted leaves only this number
-        what = "its last pod is gone, the next is about to be created" if again else "its pod is about to be created"
+        # a pod that was deleted leaves only this number
+        again = bool(job.get("status", {}).get("failed"))
+        what = (
+            "its last pod is gone, the next is about to be created"
+            if again
+            else "its pod is about to be created"
+        )
         return Phase.RETRYING if again else Phase.PENDING, refusal if refusal.text else Cause(what)
     if refusal.text:
         return Phase.RETRYING, refusal
@@ -192,15 +232,29 @@ def _between(run: str, job: Object, facts: Facts, pods: list[Object]) -> tuple[P
     attempts = int(limit) + 1
     if pod_of.indexed(job):
         far = _together(facts).text
-        return Phase.RETRYING, Cause(f"{far}; the last that failed: {last.text}; its next attempt starts within minutes", last.fix)
-    counted = [pod for pod in failed if not causes.disrupted(pod)]  # the Job does not count what was taken from outside
+        return Phase.RETRYING, Cause(
+            f"{far}; the last that failed: {last.text}; its next attempt starts within minutes",
+            last.fix,
+        )
+    # the Job does not count what was taken from outside
+    counted = [pod for pod in failed if not causes.disrupted(pod)]
     if len(counted) < len(failed) and causes.disrupted(_telling(job, failed)):
-        return Phase.RETRYING, Cause(f"{last.text}; the next attempt starts within minutes", last.fix)
+        return Phase.RETRYING, Cause(
+            f"{last.text}; the next attempt starts within minutes", last.fix
+        )
     if pod_of.nodes(job) > 1:
-        then = "all nodes start again within minutes" if len(counted) < attempts else "that was the last time"
-        return Phase.RETRYING, Cause(f"{len(counted)} pods have failed, and {limit} may ({last.text}); {then}", last.fix)
+        then = (
+            "all nodes start again within minutes"
+            if len(counted) < attempts
+            else "that was the last time"
+        )
+        return Phase.RETRYING, Cause(
+            f"{len(counted)} pods have failed, and {limit} may ({last.text}); {then}", last.fix
+        )
     then = "the next starts within minutes" if len(counted) < attempts else "none is left"
-    return Phase.RETRYING, Cause(f"attempt {len(counted)} of {attempts} failed ({last.text}); {then}", last.fix)
+    return Phase.RETRYING, Cause(
+        f"attempt {len(counted)} of {attempts} failed ({last.text}); {then}", last.fix
+    )
 
 
 def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
@@ -210,9 +264,13 @@ def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
     reason = condition.get("reason", "")
     if reason == "DeadlineExceeded":
         seconds = job["spec"].get("activeDeadlineSeconds", "")
-        return Cause(f"stopped after job.deadline ({seconds} s)", f"raise job.deadline; `--from {run}@last` starts from its checkpoint")
+        return Cause(
+            f"stopped after job.deadline ({seconds} s)",
+            f"raise job.deadline; `--from {run}@last` starts from its checkpoint",
+        )
     failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
-    if not failed:  # its pods have gone; of a failure that is not tried again the Job kept the exit code
+    # its pods have gone; of a failure that is not tried again the Job kept the exit code
+    if not failed:
         said = str(condition.get("message") or reason or "failed")
         code = _EXIT_CODE.search(said)
         if code:
@@ -222,9 +280,15 @@ def _job_failure(run: str, facts: Facts, pods: list[Object]) -> Cause:
     if reason in ("FailedIndexes", "MaxFailedIndexesExceeded"):
         many = ", more than sweep.max_failed allows" if reason == "MaxFailedIndexesExceeded" else ""
         text = failure(pod_of.word(job), int(job["spec"]["completions"]), indexes_of(run, facts))
-        return Cause(f"{text}{many}", f"`vidjobs sweep status {run}` says why each" if pod_of.word(job) == "trials" else last.fix)
+        return Cause(
+            f"{text}{many}",
+            f"`vidjobs sweep status {run}` says why each"
+            if pod_of.word(job) == "trials"
+            else last.fix,
+        )
     if reason == "BackoffLimitExceeded" and len(failed) > 1:
-        what = "attempts" if pod_of.nodes(job) == 1 else "pods"  # of several nodes each attempt has several
+        # of several nodes each attempt has several
+        what = "attempts" if pod_of.nodes(job) == 1 else "pods"
         return Cause(f"{len(failed)} {what} failed, the last: {last.text}", last.fix)
     return last
 

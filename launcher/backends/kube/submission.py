@@ -38,7 +38,11 @@ def create_all(client: KubeClient, manifests: Sequence[Manifest]) -> None:
         owned = [_create_once(client, manifest, undo) for manifest in others]
         owners = [_create_once(client, job, undo) for job in jobs]
         for one in owned if owners else []:
-            client.patch(one["kind"], one["metadata"]["name"], {"metadata": {"ownerReferences": [_owner(owners[0])]}})
+            client.patch(
+                one["kind"],
+                one["metadata"]["name"],
+                {"metadata": {"ownerReferences": [_owner(owners[0])]}},
+            )
         undo.pop_all()
 
 
@@ -56,7 +60,10 @@ def begin_again(client: KubeClient, manifests: Sequence[Manifest]) -> None:
     until = time.monotonic() + _GONE_S
     while left := [f"{kind} {name}" for kind, name in names if client.find(kind, name) is not None]:
         if time.monotonic() > until:
-            raise ClusterError(f"{', '.join(left)} is still being removed: a pod of it has not ended", hint="try again in some minutes")
+            raise ClusterError(
+                f"{', '.join(left)} is still being removed: a pod of it has not ended",
+                hint="try again in some minutes",
+            )
         time.sleep(0.3)
     create_all(client, manifests)
 
@@ -64,9 +71,15 @@ def begin_again(client: KubeClient, manifests: Sequence[Manifest]) -> None:
 def _try_pod(client: KubeClient, job: Manifest, *, quota_matters: bool) -> None:
     """Admission of the Job says little about its pods (Pod Security, quotas and limit ranges look at pods only)."""
     template = job["spec"]["template"]
-    metadata = {**template.get("metadata", {}), "name": f"{job['metadata']['name']}-dry-run"[:63].rstrip("-.")}
+    metadata = {
+        **template.get("metadata", {}),
+        "name": f"{job['metadata']['name']}-dry-run"[:63].rstrip("-."),
+    }
     try:
-        client.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}, dry_run=True)
+        client.create(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]},
+            dry_run=True,
+        )
     except AdmissionError as error:
         if "exceeded quota" in error.message and not quota_matters:
             return
@@ -75,7 +88,8 @@ def _try_pod(client: KubeClient, job: Manifest, *, quota_matters: bool) -> None:
         cause = causes.refused(error.message)
         raise AdmissionError(error.message, hint=cause.fix, status=error.status) from error
     except ClusterError as error:
-        if error.status != 403:  # without the right to create pods, their refusal shows in `status` instead
+        # without the right to create pods, their refusal shows in `status` instead
+        if error.status != 403:
             raise
 
 
@@ -94,4 +108,9 @@ def _create_once(client: KubeClient, manifest: Manifest, undo: contextlib.ExitSt
 
 
 def _owner(job: Object) -> Object:
-    return {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+    }

@@ -38,7 +38,16 @@ _LETTERS = string.ascii_lowercase + string.digits
 class Attempts(ABC):
     """The pods of a run, or of one of its indexes. `save` says where its state goes."""
 
-    def __init__(self, files: RunDir, order: Order, job: LocalJob, *, state: State, started: float, index: int | None = None) -> None:
+    def __init__(
+        self,
+        files: RunDir,
+        order: Order,
+        job: LocalJob,
+        *,
+        state: State,
+        started: float,
+        index: int | None = None,
+    ) -> None:
         self.files = files
         self.order = order
         self.job = job
@@ -64,7 +73,11 @@ class Attempts(ABC):
             if not outcome.again:
                 return outcome
             self.update(
-                phase=outcome.phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination, failures=outcome.failures
+                phase=outcome.phase,
+                cause=outcome.cause,
+                fix=outcome.fix,
+                termination=outcome.termination,
+                failures=outcome.failures,
             )
             if self._stopped_within(self.order.delay(outcome.failures)):
                 return judge(self.job, replace(ending, stop=self.reason), self.state.failures)
@@ -75,7 +88,8 @@ class Attempts(ABC):
 
     def _attempt(self) -> Ending:
         """One pod, from its start to its end."""
-        index = "" if self.index is None else f"{self.index}-"  # pods of an Indexed Job are named so
+        # pods of an Indexed Job are named so
+        index = "" if self.index is None else f"{self.index}-"
         name = f"{self.job.run}-{index}{''.join(secrets.choice(_LETTERS) for _ in range(5))}"
         pod = PodIdentity(name=name, uid=str(uuid.uuid4()))
         status = PodStatus(name=pod.name, phase=Phase.STARTING, node=platform.node(), started=now())
@@ -88,14 +102,25 @@ class Attempts(ABC):
             code, name = self._containers([] if made else before, pod, status)
         if not (code or self.stop):
             code, name = self._containers([trainer], pod, status)
-        termination = read_termination(self.files.termination(pod.name), self.files.log(pod.name, name)) if code else {}
+        termination = (
+            read_termination(self.files.termination(pod.name), self.files.log(pod.name, name))
+            if code
+            else {}
+        )
         ending = Ending(container=name, code=code, stop=self.reason, termination=termination)
         phase = Phase.SUCCEEDED if ending.succeeded else Phase.FAILED
-        reason = "Completed" if ending.succeeded else "Error" if name == "trainer" else f"Init:{name}"
-        self.update(pod=replace(status, phase=phase, exit_code=code, reason=reason, finished=now()), leader=NOBODY)
+        reason = (
+            "Completed" if ending.succeeded else "Error" if name == "trainer" else f"Init:{name}"
+        )
+        self.update(
+            pod=replace(status, phase=phase, exit_code=code, reason=reason, finished=now()),
+            leader=NOBODY,
+        )
         return ending
 
-    def _containers(self, containers: list[Mapping[str, Any]], pod: PodIdentity, status: PodStatus) -> tuple[int, str]:
+    def _containers(
+        self, containers: list[Mapping[str, Any]], pod: PodIdentity, status: PodStatus
+    ) -> tuple[int, str]:
         """One after the other until one fails: the last one's exit code and name."""
         code, name = 0, ""
         for container in containers:
@@ -129,13 +154,24 @@ class Attempts(ABC):
         command = self.job.command(container, pod, os.environ, self.files.root)
         extra = {"VIDJOBS_TERMINATION_LOG": str(self.files.termination(pod.name))}
         extra |= {} if self.index is None else {"JOB_COMPLETION_INDEX": str(self.index)}
-        extra |= groups.environment(self.index or 0, self.job.nodes, self.meeting) if self.meeting else {}
+        extra |= (
+            groups.environment(self.index or 0, self.job.nodes, self.meeting)
+            if self.meeting
+            else {}
+        )
         if name == "code":
             self.files.workspace.mkdir(exist_ok=True)
-            extra["GIT_CONFIG_GLOBAL"] = os.environ.get("GIT_CONFIG_GLOBAL") or str(Path.home() / ".gitconfig")  # its HOME is the workspace
-        process = Process(command, log=self.files.log(pod.name, name), extra_env=extra, folder=self.files.root)
+            # its HOME is the workspace
+            extra["GIT_CONFIG_GLOBAL"] = os.environ.get("GIT_CONFIG_GLOBAL") or str(
+                Path.home() / ".gitconfig"
+            )
+        process = Process(
+            command, log=self.files.log(pod.name, name), extra_env=extra, folder=self.files.root
+        )
         phase = Phase.RUNNING if name == "trainer" else Phase.STARTING
-        self.update(phase=phase, pod=replace(status, phase=phase), leader=process.identity or NOBODY)
+        self.update(
+            phase=phase, pod=replace(status, phase=phase), leader=process.identity or NOBODY
+        )
         return process.run(self.wakeup, self.check)
 
     def check(self, signals: set[int]) -> Stop | None:
@@ -147,7 +183,10 @@ class Attempts(ABC):
             reason = "cancel"
         elif signals & {signal.SIGTERM, signal.SIGINT}:
             reason = "shutdown"
-        elif self.job.deadline_s is not None and time.monotonic() - self.started >= self.job.deadline_s:
+        elif (
+            self.job.deadline_s is not None
+            and time.monotonic() - self.started >= self.job.deadline_s
+        ):
             reason = "deadline"
         if reason and not self.stop:
             self.stop = Stop(reason=reason, grace_s=self.job.grace_s)
@@ -166,7 +205,9 @@ class Attempts(ABC):
     def _inside(self, path: Path) -> Path:
         """A pod's files are written below the run's own folder only."""
         if not path.resolve().is_relative_to(self.files.root.resolve()):
-            raise ClusterError(f"the manifest wants {path} to be written, which is outside of {self.files.root}")
+            raise ClusterError(
+                f"the manifest wants {path} to be written, which is outside of {self.files.root}"
+            )
         return path
 
     def update(self, *, pod: PodStatus | None = None, **changes: Any) -> None:

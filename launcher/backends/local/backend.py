@@ -16,7 +16,18 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from launcher import nodes
-from launcher.backend_base import Files, Finding, Inlet, LogLine, Manifest, Phase, RunStatus, Shell, ShellOptions, Volume
+from launcher.backend_base import (
+    Files,
+    Finding,
+    Inlet,
+    LogLine,
+    Manifest,
+    Phase,
+    RunStatus,
+    Shell,
+    ShellOptions,
+    Volume,
+)
 from launcher.backends.local import doctor, reader
 from launcher.backends.local.files import LocalFiles
 from launcher.backends.local.inlet import LocalInlet
@@ -39,7 +50,9 @@ class LocalBackend:
 
     name = "local"
 
-    def __init__(self, *, directories: Mapping[str, str] | None = None, retry_base_s: float = 1.0) -> None:
+    def __init__(
+        self, *, directories: Mapping[str, str] | None = None, retry_base_s: float = 1.0
+    ) -> None:
         self._directories = dict(directories or {})
         self._retry_base_s = retry_base_s
 
@@ -124,7 +137,10 @@ class LocalBackend:
             raise UserError(f"{record.run} cannot be resumed: {status.cause}", hint=status.fix)
         if status.phase is Phase.SUCCEEDED or not status.phase.ended:
             hint = f"`vidjobs rerun {record.run}` runs it again, `--from {record.run}@last` starts a new run from its checkpoint"
-            raise UserError(f"{record.run} cannot be resumed: it {status.phase.told}", hint=hint if status.phase.ended else "")
+            raise UserError(
+                f"{record.run} cannot be resumed: it {status.phase.told}",
+                hint=hint if status.phase.ended else "",
+            )
         self._check_secrets(read_job(load_order(files.job).manifests), files)
         files.suspended.unlink(missing_ok=True)
         _start(files)
@@ -143,7 +159,14 @@ class LocalBackend:
         if files and folder.exists():
             shutil.rmtree(folder)
 
-    def create_volume(self, claim: str, *, size: str, access: str, storage_class: str = "") -> Volume:  # noqa: ARG002 - a directory has neither
+    def create_volume(
+        self,
+        claim: str,
+        *,
+        size: str,  # noqa: ARG002 - a directory has none of these
+        access: str,  # noqa: ARG002
+        storage_class: str = "",  # noqa: ARG002
+    ) -> Volume:
         """Make the claim's directory; it has no size of its own. UserError when it is there."""
         folder = Path(self.claim_path(claim, ""))
         if folder.exists():
@@ -171,36 +194,62 @@ class LocalBackend:
         root = Path(self.claim_path(claim, ""))
         if not root.is_dir():
             hint = f"`vidjobs volume create {claim}` makes it"
-            raise UserError(f'there is no claim "{claim}" on this machine: {root} does not exist', hint=hint)
+            raise UserError(
+                f'there is no claim "{claim}" on this machine: {root} does not exist', hint=hint
+            )
         return root
 
-    def shell(self, record: RunRecord | None, claim: str, wanted: ShellOptions) -> AbstractContextManager[Shell]:  # noqa: ARG002 - the Protocol's
+    def shell(
+        self,
+        record: RunRecord | None,
+        claim: str,
+        wanted: ShellOptions,  # noqa: ARG002 - the Protocol's
+    ) -> AbstractContextManager[Shell]:
         """On this machine nothing is limited."""
-        return nullcontext(LocalShell(Path(record.paths.root), variables(record)) if record else LocalShell(self._claim(claim), {}))
+        return nullcontext(
+            LocalShell(Path(record.paths.root), variables(record))
+            if record
+            else LocalShell(self._claim(claim), {})
+        )
 
     def doctor(self) -> list[Finding]:
         return doctor.examine(local_dir(), self._directories)
 
     def _check(self, job: LocalJob, files: RunDir) -> None:
         if files.root.exists():
-            raise UserError(f"a run called {job.run} exists on this machine", hint="every run has a name of its own: submit again")
+            raise UserError(
+                f"a run called {job.run} exists on this machine",
+                hint="every run has a name of its own: submit again",
+            )
         self._check_secrets(job, files)
         if not job.trainer.get("command"):
-            raise UserError("the trainer container names no command", hint="on this machine there is no image to have one")
+            raise UserError(
+                "the trainer container names no command",
+                hint="on this machine there is no image to have one",
+            )
         for claim, folder in self._directories.items():
-            used = any(Path(mount["mountPath"]) == Path(folder) for mount in job.trainer.get("volumeMounts", ()))
+            used = any(
+                Path(mount["mountPath"]) == Path(folder)
+                for mount in job.trainer.get("volumeMounts", ())
+            )
             if used and not Path(folder).is_dir() and Path(folder) not in self._folders(job):
                 raise UserError(
-                    f'the claim "{claim}" is mapped to {folder}, which does not exist', hint="create it, or correct the profile"
+                    f'the claim "{claim}" is mapped to {folder}, which does not exist',
+                    hint="create it, or correct the profile",
                 )
 
     def _check_secrets(self, job: LocalJob, files: RunDir) -> None:
         """Secrets are in a cluster's store; here they come from the environment, and are never written down."""
-        missing = {name: key for name, key in job.secrets(files.root).items() if name not in os.environ}
+        missing = {
+            name: key for name, key in job.secrets(files.root).items() if name not in os.environ
+        }
         if missing:
             listed = ", ".join(f"{name} (secret {key})" for name, key in missing.items())
             exports = " ".join(f"{name}=..." for name in missing)
-            raise UserError(f"this run needs {listed}, which your environment does not have", hint=f"export {exports}")
+            raise UserError(
+                f"this run needs {listed}, which your environment does not have",
+                hint=f"export {exports}",
+            )
 
     def _folders(self, job: LocalJob) -> list[Path]:
         """Directories to make: the runs volume, and claims that lie below the state folder."""
@@ -212,7 +261,9 @@ class LocalBackend:
         end = time.monotonic() + read_job(load_order(run_dir(run).job).manifests).grace_s + 10
         while not _ended(run):
             if time.monotonic() > end:
-                raise ClusterError(f"{run} is still stopping", hint=f"look at `vidjobs status {run}` and try again")
+                raise ClusterError(
+                    f"{run} is still stopping", hint=f"look at `vidjobs status {run}` and try again"
+                )
             time.sleep(0.05)
 
 
@@ -232,11 +283,21 @@ def _start(files: RunDir) -> None:
     command = [sys.executable, "-m", "launcher.backends.local.supervisor", str(files.root)]
     installed = _PACKAGE_ROOT.name in ("site-packages", "dist-packages")
     started = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=files.root if installed else _PACKAGE_ROOT
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=files.root if installed else _PACKAGE_ROOT,
     )
     if started.returncode:
-        said = (started.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix("error: ")
-        raise ClusterError(f"the run's supervisor could not start: {said}", hint=f"`vidjobs status {files.root.name}` tells what runs")
+        said = (started.stderr.strip().splitlines() or ["it said nothing"])[-1].removeprefix(
+            "error: "
+        )
+        raise ClusterError(
+            f"the run's supervisor could not start: {said}",
+            hint=f"`vidjobs status {files.root.name}` tells what runs",
+        )
 
 
 def _working_tree(folder: Path) -> Path:
@@ -247,4 +308,10 @@ def _working_tree(folder: Path) -> Path:
 def _volume(claim: str, folder: Path) -> Volume:
     there = folder.is_dir()
     free = f"{shutil.disk_usage(folder).free / (1 << 30):.0f}Gi free" if there else ""
-    return Volume(claim=claim, phase="Bound" if there else "Missing", size=free, access="directory", storage_class=str(folder))
+    return Volume(
+        claim=claim,
+        phase="Bound" if there else "Missing",
+        size=free,
+        access="directory",
+        storage_class=str(folder),
+    )

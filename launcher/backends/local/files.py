@@ -32,7 +32,13 @@ class LocalFiles:
                 except FileNotFoundError:
                     continue
                 if stat.S_ISREG(info.st_mode):
-                    found.append(RemoteFile(path=path.relative_to(self._root).as_posix(), size=info.st_size, mtime_ns=info.st_mtime_ns))
+                    found.append(
+                        RemoteFile(
+                            path=path.relative_to(self._root).as_posix(),
+                            size=info.st_size,
+                            mtime_ns=info.st_mtime_ns,
+                        )
+                    )
         return sorted(found, key=lambda file: file.path)
 
     def read(self, path: str, offset: int, length: int) -> Iterator[bytes]:
@@ -60,7 +66,11 @@ class LocalFiles:
 
     def gather(self, patterns: Sequence[str], limit: int) -> dict[str, bytes]:
         """Path -> content of the files that match; links are left out. ClusterError when one cannot be read."""
-        names = {path.relative_to(self._root).as_posix() for pattern in patterns for path in self._root.glob(pattern)}
+        names = {
+            path.relative_to(self._root).as_posix()
+            for pattern in patterns
+            for path in self._root.glob(pattern)
+        }
         found = {}
         for name in sorted(names):
             path = self._root / name
@@ -84,7 +94,8 @@ class LocalFiles:
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or "\0" in path or ".." in parts:
             raise UserError(f"{path!r} is not a file below {self._root}")
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NONBLOCK: a FIFO must not make us wait
+        # O_NONBLOCK: a FIFO must not make us wait
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
             for number, part in enumerate(parts):

@@ -33,4 +33,9 @@ def _gpus() -> list[str]:
     told = os.environ.get(_GPUS)
     if told is not None:
         return [name.strip() for name in told.split(",") if name.strip()]
-    return [str(number) for number in range(sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia[0-9]*")))]
+    return [
+        str(number)
+        for number in range(
+            sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia[0-9]*"))
+        )
+    ]

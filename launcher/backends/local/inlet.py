@@ -22,7 +22,10 @@ class Receiver:
     def __init__(self, top: Path, folder: str, only: str) -> None:
         request = json.dumps({"top": str(top), "folder": folder, "only": only})
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(_RECEIVER), request], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [sys.executable, "-I", str(_RECEIVER), request],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
         )
 
     def send(self, data: bytes) -> None:

@@ -54,12 +54,21 @@ class LocalJob:
 
     @property
     def trainer(self) -> Mapping[str, Any]:
-        return next(container for container in self.pod_spec["containers"] if container["name"] == TRAINER)
+        return next(
+            container for container in self.pod_spec["containers"] if container["name"] == TRAINER
+        )
 
     @property
     def code_container(self) -> Mapping[str, Any] | None:
         """The init container that checks the code out, if there is one."""
-        return next((container for container in self.pod_spec.get("initContainers", ()) if container["name"] == "code"), None)
+        return next(
+            (
+                container
+                for container in self.pod_spec.get("initContainers", ())
+                if container["name"] == "code"
+            ),
+            None,
+        )
 
     @property
     def folder(self) -> str:
@@ -69,7 +78,10 @@ class LocalJob:
     @property
     def run_folder(self) -> Path | None:
         """The value of `--run` in the trainer's argv."""
-        words = [expand(word, {}) for word in (*self.trainer.get("command", ()), *self.trainer.get("args", ()))]
+        words = [
+            expand(word, {})
+            for word in (*self.trainer.get("command", ()), *self.trainer.get("args", ()))
+        ]
         return Path(words[words.index("--run") + 1]) if "--run" in words[:-1] else None
 
     @property
@@ -91,17 +103,25 @@ class LocalJob:
     @property
     def nodes(self) -> int:
         """Pods that train together: all run at once, and none without the others."""
-        return self.completions if self.indexed and "backoffLimitPerIndex" not in self.manifest["spec"] else 1
+        return (
+            self.completions
+            if self.indexed and "backoffLimitPerIndex" not in self.manifest["spec"]
+            else 1
+        )
 
     @property
     def trials(self) -> bool:
         """Whether they are trials of a sweep."""
-        return TRIALS_ANNOTATION in self.manifest["spec"]["template"].get("metadata", {}).get("annotations", {})
+        return TRIALS_ANNOTATION in self.manifest["spec"]["template"].get("metadata", {}).get(
+            "annotations", {}
+        )
 
     @property
     def at_once(self) -> int:
         """How many run beside each other: trials as the conf says; shards one after the other, since each uses all cores."""
-        return int(self.manifest["spec"].get("parallelism", 1)) if self.trials or self.nodes > 1 else 1
+        return (
+            int(self.manifest["spec"].get("parallelism", 1)) if self.trials or self.nodes > 1 else 1
+        )
 
     @property
     def max_failed(self) -> int:
@@ -127,12 +147,19 @@ class LocalJob:
                 return str(rule["action"])
         return "Count"
 
-    def command(self, container: Mapping[str, Any], pod: PodIdentity, secrets: Mapping[str, str], root: Path) -> Command:
+    def command(
+        self, container: Mapping[str, Any], pod: PodIdentity, secrets: Mapping[str, str], root: Path
+    ) -> Command:
         """The process of a container; `root` is the run's own folder. ClusterError when the manifest asks for what is not here."""
         env = self._env(container, pod, secrets)
-        argv = [expand(word, env) for word in (*container.get("command", ()), *container.get("args", ()))]
+        argv = [
+            expand(word, env)
+            for word in (*container.get("command", ()), *container.get("args", ()))
+        ]
         if not argv:
-            raise ClusterError(f'container "{container["name"]}" names no command; on this machine there is no image to have one')
+            raise ClusterError(
+                f'container "{container["name"]}" names no command; on this machine there is no image to have one'
+            )
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
         if container is self.trainer:
@@ -141,14 +168,19 @@ class LocalJob:
 
     def files(self, pod: PodIdentity) -> dict[Path, str]:
         """Text files that the pod would see through downward API and ConfigMap volumes, by their paths."""
-        mounts = {mount["name"]: Path(mount["mountPath"]) for mount in self.trainer.get("volumeMounts", ())}
+        mounts = {
+            mount["name"]: Path(mount["mountPath"])
+            for mount in self.trainer.get("volumeMounts", ())
+        }
         found: dict[Path, str] = {}
         for volume in self.pod_spec.get("volumes", ()):
             if volume["name"] not in mounts:
                 continue
             folder = mounts[volume["name"]]
             for source in volume["projected"]["sources"] if "projected" in volume else [volume]:
-                found.update({folder / path: text for path, text in self._texts(source, pod).items()})
+                found.update(
+                    {folder / path: text for path, text in self._texts(source, pod).items()}
+                )
         return found
 
     def containers(self, root: Path) -> list[Mapping[str, Any]]:
@@ -169,25 +201,37 @@ class LocalJob:
     def _texts(self, source: Mapping[str, Any], pod: PodIdentity) -> dict[str, str]:
         if "downwardAPI" in source:
             items = source["downwardAPI"]["items"]
-            return {item["path"]: self._field(item["fieldRef"]["fieldPath"], pod) for item in items if "fieldRef" in item}
+            return {
+                item["path"]: self._field(item["fieldRef"]["fieldPath"], pod)
+                for item in items
+                if "fieldRef" in item
+            }
         if "configMap" in source:
             data = self.config_maps.get(source["configMap"]["name"], {})
             items = source["configMap"].get("items") or [{"key": key, "path": key} for key in data]
             return {item["path"]: data[item["key"]] for item in items}
         return {}
 
-    def _env(self, container: Mapping[str, Any], pod: PodIdentity, secrets: Mapping[str, str]) -> dict[str, str]:
+    def _env(
+        self, container: Mapping[str, Any], pod: PodIdentity, secrets: Mapping[str, str]
+    ) -> dict[str, str]:
         env: dict[str, str] = {}
         for entry in container.get("env", ()):
             name, source = entry["name"], entry.get("valueFrom", {})
             if "fieldRef" in source:
                 env[name] = self._field(source["fieldRef"]["fieldPath"], pod)
             elif "resourceFieldRef" in source:
-                env[name] = str(container.get("resources", {}).get("limits", {}).get(source["resourceFieldRef"]["resource"][7:], ""))
+                env[name] = str(
+                    container.get("resources", {})
+                    .get("limits", {})
+                    .get(source["resourceFieldRef"]["resource"][7:], "")
+                )
             elif "secretKeyRef" in source:
                 env.update({name: secrets[name]} if name in secrets else {})
             elif "configMapKeyRef" in source:
-                env[name] = self.config_maps[source["configMapKeyRef"]["name"]][source["configMapKeyRef"]["key"]]
+                env[name] = self.config_maps[source["configMapKeyRef"]["name"]][
+                    source["configMapKeyRef"]["key"]
+                ]
             else:
                 env[name] = expand(str(entry.get("value", "")), env)
         return env
@@ -208,16 +252,28 @@ class LocalJob:
         if entry:
             return str(meta.get(entry[1], {}).get(entry[2], ""))
         if path not in known:
-            raise ClusterError(f'the local backend cannot fill in "{path}", which the manifest asks for')
+            raise ClusterError(
+                f'the local backend cannot fill in "{path}", which the manifest asks for'
+            )
         return known[path]
 
     def _at_home(self, env: Mapping[str, str], root: Path) -> dict[str, str]:
         """Without the places that a pod must be given and this machine has: HOME, and all in the pod's empty folders but the code."""
-        scratch = {volume["name"] for volume in self.pod_spec.get("volumes", ()) if "emptyDir" in volume}
-        paths = [Path(mount["mountPath"]) for mount in self.trainer.get("volumeMounts", ()) if mount["name"] in scratch]
+        scratch = {
+            volume["name"] for volume in self.pod_spec.get("volumes", ()) if "emptyDir" in volume
+        }
+        paths = [
+            Path(mount["mountPath"])
+            for mount in self.trainer.get("volumeMounts", ())
+            if mount["name"] in scratch
+        ]
         gone = [str(path) for path in paths if path.is_relative_to(root) or not path.is_dir()]
         code = [self.folder] if self.folder else []
-        return {name: value for name, value in env.items() if name not in _OWN and (not _below(value, gone) or _below(value, code))}
+        return {
+            name: value
+            for name, value in env.items()
+            if name not in _OWN and (not _below(value, gone) or _below(value, code))
+        }
 
 
 def read_job(manifests: Sequence[Manifest]) -> LocalJob:
@@ -226,9 +282,18 @@ def read_job(manifests: Sequence[Manifest]) -> LocalJob:
     if len(jobs) != 1:
         raise UserError(f"{len(jobs)} Jobs were rendered, the local backend runs exactly one")
     spec = jobs[0]["spec"]
-    if spec.get("completionMode") != "Indexed" and (spec.get("completions", 1) != 1 or spec.get("parallelism", 1) not in (0, 1)):
-        raise UserError("the local backend runs one pod at a time, and this Job has several", hint="submit it to a cluster")
-    maps = {manifest["metadata"]["name"]: manifest.get("data", {}) for manifest in manifests if manifest.get("kind") == "ConfigMap"}
+    if spec.get("completionMode") != "Indexed" and (
+        spec.get("completions", 1) != 1 or spec.get("parallelism", 1) not in (0, 1)
+    ):
+        raise UserError(
+            "the local backend runs one pod at a time, and this Job has several",
+            hint="submit it to a cluster",
+        )
+    maps = {
+        manifest["metadata"]["name"]: manifest.get("data", {})
+        for manifest in manifests
+        if manifest.get("kind") == "ConfigMap"
+    }
     return LocalJob(manifest=jobs[0], config_maps=maps)
 
 

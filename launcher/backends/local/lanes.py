@@ -63,7 +63,11 @@ class Lanes:
     def run(self) -> Outcome:
         """Until every index has succeeded or failed for good, or the run is stopped."""
         owner, job = self.owner, self.owner.job
-        todo = [index for index in range(job.completions) if index not in owner.state.indexes or job.nodes > 1]
+        todo = [
+            index
+            for index in range(job.completions)
+            if index not in owner.state.indexes or job.nodes > 1
+        ]
         owner.meeting = groups.meeting() if job.nodes > 1 else ""
         while True:
             owner.check(owner.wakeup.taken())
@@ -114,7 +118,9 @@ class Lanes:
         del self._running[pipe]
         state = lane.state
         if state is None or not state.phase.ended:
-            state = State(run=self.owner.state.run, phase=Phase.FAILED, cause=f"its lane ended with {code}")
+            state = State(
+                run=self.owner.state.run, phase=Phase.FAILED, cause=f"its lane ended with {code}"
+            )
         self._take(lane.index, state)
         failed = indexes.of_phase(self.owner.state.indexes, Phase.FAILED)
         if code == _FAILS_ALL:
@@ -133,7 +139,9 @@ class Lanes:
         known = {**mine.indexes, index: status}
         if state.phase is Phase.CANCELLED:
             del known[index]  # stopped, neither done nor failed
-        self.owner.state = replace(mine, indexes=known, termination=state.termination or mine.termination)
+        self.owner.state = replace(
+            mine, indexes=known, termination=state.termination or mine.termination
+        )
 
     def _tell(self) -> None:
         """One state of all lanes."""
@@ -141,14 +149,20 @@ class Lanes:
             if lane.state is not None:
                 self._take(lane.index, lane.state)
         states = [lane.state.phase for lane in self._running.values() if lane.state is not None]
-        phases = [phase for phase in (Phase.RUNNING, Phase.STARTING, Phase.RETRYING) if phase in states]
+        phases = [
+            phase for phase in (Phase.RUNNING, Phase.STARTING, Phase.RETRYING) if phase in states
+        ]
         text = indexes.summary(self._word, self.owner.job.completions, self.owner.state.indexes)
         processes = tuple(lane.process for lane in self._running.values())
-        self.owner.update(phase=phases[0] if phases else Phase.STARTING, cause=text + self._note, lanes=processes)
+        self.owner.update(
+            phase=phases[0] if phases else Phase.STARTING, cause=text + self._note, lanes=processes
+        )
 
     @property
     def _word(self) -> str:
-        return "trials" if self.owner.job.trials else "nodes" if self.owner.job.nodes > 1 else "shards"
+        return (
+            "trials" if self.owner.job.trials else "nodes" if self.owner.job.nodes > 1 else "shards"
+        )
 
     def _outcome(self) -> Outcome:
         owner, job = self.owner, self.owner.job
@@ -159,9 +173,19 @@ class Lanes:
         if not failed and not self._whole:
             return Outcome(phase=Phase.SUCCEEDED, failures=0, termination=state.termination)
         cause = self._whole or indexes.failure(self._word, job.completions, state.indexes)
-        why = f"`vidjobs sweep status {job.run}` says why each" if job.trials else f"`vidjobs logs {job.run} --all-pods` shows them"
+        why = (
+            f"`vidjobs sweep status {job.run}` says why each"
+            if job.trials
+            else f"`vidjobs logs {job.run} --all-pods` shows them"
+        )
         fix = f"{why}; `vidjobs resume {job.run}` tries those again that are not done"
-        return Outcome(phase=Phase.FAILED, failures=len(failed), cause=cause, fix=fix, termination=state.termination)
+        return Outcome(
+            phase=Phase.FAILED,
+            failures=len(failed),
+            cause=cause,
+            fix=fix,
+            termination=state.termination,
+        )
 
 
 def _be_lane(owner: Attempts, index: int, pipe: int) -> NoReturn:
@@ -177,11 +201,15 @@ def _be_lane(owner: Attempts, index: int, pipe: int) -> NoReturn:
         os.closerange(3, pipe)
         os.closerange(pipe + 1, _MOST_FILES)
         state = State(run=owner.state.run, supervisor=owner.state.supervisor, leader=NOBODY)
-        lane = _Lane(owner.files, owner.order, owner.job, state=state, started=owner.started, index=index)
+        lane = _Lane(
+            owner.files, owner.order, owner.job, state=state, started=owner.started, index=index
+        )
         lane.pipe, lane.meeting = pipe, owner.meeting
         outcome = lane.attempts()
         phase = Phase.CANCELLED if lane.stop and outcome.phase is Phase.FAILED else outcome.phase
-        lane.update(phase=phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination)
+        lane.update(
+            phase=phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination
+        )
         code = _FAILS_ALL if outcome.whole else 0
     except Exception:  # noqa: BLE001  the top of a process: the log says it, and the supervisor sees that it ended
         traceback.print_exc()

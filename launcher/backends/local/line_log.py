@@ -56,7 +56,14 @@ class LineWriter:
             return
         time_ = stamp(time.time_ns()).encode()
         if self._lost:
-            records = [(b"G", b"%d bytes of output are lost: they could not be written to this log" % self._lost), *records]
+            records = [
+                (
+                    b"G",
+                    b"%d bytes of output are lost: they could not be written to this log"
+                    % self._lost,
+                ),
+                *records,
+            ]
         block = b"".join(b"%s %s %s\n" % (time_, tag, text) for tag, text in records)
         if self._torn:
             block = b"\n" + block
@@ -111,7 +118,13 @@ class LineReader:
         time_, _, rest = record.partition(b" ")
         tag, _, text = rest.partition(b" ")
         if tag == b"G":
-            yield LogLine(pod=self._pod, text=text.decode(), time=time_.decode(), container=self._container, kind="gap")
+            yield LogLine(
+                pod=self._pod,
+                text=text.decode(),
+                time=time_.decode(),
+                container=self._container,
+                kind="gap",
+            )
         elif tag in (b"P", b"F"):
             self._held_time = self._held_time or time_.decode()
             if tag == b"P":
@@ -121,6 +134,12 @@ class LineReader:
 
     def _join(self, text: bytes, *, terminated: bool = True) -> LogLine:
         whole = b"".join((*self._held, text)).decode("utf-8", errors="replace")
-        line = LogLine(pod=self._pod, text=whole, time=self._held_time, container=self._container, terminated=terminated)
+        line = LogLine(
+            pod=self._pod,
+            text=whole,
+            time=self._held_time,
+            container=self._container,
+            terminated=terminated,
+        )
         self._held, self._held_time = [], ""
         return line

@@ -13,11 +13,15 @@ from launcher.backends.local.reader import index_ended, of_index, read_status
 from launcher.backends.local.state import run_dir
 
 _POLL_S = 0.1
-_SECONDS = 19  # characters of a time to the second, which is all that is known of an attempt's start
-_SETTLED_NS = 200_000_000  # a line is in its file so long after its stamp: what is older can be put in order for good
+# characters of a time to the second, which is all that is known of an attempt's start
+_SECONDS = 19
+# a line is in its file so long after its stamp: what is older can be put in order for good
+_SETTLED_NS = 200_000_000
 
 
-def read_merged(run: str, *, follow: bool, since_s: int | None, tail: int | None, index: int | None = None) -> Iterator[LogLine]:
+def read_merged(
+    run: str, *, follow: bool, since_s: int | None, tail: int | None, index: int | None = None
+) -> Iterator[LogLine]:
     """Each line once; with `follow` until the run has ended. `tail`: of each attempt that is there now."""
     since = stamp(time.time_ns() - since_s * 1_000_000_000) if since_s is not None else ""
     sources: dict[str, _Source] = {}
@@ -79,8 +83,11 @@ class _Source:
 
     def _written(self, *, ended: bool) -> Iterator[LogLine]:
         yield from self._reader.lines(ended=ended)
-        if ended and not self._files.log(self._pod).exists():  # the trainer did not start: what `code` wrote says why
-            yield from LineReader(self._files.log(self._pod, "code"), self._pod, "code").lines(ended=True)
+        # the trainer did not start: what `code` wrote says why
+        if ended and not self._files.log(self._pod).exists():
+            yield from LineReader(self._files.log(self._pod, "code"), self._pod, "code").lines(
+                ended=True
+            )
 
 
 def _in_order(sources: Sequence[_Source], horizon: str) -> Iterator[LogLine]:

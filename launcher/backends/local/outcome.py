@@ -60,40 +60,69 @@ def judge(job: LocalJob, ending: Ending, failures: int) -> Outcome:
     cause = _cause(ending)
     if not action.startswith("Fail") and counted <= job.retries:
         return Outcome(
-            phase=Phase.RETRYING, failures=counted, cause=f"{cause}; retry {counted} of {job.retries}", termination=ending.termination
+            phase=Phase.RETRYING,
+            failures=counted,
+            cause=f"{cause}; retry {counted} of {job.retries}",
+            termination=ending.termination,
         )
     if not action.startswith("Fail") and job.retries:
         cause = f"{cause}; all {job.retries} retries are used"
     fix = next_step(ending.code if ending.container == "trainer" else 1, job.run)
-    return Outcome(phase=Phase.FAILED, failures=counted, cause=cause, fix=fix, termination=ending.termination, whole=action == "FailJob")
+    return Outcome(
+        phase=Phase.FAILED,
+        failures=counted,
+        cause=cause,
+        fix=fix,
+        termination=ending.termination,
+        whole=action == "FailJob",
+    )
 
 
 def _stopped(job: LocalJob, ending: Ending, failures: int) -> Outcome:
     resume = f"`vidjobs resume {job.run}` goes on from its last checkpoint"
     causes = {
         "cancel": (Phase.CANCELLED, "cancelled", resume),
-        "shutdown": (Phase.FAILED, "its supervisor was asked to end (SIGTERM), perhaps by a shutdown of this machine", resume),
-        "deadline": (Phase.FAILED, f"it ran longer than its deadline of {job.deadline_s or 0:g} s", f"{resume}; `job.deadline` sets it"),
+        "shutdown": (
+            Phase.FAILED,
+            "its supervisor was asked to end (SIGTERM), perhaps by a shutdown of this machine",
+            resume,
+        ),
+        "deadline": (
+            Phase.FAILED,
+            f"it ran longer than its deadline of {job.deadline_s or 0:g} s",
+            f"{resume}; `job.deadline` sets it",
+        ),
     }
     phase, cause, fix = causes[ending.stop]
     if ending.code == 137:
         cause = f"{cause}; it did not end within its grace of {job.grace_s:g} s and was killed"
-    return Outcome(phase=phase, failures=failures, cause=cause, fix=fix, termination=ending.termination)
+    return Outcome(
+        phase=phase, failures=failures, cause=cause, fix=fix, termination=ending.termination
+    )
 
 
 def _cause(ending: Ending) -> str:
     """One line: what the code means, and what the trainer itself said."""
-    what = meaning(ending.code) if ending.container == "trainer" else f"container {ending.container}: exit code {ending.code}"
+    what = (
+        meaning(ending.code)
+        if ending.container == "trainer"
+        else f"container {ending.container}: exit code {ending.code}"
+    )
     last_words = "cause" in ending.termination or log_tells(ending.code)
     said = str(ending.termination.get("message", "")).strip() if last_words else ""
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")
-    shown = "".join(letter if letter.isprintable() else " " for letter in first)  # a message must not steer the terminal
+    # a message must not steer the terminal
+    shown = "".join(letter if letter.isprintable() else " " for letter in first)
     return what + (f": {shown}" if shown else "")
 
 
 def read_termination(path: Path, log: Path) -> dict[str, Any]:
     """The trainer's JSON; text that is not JSON, or else the log's last line, as its `message`."""
-    text = path.read_bytes()[:_MESSAGE].decode("utf-8", errors="replace").strip() if path.exists() else ""
+    text = (
+        path.read_bytes()[:_MESSAGE].decode("utf-8", errors="replace").strip()
+        if path.exists()
+        else ""
+    )
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):  # any program may have written it
@@ -104,4 +133,6 @@ def read_termination(path: Path, log: Path) -> dict[str, Any]:
 def _last_line(log: Path) -> str:
     """The last line with something on it; a traceback ends with the error itself."""
     tail = deque(LineReader(log, "").lines(ended=True), maxlen=_TAIL)
-    return next((line.text.strip()[:_TAIL_BYTES] for line in reversed(tail) if line.text.strip()), "")
+    return next(
+        (line.text.strip()[:_TAIL_BYTES] for line in reversed(tail) if line.text.strip()), ""
+    )

@@ -57,7 +57,9 @@ class Wakeup:
 class Process:
     """A running container. `run` returns its exit code, 128 + n when a signal n ended it."""
 
-    def __init__(self, command: Command, *, log: Path, extra_env: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, command: Command, *, log: Path, extra_env: Mapping[str, str], folder: Path
+    ) -> None:
         self._log = LineWriter(log)
         self._stop_at = float("inf")
         self._popen: subprocess.Popen[bytes] | None = None
@@ -70,7 +72,8 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=write_end,
-                pass_fds=[self._output],  # so that, if we are killed, it can still print while it writes its checkpoint
+                # so that, if we are killed, it can still print while it writes its checkpoint
+                pass_fds=[self._output],
                 env={"PYTHONUNBUFFERED": "1", **os.environ, **command.env, **extra_env},
                 cwd=command.folder or folder,
                 start_new_session=True,
@@ -78,7 +81,9 @@ class Process:
             )
             self.identity = identify(self._popen.pid)
         except OSError as error:
-            self._log.feed(f"cannot start {command.argv[0]}: {error.strerror}: {error.filename}\n".encode())
+            self._log.feed(
+                f"cannot start {command.argv[0]}: {error.strerror}: {error.filename}\n".encode()
+            )
         finally:
             os.close(write_end)
 
@@ -89,14 +94,20 @@ class Process:
         self._log.close()
         return code if code >= 0 else 128 - code
 
-    def _pump_until_ended(self, popen: subprocess.Popen[bytes], wakeup: Wakeup, check: Callable[[set[int]], Stop | None]) -> int:
+    def _pump_until_ended(
+        self,
+        popen: subprocess.Popen[bytes],
+        wakeup: Wakeup,
+        check: Callable[[set[int]], Stop | None],
+    ) -> int:
         with selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             selector.register(wakeup.fd, selectors.EVENT_READ)
             while popen.poll() is None:
                 selector.select(min(_TICK, max(_LEAST_TICK, self._stop_at - time.monotonic())))
                 if not self._pump() and self._output in selector.get_map():
-                    selector.unregister(self._output)  # closed by a process that goes on without output
+                    # closed by a process that goes on without output
+                    selector.unregister(self._output)
                 self._obey(popen, check(wakeup.taken()))
         kill_tree(popen.pid, below=os.getpid())
         self._drain()

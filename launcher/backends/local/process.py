@@ -59,7 +59,12 @@ def boot_id() -> str:
 def _start(pid: int) -> str:
     """When the process started; "" when it does not run."""
     if not _PROC.joinpath("self/stat").exists():
-        answer = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["ps", "-o", "state=,lstart=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         state, _, started = answer.stdout.strip().partition(" ")
         return "" if state.startswith("Z") else started.strip()
     fields = _stat(pid)
@@ -99,7 +104,8 @@ def die_with_parent(number: int = signal.SIGTERM) -> Callable[[], None] | None:
     """A `preexec_fn` that has the kernel signal the child when its parent dies (Linux); None elsewhere."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # loaded before the fork: the child must not allocate much
+    # loaded before the fork: the child must not allocate much
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

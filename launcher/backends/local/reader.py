@@ -28,23 +28,44 @@ def read_status(run: str) -> RunStatus:
     state = read_state(run)
     if state is None:
         fix = f"what it wrote is still in its folder: `vidjobs fetch all {run}`"
-        return RunStatus(run=run, phase=Phase.GONE, cause="this machine keeps no trace of it any more (deleted)", fix=fix)
+        return RunStatus(
+            run=run,
+            phase=Phase.GONE,
+            cause="this machine keeps no trace of it any more (deleted)",
+            fix=fix,
+        )
     lost = not state.phase.ended and not state.supervisor.alive and not _about_to_start(state)
     if lost and (again := read_state(run)) is not None:
         state = again  # it may have ended between the two looks
         lost = not state.phase.ended
-    phase, cause, fix = (Phase.FAILED, *_why_lost(state)) if lost else (state.phase, state.cause, state.fix)
+    phase, cause, fix = (
+        (Phase.FAILED, *_why_lost(state)) if lost else (state.phase, state.cause, state.fix)
+    )
     pods = tuple(_as_lost(pod) for pod in state.pods) if lost else state.pods
     if not lost and not phase.ended:
         cause = cause or _silence(run_dir(run))
-    indexes = {number: each for number, each in state.indexes.items() if not lost or each.phase.ended}
-    return RunStatus(run=run, phase=phase, cause=cause, fix=fix, pods=pods, termination=state.termination, indexes=indexes)
+    indexes = {
+        number: each for number, each in state.indexes.items() if not lost or each.phase.ended
+    }
+    return RunStatus(
+        run=run,
+        phase=phase,
+        cause=cause,
+        fix=fix,
+        pods=pods,
+        termination=state.termination,
+        indexes=indexes,
+    )
 
 
 def _about_to_start(state: State) -> bool:
     """Between `submit`'s first note and the supervisor's own."""
     noted = run_dir(state.run).state
-    return state.supervisor.pid == 0 and noted.exists() and time.time() - noted.stat().st_mtime < _START_S
+    return (
+        state.supervisor.pid == 0
+        and noted.exists()
+        and time.time() - noted.stat().st_mtime < _START_S
+    )
 
 
 def _why_lost(state: State) -> tuple[str, str]:
@@ -53,13 +74,22 @@ def _why_lost(state: State) -> tuple[str, str]:
         return "it was never started: `submit` was interrupted", fix
     if not state.supervisor.same_boot:
         return "this machine was restarted while it ran", fix
-    return f"its supervisor (pid {state.supervisor.pid}) was killed; {run_dir(state.run).supervisor_log} may say why", fix
+    return (
+        f"its supervisor (pid {state.supervisor.pid}) was killed; {run_dir(state.run).supervisor_log} may say why",
+        fix,
+    )
 
 
 def _as_lost(pod: PodStatus) -> PodStatus:
     if pod.finished:
         return pod
-    return PodStatus(name=pod.name, phase=Phase.FAILED, node=pod.node, reason="its supervisor was lost", started=pod.started)
+    return PodStatus(
+        name=pod.name,
+        phase=Phase.FAILED,
+        node=pod.node,
+        reason="its supervisor was lost",
+        started=pod.started,
+    )
 
 
 def _silence(files: RunDir) -> str:
@@ -67,10 +97,16 @@ def _silence(files: RunDir) -> str:
         age = time.time() - files.heartbeat.stat().st_mtime
     except FileNotFoundError:
         return ""
-    return f"its supervisor has not reported for {age:.0f} s: stopped, or the machine slept" if age > _SILENT_S else ""
+    return (
+        f"its supervisor has not reported for {age:.0f} s: stopped, or the machine slept"
+        if age > _SILENT_S
+        else ""
+    )
 
 
-def read_logs(run: str, *, follow: bool, since_s: int | None, tail: int | None, index: int | None = None) -> Iterator[LogLine]:
+def read_logs(
+    run: str, *, follow: bool, since_s: int | None, tail: int | None, index: int | None = None
+) -> Iterator[LogLine]:
     """Each line of the newest attempt once, in order; with `follow` those of later attempts, until the run has ended.
 
     `index`: of that trial or shard alone.
@@ -83,7 +119,9 @@ def read_logs(run: str, *, follow: bool, since_s: int | None, tail: int | None, 
 
 def of_index(status: RunStatus, index: int | None) -> list[PodStatus]:
     """The attempts of one trial or shard; None: all."""
-    return [pod for pod in status.pods if index is None or pod.name.startswith(f"{status.run}-{index}-")]
+    return [
+        pod for pod in status.pods if index is None or pod.name.startswith(f"{status.run}-{index}-")
+    ]
 
 
 def index_ended(status: RunStatus, index: int | None) -> bool:
@@ -122,7 +160,9 @@ def _pod_lines(run: str, pod: str, *, follow: bool, tail: int | None) -> Iterato
         ended = _ended(run, pod)
         yield from reader.lines(ended=ended)
     if not run_dir(run).log(pod).exists():  # the trainer did not start: what `code` wrote says why
-        yield from _last(LineReader(run_dir(run).log(pod, "code"), pod, "code").lines(ended=ended), tail)
+        yield from _last(
+            LineReader(run_dir(run).log(pod, "code"), pod, "code").lines(ended=ended), tail
+        )
 
 
 def _last(lines: Iterator[LogLine], tail: int | None) -> Iterator[LogLine]:
@@ -132,4 +172,6 @@ def _last(lines: Iterator[LogLine], tail: int | None) -> Iterator[LogLine]:
 def _ended(run: str, pod: str) -> bool:
     """True when nothing will be written to this attempt's log any more."""
     status = read_status(run)
-    return status.phase.ended or any(known.name == pod and bool(known.finished) for known in status.pods)
+    return status.phase.ended or any(
+        known.name == pod and bool(known.finished) for known in status.pods
+    )

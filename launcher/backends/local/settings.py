@@ -18,7 +18,8 @@ class Order:
     """What to run."""
 
     manifests: Sequence[Manifest]
-    retry_base_s: float  # delay before the first retry; it doubles with each (a cluster starts at 10 s)
+    # delay before the first retry; it doubles with each (a cluster starts at 10 s)
+    retry_base_s: float
 
     def delay(self, failures: int) -> float:
         """Seconds to wait before the next attempt."""

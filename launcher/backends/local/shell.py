@@ -21,9 +21,14 @@ class LocalShell:
 
     def run(self, command: str | None) -> int:
         if not self._folder.is_dir():
-            raise UserError(f"{self._folder} does not exist", hint="the run has written nothing yet, or its folder was deleted")
+            raise UserError(
+                f"{self._folder} does not exist",
+                hint="the run has written nothing yet, or its folder was deleted",
+            )
         argv = [os.environ.get("SHELL") or "sh"] if command is None else ["sh", "-c", command]
-        code = subprocess.run(argv, cwd=self._folder, env={**os.environ, **self._env}, check=False).returncode
+        code = subprocess.run(
+            argv, cwd=self._folder, env={**os.environ, **self._env}, check=False
+        ).returncode
         return code if code >= 0 else 128 - code
 
 
@@ -32,5 +37,9 @@ def variables(record: RunRecord) -> dict[str, str]:
     for manifest in record.manifests:
         if manifest.get("kind") == "Job":
             trainer = manifest["spec"]["template"]["spec"]["containers"][0]
-            return {str(one["name"]): str(one["value"]).replace("$$", "$") for one in trainer.get("env", []) if "value" in one}
+            return {
+                str(one["name"]): str(one["value"]).replace("$$", "$")
+                for one in trainer.get("env", [])
+                if "value" in one
+            }
     return {}

@@ -86,7 +86,10 @@ def run_dir(run: str) -> RunDir:
 
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > 253:
-        raise UserError(f'"{name}" cannot be the name of a {what}', hint="lower-case letters, digits, - and ., as Kubernetes wants it")
+        raise UserError(
+            f'"{name}" cannot be the name of a {what}',
+            hint="lower-case letters, digits, - and ., as Kubernetes wants it",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,12 @@ def load(path: Path) -> State:
     except (ValueError, KeyError, TypeError, AttributeError):
         run = path.parent.name
         fix = f"`vidjobs resume {run}` goes on from its last checkpoint"
-        return State(run=run, phase=Phase.FAILED, cause=f"what this machine noted of it is damaged: {path}", fix=fix)
+        return State(
+            run=run,
+            phase=Phase.FAILED,
+            cause=f"what this machine noted of it is damaged: {path}",
+            fix=fix,
+        )
 
 
 def to_json(state: State) -> str:
@@ -140,7 +148,10 @@ def from_json(text: str) -> State:
     raw["leader"] = Identity(**raw["leader"])
     raw["lanes"] = tuple(Identity(**lane) for lane in raw.get("lanes", ()))
     statuses = raw.get("indexes", {}).items()
-    raw["indexes"] = {int(number): IndexStatus(phase=Phase(each["phase"]), cause=each["cause"]) for number, each in statuses}
+    raw["indexes"] = {
+        int(number): IndexStatus(phase=Phase(each["phase"]), cause=each["cause"])
+        for number, each in statuses
+    }
     return State(**raw)
 
 

@@ -33,7 +33,11 @@ class Supervisor(Attempts):
 
     def __init__(self, files: RunDir) -> None:
         order, before = load_order(files.job), load(files.state)
-        done = {number: status for number, status in before.indexes.items() if status.phase is Phase.SUCCEEDED}
+        done = {
+            number: status
+            for number, status in before.indexes.items()
+            if status.phase is Phase.SUCCEEDED
+        }
         state = replace(
             before,
             supervisor=identify(os.getpid()),
@@ -44,7 +48,9 @@ class Supervisor(Attempts):
             cause="",
             fix="",
         )
-        super().__init__(files, order, read_job(order.manifests), state=state, started=time.monotonic())
+        super().__init__(
+            files, order, read_job(order.manifests), state=state, started=time.monotonic()
+        )
         self._saved = False
 
     def run(self) -> None:
@@ -54,8 +60,17 @@ class Supervisor(Attempts):
             outcome = Lanes(self).run() if self.job.indexed else self.attempts()
         except (VidjobsError, OSError) as error:
             cause, fix = f"this machine could not run it: {error}", getattr(error, "hint", "")
-            outcome = Outcome(phase=Phase.FAILED, failures=self.state.failures, cause=cause, fix=fix)
-        self.update(phase=outcome.phase, cause=outcome.cause, fix=outcome.fix, termination=outcome.termination, leader=NOBODY, lanes=())
+            outcome = Outcome(
+                phase=Phase.FAILED, failures=self.state.failures, cause=cause, fix=fix
+            )
+        self.update(
+            phase=outcome.phase,
+            cause=outcome.cause,
+            fix=outcome.fix,
+            termination=outcome.termination,
+            leader=NOBODY,
+            lanes=(),
+        )
         for _ in range(_LAST_TRIES):
             if self._saved:
                 break
@@ -66,7 +81,9 @@ class Supervisor(Attempts):
         """End what a supervisor that was killed has left running: two writers must never share a run folder."""
         left = [process for process in (self.state.leader, *self.state.lanes) if process.alive]
         if left:
-            self.update(cause=f"waiting for what the lost supervisor ran to end (pid {', '.join(str(process.pid) for process in left)})")
+            self.update(
+                cause=f"waiting for what the lost supervisor ran to end (pid {', '.join(str(process.pid) for process in left)})"
+            )
         below = [identify(pid) for process in left for pid in descendants(process.pid)]
         for process in left:
             process.send(signal.SIGTERM)
@@ -91,7 +108,11 @@ class Supervisor(Attempts):
 
 def _lost(pod: PodStatus) -> PodStatus:
     """A pod that was left unfinished by an earlier supervisor."""
-    return pod if pod.finished else replace(pod, phase=Phase.FAILED, reason="its supervisor was lost", finished=now())
+    return (
+        pod
+        if pod.finished
+        else replace(pod, phase=Phase.FAILED, reason="its supervisor was lost", finished=now())
+    )
 
 
 def main(folder: str) -> int:

@@ -12,12 +12,18 @@ from launcher.commands import rbac
 from launcher.errors import UserError
 
 
-def test_all_blocks_are_roles_without_wildcards(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_blocks_are_roles_without_wildcards(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Needs no kubeconfig: who has no rights yet prints it."""
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     assert rbac.run(cluster="generic") == 0
     roles = list(yaml.safe_load_all(capsys.readouterr().out))
-    assert [role["metadata"]["name"] for role in roles] == ["vidjobs", "vidjobs-fetch", "vidjobs-volume"]
+    assert [role["metadata"]["name"] for role in roles] == [
+        "vidjobs",
+        "vidjobs-fetch",
+        "vidjobs-volume",
+    ]
     for role in roles:
         assert role["kind"] == "Role"
         for rule in role["rules"]:
@@ -36,11 +42,16 @@ def test_one_feature_alone_in_the_profiles_namespace(
     out = capsys.readouterr().out
     (role,) = yaml.safe_load_all(out)
     assert role["metadata"] == {"name": "vidjobs-fetch", "namespace": "lab"}
-    assert "kubectl create rolebinding vidjobs-fetch --role=vidjobs-fetch --user=NAME --namespace=lab" in out
+    assert (
+        "kubectl create rolebinding vidjobs-fetch --role=vidjobs-fetch --user=NAME --namespace=lab"
+        in out
+    )
     assert len(role["rules"]) == len(FEATURES["fetch"])
 
 
-def test_it_prints_without_a_cluster_and_a_typo_is_helped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_without_a_cluster_and_a_typo_is_helped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Whoever has no cluster yet asks an administrator with it."""
     assert rbac.run(cluster="local") == 0
     told = capsys.readouterr()

@@ -18,7 +18,9 @@ def test_a_claim_is_made_and_listed_with_its_files(capsys: pytest.CaptureFixture
     volume.ls(cluster="local", as_json=True)
     assert [each["claim"] for each in json.loads(capsys.readouterr().out)] == ["runs"]
 
-    (folder,) = (path for path in (state_dir() / "local").rglob("runs") if path.parent.name == "volumes")
+    (folder,) = (
+        path for path in (state_dir() / "local").rglob("runs") if path.parent.name == "volumes"
+    )
     (folder / "r1").mkdir()
     (folder / "r1" / "evil\x1b[2J").write_bytes(b"abc")
     volume.ls("runs", "r1", cluster="local")

@@ -20,12 +20,27 @@ def resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolve:
     """`resolved("train: {...}", sets=[...], environ={...}, files={name: text})`: faults are in the result."""
     monkeypatch.chdir(tmp_path)
 
-    def run(text: str = "", *, files: dict[str, str] | None = None, volumes: bool = True, **options: object) -> Experiment:
-        for name, content in {**(files or {}), "exp.yaml": text + (VOLUMES if volumes else "")}.items():
+    def run(
+        text: str = "",
+        *,
+        files: dict[str, str] | None = None,
+        volumes: bool = True,
+        **options: object,
+    ) -> Experiment:
+        for name, content in {
+            **(files or {}),
+            "exp.yaml": text + (VOLUMES if volumes else ""),
+        }.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(content)
         profile = load("generic")
         environ = options.pop("environ", {})
-        return resolve(tmp_path / "exp.yaml", profile=profile, place=KubeBackend(profile).claim_path, environ=environ, **options)  # type: ignore[arg-type]
+        return resolve(
+            tmp_path / "exp.yaml",
+            profile=profile,
+            place=KubeBackend(profile).claim_path,
+            environ=environ,
+            **options,
+        )  # type: ignore[arg-type]
 
     return run

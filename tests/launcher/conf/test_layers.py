@@ -27,21 +27,29 @@ def test_later_layers_win_key_by_key(resolved: Resolve) -> None:
 
 def test_lists_replace(resolved: Resolve) -> None:
     """No appending: what is written is what there is."""
-    experiment = resolved("extends: base.yaml\ntrain: {milestones: [3]}\n", files={"base.yaml": "train: {milestones: [1, 2]}"})
+    experiment = resolved(
+        "extends: base.yaml\ntrain: {milestones: [3]}\n",
+        files={"base.yaml": "train: {milestones: [1, 2]}"},
+    )
     assert experiment.trainer["train"]["milestones"] == [3]
 
 
 def test_null_unsets_a_key_of_a_lower_layer(resolved: Resolve) -> None:
     """As in a JSON merge patch; the default is back."""
     experiment = resolved(
-        "extends: base.yaml\nmodel: {init: null}\ntrain:\n", files={"base.yaml": "model: {init: x, name: m}\ntrain: {lr: 1}"}
+        "extends: base.yaml\nmodel: {init: null}\ntrain:\n",
+        files={"base.yaml": "model: {init: x, name: m}\ntrain: {lr: 1}"},
     )
     assert experiment.trainer == {"model": {"name": "m"}}
 
 
 def test_extends_is_relative_to_its_own_file_and_the_last_of_a_list_wins(resolved: Resolve) -> None:
     """conf/tinyvirat/x.yaml says ../base/y.yaml, which says z.yaml beside itself."""
-    files = {"base/a.yaml": "extends: b.yaml\ntrain: {lr: 1}", "base/b.yaml": "train: {lr: 0, epochs: 7}", "c.yaml": "train: {lr: 3}"}
+    files = {
+        "base/a.yaml": "extends: b.yaml\ntrain: {lr: 1}",
+        "base/b.yaml": "train: {lr: 0, epochs: 7}",
+        "c.yaml": "train: {lr: 3}",
+    }
     experiment = resolved("extends: [base/a.yaml, c.yaml]\n", files=files)
     assert experiment.trainer["train"] == {"lr": 3, "epochs": 7}
 
@@ -75,9 +83,14 @@ def test_a_set_of_another_form_is_a_fault(resolved: Resolve, item: str) -> None:
 
 def test_a_set_takes_yaml_and_an_empty_value_is_empty_text(resolved: Resolve) -> None:
     """Lists, numbers and texts with `=` in them."""
-    experiment = resolved(sets=["train.milestones=[1, 2]", "train.lr=1e-3", "data.root=", "job.env.A=x=y"])
+    experiment = resolved(
+        sets=["train.milestones=[1, 2]", "train.lr=1e-3", "data.root=", "job.env.A=x=y"]
+    )
     assert not experiment.faults
-    assert experiment.trainer == {"train": {"milestones": [1, 2], "lr": 0.001}, "data": {"root": ""}}
+    assert experiment.trainer == {
+        "train": {"milestones": [1, 2], "lr": 0.001},
+        "data": {"root": ""},
+    }
     assert experiment.job.env == {"A": "x=y"}
 
 
@@ -88,12 +101,16 @@ def test_a_set_of_a_dash_is_text(resolved: Resolve) -> None:
 
 def test_a_set_that_is_not_yaml_is_a_fault(resolved: Resolve) -> None:
     """It names the option."""
-    assert str(resolved(sets=["train.lr=[1"]).faults[0]).startswith("--set train.lr: it is not YAML")
+    assert str(resolved(sets=["train.lr=[1"]).faults[0]).startswith(
+        "--set train.lr: it is not YAML"
+    )
 
 
 def test_variables_without_a_double_underscore_are_no_conf(resolved: Resolve) -> None:
     """VIDJOBS_CLUSTER and what the trainer's pod has must not end up in a conf."""
-    assert not resolved(environ={"VIDJOBS_CLUSTER": "x", "VIDJOBS_POD_UID": "y", "OTHER__A": "z"}).faults
+    assert not resolved(
+        environ={"VIDJOBS_CLUSTER": "x", "VIDJOBS_POD_UID": "y", "OTHER__A": "z"}
+    ).faults
 
 
 def test_every_value_knows_its_layer_file_and_line(resolved: Resolve) -> None:

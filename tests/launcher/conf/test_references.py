@@ -23,15 +23,22 @@ def test_places_come_from_the_volumes(resolved: Resolve) -> None:
 
 def test_staged_data_is_where_it_is_staged_to(resolved: Resolve) -> None:
     """The trainer reads the copy."""
-    text = (
-        "job: {image: i, code: image, volumes: [{claim: v, mount: /runs, as: runs}, {claim: d, mount: /m, as: data, stage_to: /local}]}\n"
+    volumes = (
+        "[{claim: v, mount: /runs, as: runs}, {claim: d, mount: /m, as: data, stage_to: /local}]"
     )
-    assert resolved(text + 'data: {root: "${data}"}\n', volumes=False).trainer["data"]["root"] == "/local"
+    text = f"job: {{image: i, code: image, volumes: {volumes}}}\n"
+    assert (
+        resolved(text + 'data: {root: "${data}"}\n', volumes=False).trainer["data"]["root"]
+        == "/local"
+    )
 
 
 def test_a_reference_alone_keeps_its_type_and_follows_the_highest_layer(resolved: Resolve) -> None:
     """Substituted at the end, so that --set of the target moves what refers to it."""
-    experiment = resolved('data: {size: 28}\nmodel: {in_size: "${data.size}", tag: "s${data.size}"}\n', sets=["data.size=56"])
+    experiment = resolved(
+        'data: {size: 28}\nmodel: {in_size: "${data.size}", tag: "s${data.size}"}\n',
+        sets=["data.size=56"],
+    )
     assert experiment.trainer["model"] == {"in_size": 56, "tag": "s56"}
 
 
@@ -53,7 +60,9 @@ def test_references_to_references_are_followed(resolved: Resolve) -> None:
         ('"${}"', "is not set"),
     ],
 )
-def test_a_reference_that_means_nothing_is_a_fault_where_it_stands(resolved: Resolve, text: str, said: str) -> None:
+def test_a_reference_that_means_nothing_is_a_fault_where_it_stands(
+    resolved: Resolve, text: str, said: str
+) -> None:
     """With a proposal when one is near."""
     experiment = resolved(f"data: {{root: {text}}}\n")
     assert len(experiment.faults) == 1
@@ -71,6 +80,8 @@ def test_without_a_data_volume_the_fault_says_what_to_write(resolved: Resolve) -
 @given(st.text())
 def test_what_a_reference_brings_in_is_not_read_again(value: str) -> None:
     """A place whose path looks like a reference stays as it is."""
-    tree, faults = substitute(from_plain({"a": "${runs}", "b": "x${runs}"}, Origin("file")), {"runs": value})
+    tree, faults = substitute(
+        from_plain({"a": "${runs}", "b": "x${runs}"}, Origin("file")), {"runs": value}
+    )
     assert not faults
     assert plain(tree) == {"a": value, "b": f"x{value}"}

@@ -21,12 +21,27 @@ _JOB = "job:\n  image: i\n  code: image\n  volumes: [{claim: v, mount: /runs, as
 
 def test_all_faults_are_reported_together_each_with_file_and_line(resolved: Resolve) -> None:
     """Three files' worth of mistakes in one message."""
-    text = "extends: base.yaml\nnmae: x\ntrain: {lr: 1}\n" + _JOB + "  retires: 3\n  deadline: tomorrow\n"
-    experiment = resolved(text, files={"base.yaml": "job:\n  resources: {memory: 16GB}\n"}, sets=["job.user.uid=0"], volumes=False)
+    text = (
+        "extends: base.yaml\nnmae: x\ntrain: {lr: 1}\n"
+        + _JOB
+        + "  retires: 3\n  deadline: tomorrow\n"
+    )
+    experiment = resolved(
+        text,
+        files={"base.yaml": "job:\n  resources: {memory: 16GB}\n"},
+        sets=["job.user.uid=0"],
+        volumes=False,
+    )
     with pytest.raises(ConfError) as caught:
         experiment.sound()
     lines = str(caught.value).splitlines()
-    assert sorted(line.split(": ")[0] for line in lines) == ["--set job.user.uid", "base.yaml:2", "exp.yaml:2", "exp.yaml:8", "exp.yaml:9"]
+    assert sorted(line.split(": ")[0] for line in lines) == [
+        "--set job.user.uid",
+        "base.yaml:2",
+        "exp.yaml:2",
+        "exp.yaml:8",
+        "exp.yaml:9",
+    ]
     assert any('did you mean "retries"?' in line for line in lines)
     assert any('did you mean "name"?' in line for line in lines)
     assert any("16Gi" in line for line in lines)
@@ -34,7 +49,11 @@ def test_all_faults_are_reported_together_each_with_file_and_line(resolved: Reso
 
 def test_texts_stay_as_written_and_other_scalars_take_their_field_s_type(resolved: Resolve) -> None:
     """A version is no number, a port no boolean, and 3.0 retries are 3."""
-    experiment = resolved(_JOB + "  retries: 3.0\n  env: {VERSION: 1.10, FLAG: yes, N: 007, E: 1e3}\n  deadline: 2d\n", volumes=False)
+    experiment = resolved(
+        _JOB
+        + "  retries: 3.0\n  env: {VERSION: 1.10, FLAG: yes, N: 007, E: 1e3}\n  deadline: 2d\n",
+        volumes=False,
+    )
     assert not experiment.faults
     assert experiment.job.env == {"VERSION": "1.10", "FLAG": "yes", "N": "007", "E": "1e3"}
     assert (experiment.job.retries, experiment.job.deadline) == (3, 172800)
@@ -79,7 +98,11 @@ def test_the_forms_of_code(resolved: Resolve, code: str, kind: str) -> None:
         ("  env: {VIDJOBS_RUN: x}", "job.env.VIDJOBS_RUN", "set by vidjobs"),
         ("  env: {'A B': x}", "job.env.A B", "cannot name a variable"),
         ("  env: [A]", "job.env", "not a mapping"),
-        ("  secrets: [{env: A, secret: 'UP', key: k}]", "job.secrets[0].secret", "the name of a Secret"),
+        (
+            "  secrets: [{env: A, secret: 'UP', key: k}]",
+            "job.secrets[0].secret",
+            "the name of a Secret",
+        ),
         ("  secrets: [{env: A}]", "job.secrets[0]", '"secret" is missing'),
         ("  pull_secrets: ['a/b']", "job.pull_secrets[0]", "the name of a Secret"),
         ("  priority: 'A b'", "job.priority", "priority class"),
@@ -89,10 +112,14 @@ def test_the_forms_of_code(resolved: Resolve, code: str, kind: str) -> None:
         ("  grace: [1]", "job.grace", "not one value"),
     ],
 )
-def test_what_kubernetes_would_refuse_is_a_conf_fault(resolved: Resolve, line: str, where: str, said: str) -> None:
+def test_what_kubernetes_would_refuse_is_a_conf_fault(
+    resolved: Resolve, line: str, where: str, said: str
+) -> None:
     """Found before anything is sent, with its key path."""
     key = line.split(":")[0] + ":"
-    text = "".join(kept + "\n" for kept in _JOB.splitlines() if not kept.startswith(key)) + line + "\n"
+    text = (
+        "".join(kept + "\n" for kept in _JOB.splitlines() if not kept.startswith(key)) + line + "\n"
+    )
     experiment = resolved(text, volumes=False)
     assert {fault.path for fault in experiment.faults} == {where}
     assert said in str(experiment.faults[0])
@@ -109,7 +136,10 @@ def test_what_kubernetes_would_refuse_is_a_conf_fault(resolved: Resolve, line: s
         ("[{claim: v, mount: /vidjobs/conf, as: runs}]", "taken by vidjobs"),
         ("[{claim: v, mount: /dev/shm, as: runs}]", "taken by shared memory"),
         ("[{claim: v, mount: /r, as: runs}, {claim: w, mount: /r}]", "taken by volumes[0].mount"),
-        ("[{claim: v, mount: /r, as: runs}, {claim: w, mount: /s, as: runs}]", "taken by another volume"),
+        (
+            "[{claim: v, mount: /r, as: runs}, {claim: w, mount: /s, as: runs}]",
+            "taken by another volume",
+        ),
         ("[{claim: v, mount: /r, as: runs, stage_to: /s}]", "neither staged nor read_only"),
         ("[{claim: v, mount: /r, as: runs}, {claim: w, mount: /s, unpack: true}]", "no stage_to"),
         ("[{claim: '../v', mount: /r, as: runs}]", "cannot name a claim"),
@@ -118,7 +148,9 @@ def test_what_kubernetes_would_refuse_is_a_conf_fault(resolved: Resolve, line: s
         ("3", "not a mapping"),
     ],
 )
-def test_volumes_that_cannot_be_mounted_are_faults(resolved: Resolve, volumes: str, said: str) -> None:
+def test_volumes_that_cannot_be_mounted_are_faults(
+    resolved: Resolve, volumes: str, said: str
+) -> None:
     """Paths, names and roles."""
     experiment = resolved(f"job: {{image: i, code: image, volumes: {volumes}}}\n", volumes=False)
     assert said in "\n".join(map(str, experiment.faults))
@@ -127,12 +159,19 @@ def test_volumes_that_cannot_be_mounted_are_faults(resolved: Resolve, volumes: s
 def test_a_name_leaves_room_for_verb_random_part_and_index(resolved: Resolve) -> None:
     """63 characters are a label's."""
     assert not resolved(f"name: {'a' * LONGEST_NAME}\n").faults
-    assert f"at most {LONGEST_NAME}" in str(resolved(f"name: {'a' * (LONGEST_NAME + 1)}\n").faults[0])
+    assert f"at most {LONGEST_NAME}" in str(
+        resolved(f"name: {'a' * (LONGEST_NAME + 1)}\n").faults[0]
+    )
     assert len("a" * LONGEST_NAME + "-compress-abcdef-9999") == 63
 
 
-@pytest.mark.parametrize(("name", "proposal"), [("TinyVIRAT_stn", "tinyvirat-stn"), ("a b", "a-b"), ("3d", ""), ("", ""), ("é", "")])
-def test_a_name_that_cannot_name_a_job_gets_one_that_can(resolved: Resolve, name: str, proposal: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "proposal"),
+    [("TinyVIRAT_stn", "tinyvirat-stn"), ("a b", "a-b"), ("3d", ""), ("", ""), ("é", "")],
+)
+def test_a_name_that_cannot_name_a_job_gets_one_that_can(
+    resolved: Resolve, name: str, proposal: str
+) -> None:
     """Where there is one."""
     fault = str(resolved(f"name: '{name}'\n").faults[0])
     assert "cannot name a Job" in fault
@@ -152,7 +191,17 @@ def test_the_flat_conf_has_only_the_trainer_s_sections(resolved: Resolve) -> Non
     assert experiment.sweep.grid == {"train.lr": [1, 2]}
 
 
-@pytest.mark.parametrize("text", ["job: 3\n", "job: [1]\n", "name: {a: 1}\n", "job: {resources: 3}\n", "sweep: x\n", "job: {code: [1]}\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "job: 3\n",
+        "job: [1]\n",
+        "name: {a: 1}\n",
+        "job: {resources: 3}\n",
+        "sweep: x\n",
+        "job: {code: [1]}\n",
+    ],
+)
 def test_a_section_of_another_shape_is_a_fault_and_no_crash(resolved: Resolve, text: str) -> None:
     """Every shape at every level."""
     assert resolved(text, volumes=False).faults
@@ -160,7 +209,23 @@ def test_a_section_of_another_shape_is_a_fault_and_no_crash(resolved: Resolve, t
 
 @pytest.mark.parametrize(
     "text",
-    ["\x85", "a\u2028b", "yes", "1e-3", "0x1F", " lead", "tail ", "#no", "é", "\U0001f600", "a: b", "null", "- x", "{{ x }}", "$(A)"],
+    [
+        "\x85",
+        "a\u2028b",
+        "yes",
+        "1e-3",
+        "0x1F",
+        " lead",
+        "tail ",
+        "#no",
+        "é",
+        "\U0001f600",
+        "a: b",
+        "null",
+        "- x",
+        "{{ x }}",
+        "$(A)",
+    ],
 )
 def test_the_flat_conf_reads_back_as_it_was_resolved(resolved: Resolve, text: str) -> None:
     """By the reader that the trainer uses, which follows an older YAML than ours."""
@@ -179,4 +244,7 @@ def test_a_claim_that_is_a_path_is_one_fault_among_the_others(tmp_path: Path) ->
 
     found = resolve(path, profile=load("local"), place=place)
 
-    assert {(fault.path, fault.line) for fault in found.faults} >= {("job.retries", 2), ("job.volumes[0].claim", 3)}
+    assert {(fault.path, fault.line) for fault in found.faults} >= {
+        ("job.retries", 2),
+        ("job.volumes[0].claim", 3),
+    }

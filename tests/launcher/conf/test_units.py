@@ -10,7 +10,8 @@ from launcher.conf.units import Bytes, Cores, Seconds, amount
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("120s", 120), ("90m", 5400), ("36h", 129600), ("2d", 172800), ("1d12h", 129600), ("45", 45)]
+    ("text", "seconds"),
+    [("120s", 120), ("90m", 5400), ("36h", 129600), ("2d", 172800), ("1d12h", 129600), ("45", 45)],
 )
 def test_durations_are_seconds(text: str, seconds: int) -> None:
     """Each unit, sums of units, and bare seconds."""
@@ -31,7 +32,9 @@ def test_a_duration_prints_as_one_that_reads_back(seconds: int) -> None:
     assert Seconds.parse(str(Seconds(seconds))) == seconds
 
 
-@pytest.mark.parametrize(("text", "size"), [("16Gi", 16 * 2**30), ("500M", 500 * 10**6), ("1.5Ki", 1536), ("1024", 1024)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("16Gi", 16 * 2**30), ("500M", 500 * 10**6), ("1.5Ki", 1536), ("1024", 1024)]
+)
 def test_sizes_keep_their_text_and_count_bytes(text: str, size: int) -> None:
     """The manifest gets what was written; comparisons get bytes."""
     assert Bytes.parse(text) == text

@@ -48,8 +48,25 @@ def test_it_says_what_it_looks_like(text: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "model.read_at <=", "model.read_at = 1", "a b", "(" * 900, "-" * 990 + "1 < 2", "\ud800 == 1", "\0"),
-        *("__import__('os')", "model.read_at.real()", "(1).real == 1", "[x for x in n]", "n[0] == 1", "lambda: 1", "f'{n}' == ''"),
+        *(
+            "",
+            "model.read_at <=",
+            "model.read_at = 1",
+            "a b",
+            "(" * 900,
+            "-" * 990 + "1 < 2",
+            "\ud800 == 1",
+            "\0",
+        ),
+        *(
+            "__import__('os')",
+            "model.read_at.real()",
+            "(1).real == 1",
+            "[x for x in n]",
+            "n[0] == 1",
+            "lambda: 1",
+            "f'{n}' == ''",
+        ),
         *(
             "2 ** 2 == 4",
             "1 << 9 == 1",
@@ -72,7 +89,18 @@ def test_all_else_is_refused_and_never_run(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1", "model.read_at", "'a'", "1 < 'a'", "1 / 0 == 1", "true + 1 == 2", "'a' * 3 == 'aaa'", "not 1", "1 in 2"]
+    "text",
+    [
+        "1",
+        "model.read_at",
+        "'a'",
+        "1 < 'a'",
+        "1 / 0 == 1",
+        "true + 1 == 2",
+        "'a' * 3 == 'aaa'",
+        "not 1",
+        "1 in 2",
+    ],
 )
 def test_what_has_no_meaning_for_the_values_is_refused(text: str) -> None:
     with pytest.raises(Refused):
@@ -80,11 +108,45 @@ def test_what_has_no_meaning_for_the_values_is_refused(text: str) -> None:
 
 
 def test_it_names_its_keys() -> None:
-    assert parse("model.read_at < 3 and (x in [model.read_at, a.b.c]) == true").keys == ("model.read_at", "x", "a.b.c")
+    assert parse("model.read_at < 3 and (x in [model.read_at, a.b.c]) == true").keys == (
+        "model.read_at",
+        "x",
+        "a.b.c",
+    )
 
 
-_ATOMS = st.sampled_from(["model.read_at", "train.lr", "1", "0", "1e308", "'a'", "true", "[1, 'a']", "9" * 90, "model.name", "n"])
-_OPERATORS = ("+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or")
+_ATOMS = st.sampled_from(
+    [
+        "model.read_at",
+        "train.lr",
+        "1",
+        "0",
+        "1e308",
+        "'a'",
+        "true",
+        "[1, 'a']",
+        "9" * 90,
+        "model.name",
+        "n",
+    ]
+)
+_OPERATORS = (
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "==",
+    "!=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "in",
+    "not in",
+    "and",
+    "or",
+)
 _EXPRESSIONS = st.recursive(
     _ATOMS,
     lambda inner: st.one_of(
@@ -131,5 +193,9 @@ def test_the_longest_expression_is_quick() -> None:
 def test_nothing_of_python_is_called() -> None:
     """No eval, exec, compile or getattr in the module that reads what people write."""
     tree = ast.parse(Path(where.__file__).read_text(encoding="utf-8"))
-    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    calls = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     assert not calls & {"eval", "exec", "compile", "getattr", "__import__"}

@@ -71,14 +71,20 @@ def test_each_value_knows_its_line() -> None:
     """A value is looked for at its key, also when it begins on a later line."""
     node, _ = read_text("a:\n  b: 1\n  c:\n    - x\n    - y\n", _HERE)
     assert node is not None
-    lines = {path: found.origin.line for path in [("a",), ("a", "b"), ("a", "c"), ("a", "c", 1)] if (found := find(node, path))}
+    lines = {
+        path: found.origin.line
+        for path in [("a",), ("a", "b"), ("a", "c"), ("a", "c", 1)]
+        if (found := find(node, path))
+    }
     assert lines == {("a",): 1, ("a", "b"): 2, ("a", "c"): 3, ("a", "c", 1): 5}
 
 
 def test_a_key_that_is_there_twice_is_a_fault_with_both_lines() -> None:
     """PyYAML would keep the last without a word."""
     _, faults = read_text("train:\n  lr: 1\n  epochs: 2\n  lr: 3\n", _HERE)
-    assert [str(fault) for fault in faults] == ["a.yaml:4: lr: the key is there twice (first on line 2)"]
+    assert [str(fault) for fault in faults] == [
+        "a.yaml:4: lr: the key is there twice (first on line 2)"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,9 @@ def test_what_a_conf_may_not_hold_is_a_fault_with_its_line(text: str, said: str,
 
 def test_a_tower_of_aliases_is_refused_and_not_built() -> None:
     """Nine levels of ten would be 10^9 values."""
-    tower = "l0: &l0 [x]\n" + "".join(f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]\n" for level in range(1, 10))
+    tower = "l0: &l0 [x]\n" + "".join(
+        f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]\n" for level in range(1, 10)
+    )
     node, faults = read_text(tower, _HERE)
     assert node is None
     assert "values" in faults[0].message
@@ -130,7 +138,12 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     """Missing, a folder, not UTF-8, not a mapping: one fault each, no traceback."""
     (tmp_path / "latin.yaml").write_bytes("a: é".encode("latin-1"))
     (tmp_path / "list.yaml").write_text("- a")
-    for name, said in [("none.yaml", "No such file"), (".", "directory"), ("latin.yaml", "UTF-8"), ("list.yaml", "mapping")]:
+    for name, said in [
+        ("none.yaml", "No such file"),
+        (".", "directory"),
+        ("latin.yaml", "UTF-8"),
+        ("list.yaml", "mapping"),
+    ]:
         node, faults = read_file(tmp_path / name, "file")
         assert node is None
         assert said in faults[0].message
@@ -145,8 +158,14 @@ def test_an_empty_file_is_an_empty_conf(tmp_path: Path) -> None:
 
 
 _values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc<&*$", min_size=1, max_size=3), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text("abc<&*$", min_size=1, max_size=3), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

@@ -33,8 +33,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        self.script.seen.append((self.command, self.path, {key.lower(): value for key, value in self.headers.items()}, body))
-        status, headers, answer = self.script.answers[min(len(self.script.seen), len(self.script.answers)) - 1]
+        self.script.seen.append(
+            (
+                self.command,
+                self.path,
+                {key.lower(): value for key, value in self.headers.items()},
+                body,
+            )
+        )
+        status, headers, answer = self.script.answers[
+            min(len(self.script.seen), len(self.script.answers)) - 1
+        ]
         if answer == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -61,7 +70,9 @@ def kubeconfig(folder: Path, server: str, user: dict[str, Any]) -> str:
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
-        "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "lab"}}],
+        "contexts": [
+            {"name": "test", "context": {"cluster": "c", "user": "u", "namespace": "lab"}}
+        ],
         "clusters": [{"name": "c", "cluster": {"server": server}}],
         "users": [{"name": "u", "user": user}],
     }
@@ -77,7 +88,12 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     handler = type("Scripted", (Handler,), {"script": script})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, f"http://127.0.0.1:{listening.server_address[1]}", {"token": "secret"}))
+        monkeypatch.setenv(
+            "KUBECONFIG",
+            kubeconfig(
+                tmp_path, f"http://127.0.0.1:{listening.server_address[1]}", {"token": "secret"}
+            ),
+        )
         yield script
         listening.shutdown()
 
@@ -98,7 +114,10 @@ def test_the_kubeconfigs_login_and_namespace_are_used(server: Script) -> None:
 
 def test_a_busy_server_is_asked_again_when_it_says_so(server: Script) -> None:
     """429 with Retry-After, for a POST too: it is refused before anything was done."""
-    server.answers = [(429, {"Retry-After": "1"}, status(429, "too many")), (201, {}, {"kind": "Job"})]
+    server.answers = [
+        (429, {"Retry-After": "1"}, status(429, "too many")),
+        (201, {}, {"kind": "Job"}),
+    ]
     start = time.monotonic()
     assert KubeClient().create({"kind": "Job", "metadata": {"name": "x"}}) == {"kind": "Job"}
     assert time.monotonic() - start >= 1.0
@@ -107,7 +126,11 @@ def test_a_busy_server_is_asked_again_when_it_says_so(server: Script) -> None:
 
 def test_a_restarting_server_is_asked_again_but_never_twice_for_a_change(server: Script) -> None:
     """503 and a reset connection: GET goes on, POST does not, since it may have been done."""
-    server.answers = [(503, {}, status(503, "starting")), (0, {}, "reset"), (200, {}, {"items": []})]
+    server.answers = [
+        (503, {}, status(503, "starting")),
+        (0, {}, "reset"),
+        (200, {}, {"items": []}),
+    ]
     assert KubeClient().list("Pod").items == []
     assert len(server.seen) == 3
 
@@ -132,14 +155,36 @@ def test_a_login_that_is_refused_is_renewed_once(server: Script) -> None:
 @pytest.mark.parametrize(
     ("code", "message", "kind", "hint"),
     [
-        (403, 'jobs.batch is forbidden: User "u" cannot create resource "jobs" in API group "batch"', ClusterError, "`create jobs`"),
-        (403, 'admission webhook "job.nrp-nautilus.io" denied the request: utilization is too low', AdmissionError, "rule of this site"),
-        (403, 'jobs "x" is forbidden: exceeded quota: q, requested: count/jobs.batch=1', AdmissionError, "doctor"),
-        (422, 'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Required value', AdmissionError, "vidjobs render"),
+        (
+            403,
+            'jobs.batch is forbidden: User "u" cannot create resource "jobs" in API group "batch"',
+            ClusterError,
+            "`create jobs`",
+        ),
+        (
+            403,
+            'admission webhook "job.nrp-nautilus.io" denied the request: utilization is too low',
+            AdmissionError,
+            "rule of this site",
+        ),
+        (
+            403,
+            'jobs "x" is forbidden: exceeded quota: q, requested: count/jobs.batch=1',
+            AdmissionError,
+            "doctor",
+        ),
+        (
+            422,
+            'Job.batch "x" is invalid: spec.template.spec.containers[0].image: Required value',
+            AdmissionError,
+            "vidjobs render",
+        ),
         (404, 'namespaces "lab" not found', ClusterError, "namespace"),
     ],
 )
-def test_a_refusal_keeps_the_servers_whole_message(server: Script, code: int, message: str, kind: type[ClusterError], hint: str) -> None:
+def test_a_refusal_keeps_the_servers_whole_message(
+    server: Script, code: int, message: str, kind: type[ClusterError], hint: str
+) -> None:
     """And says what to do, by what refused it."""
     server.answers = [(code, {}, status(code, message))]
     with pytest.raises(ClusterError) as refusal:
@@ -150,11 +195,18 @@ def test_a_refusal_keeps_the_servers_whole_message(server: Script, code: int, me
     assert refusal.value.status == code
 
 
-def test_long_lists_come_page_by_page_and_start_again_when_the_server_forgets(server: Script) -> None:
+def test_long_lists_come_page_by_page_and_start_again_when_the_server_forgets(
+    server: Script,
+) -> None:
     """410 for a page mark: from the top, nothing twice."""
     page = {"metadata": {"continue": "mark", "resourceVersion": "1"}, "items": [{"n": 1}]}
     last = {"metadata": {"resourceVersion": "9"}, "items": [{"n": 2}]}
-    server.answers = [(200, {}, page), (410, {}, status(410, "expired")), (200, {}, page), (200, {}, last)]
+    server.answers = [
+        (200, {}, page),
+        (410, {}, status(410, "expired")),
+        (200, {}, page),
+        (200, {}, last),
+    ]
     listing = KubeClient().list("Pod", labels="a=b")
     assert listing.items == [{"n": 1}, {"n": 2}]
     assert listing.version == "9"
@@ -163,11 +215,16 @@ def test_long_lists_come_page_by_page_and_start_again_when_the_server_forgets(se
 
 
 @pytest.mark.slow
-def test_a_server_that_is_away_and_a_name_that_is_unknown_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_and_a_name_that_is_unknown_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither is a login problem."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    for name, words in ((f"http://127.0.0.1:{port}", "cannot connect"), ("http://no-such-host.invalid", "cannot be looked up")):
+    for name, words in (
+        (f"http://127.0.0.1:{port}", "cannot connect"),
+        ("http://no-such-host.invalid", "cannot be looked up"),
+    ):
         monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, name, {"token": "t"}))
         with pytest.raises(ClusterError, match=words) as error:
             KubeClient().list("Pod")
@@ -175,13 +232,26 @@ def test_a_server_that_is_away_and_a_name_that_is_unknown_are_told_apart(tmp_pat
         assert error.value.status == 0
 
 
-def test_a_login_command_is_run_again_when_its_token_has_expired(server: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_command_is_run_again_when_its_token_has_expired(
+    server: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An exec plugin whose tokens live for no time at all: every request carries a new one."""
     count = tmp_path / "count"
     spoken = {"token": "t%s", "expirationTimestamp": "2020-01-01T00:00:00Z"}
-    credential = json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": spoken})
+    credential = json.dumps(
+        {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "kind": "ExecCredential",
+            "status": spoken,
+        }
+    )
     script = f"echo x >> {count}; printf '{credential}' $(wc -l < {count})"
-    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script], "interactiveMode": "Never"}
+    command = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", script],
+        "interactiveMode": "Never",
+    }
     client = KubeClient()
     url = client.server
     monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, url, {"exec": command}))
@@ -192,10 +262,21 @@ def test_a_login_command_is_run_again_when_its_token_has_expired(server: Script,
     assert len(set(tokens)) == 2
 
 
-def test_a_login_command_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_command_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kubernetes package only logs it and goes on without a login."""
-    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", "echo token refresh failed >&2; exit 1"]}
-    monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, "http://127.0.0.1:1", {"exec": command | {"interactiveMode": "Never"}}))
+    command = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", "echo token refresh failed >&2; exit 1"],
+    }
+    monkeypatch.setenv(
+        "KUBECONFIG",
+        kubeconfig(
+            tmp_path, "http://127.0.0.1:1", {"exec": command | {"interactiveMode": "Never"}}
+        ),
+    )
     with pytest.raises(ClusterError, match="token refresh failed") as error:
         KubeClient().list("Pod")
     assert error.value.status == 401
@@ -215,7 +296,9 @@ def test_a_login_command_that_fails_says_why(tmp_path: Path, monkeypatch: pytest
         ' "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1", "proxy-url": "::::"}}]}',
     ],
 )
-def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+def test_no_kubeconfig(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
     """Missing, empty, or damaged in whatever way: which file, and what to set; one line, and no bug of ours."""
     path = tmp_path / "absent"
     if content is not None:
@@ -243,7 +326,11 @@ def test_an_answer_that_is_cut_short_is_no_answer(server: Script) -> None:
 @pytest.mark.parametrize("code", [200, 302])
 def test_a_page_for_people_is_not_taken_for_an_answer(server: Script, code: int) -> None:
     """As a network's login page, or a proxy's."""
-    server.answers = [(code, {"Content-Type": "text/html", "Location": "/login"}, b"<html>log in</html>")]
-    with pytest.raises(ClusterError, match=rf"\(HTTP {code}, text/html\) is not an object") as error:
+    server.answers = [
+        (code, {"Content-Type": "text/html", "Location": "/login"}, b"<html>log in</html>")
+    ]
+    with pytest.raises(
+        ClusterError, match=rf"\(HTTP {code}, text/html\) is not an object"
+    ) as error:
         KubeClient().list("Pod")
     assert "login page" in error.value.hint

@@ -32,7 +32,10 @@ class Cluster:
 
     def create(self, manifest: dict[str, Any]) -> None:
         self.made += 1
-        running = {"phase": "Running", "containerStatuses": [{"name": "files", "state": {"running": {}}}]}
+        running = {
+            "phase": "Running",
+            "containerStatuses": [{"name": "files", "state": {"running": {}}}],
+        }
         self.pods[manifest["metadata"]["name"]] = manifest | {"status": running}
 
     def get(self, kind: str, name: str) -> dict[str, Any]:  # noqa: ARG002
@@ -88,7 +91,9 @@ def test_a_right_that_is_missing_is_told() -> None:
         pass
 
 
-def test_whoever_waits_for_a_pod_is_told_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whoever_waits_for_a_pod_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Once for each reason; and the last one is the error's."""
     monkeypatch.setattr("launcher.backends.kube.helper_pod._START_S", 1.0)
     monkeypatch.setattr("launcher.backends.kube.helper_pod._QUIET_S", 0.1)
@@ -96,28 +101,54 @@ def test_whoever_waits_for_a_pod_is_told_why(monkeypatch: pytest.MonkeyPatch, ca
 
     class Crowded(Cluster):
         def get(self, kind: str, name: str) -> dict[str, Any]:
-            waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+            waits = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": message,
+            }
             return super().get(kind, name) | {"status": {"phase": "Pending", "conditions": [waits]}}
 
         def find(self, kind: str, name: str) -> dict[str, Any]:  # noqa: ARG002
             return {"status": {"phase": "Bound"}, "spec": {}}
 
-    with pytest.raises(ClusterError, match=r"does not start: no node can take it: .*Insufficient cpu"), helper_pod(client(Crowded()), SPEC):
+    with (
+        pytest.raises(
+            ClusterError, match=r"does not start: no node can take it: .*Insufficient cpu"
+        ),
+        helper_pod(client(Crowded()), SPEC),
+    ):
         pass
-    assert capsys.readouterr().err.count("waits: no node can take it: 0/3 nodes are available: 3 Insufficient cpu") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "waits: no node can take it: 0/3 nodes are available: 3 Insufficient cpu"
+        )
+        == 1
+    )
 
 
 def test_an_image_without_python_is_named_as_the_cause() -> None:
     said = 'exec: "python": executable file not found in $PATH: unknown'
-    ended = {"exitCode": 128, "reason": "StartError", "message": said, "startedAt": "2026-01-01T00:00:00Z"}
+    ended = {
+        "exitCode": 128,
+        "reason": "StartError",
+        "message": said,
+        "startedAt": "2026-01-01T00:00:00Z",
+    }
 
     class WithoutPython(Cluster):
         def get(self, kind: str, name: str) -> dict[str, Any]:
-            failed = {"phase": "Failed", "containerStatuses": [{"name": "files", "state": {"terminated": ended}}]}
+            failed = {
+                "phase": "Failed",
+                "containerStatuses": [{"name": "files", "state": {"terminated": ended}}],
+            }
             return super().get(kind, name) | {"status": failed}
 
     cluster = WithoutPython()
-    with pytest.raises(ClusterError, match="executable file not found") as told, helper_pod(client(cluster), SPEC):
+    with (
+        pytest.raises(ClusterError, match="executable file not found") as told,
+        helper_pod(client(cluster), SPEC),
+    ):
         pass
     assert "Python" in told.value.hint
     assert cluster.pods == {}

@@ -32,27 +32,46 @@ class Cluster:
 
     def pod(self, name: str) -> dict[str, Any]:
         state = self.pods[name]
-        meta = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "creationTimestamp": f"2026-01-01T00:00:{int(name[1:]):02d}Z"}
-        status = {"phase": "Failed" if "terminated" in state else "Pending", "containerStatuses": [{"name": "trainer", "state": state}]}
+        meta = {
+            "name": name,
+            "uid": f"uid-{name}",
+            "resourceVersion": "1",
+            "creationTimestamp": f"2026-01-01T00:00:{int(name[1:]):02d}Z",
+        }
+        status = {
+            "phase": "Failed" if "terminated" in state else "Pending",
+            "containerStatuses": [{"name": "trainer", "state": state}],
+        }
         return {"metadata": meta, "spec": {"containers": [{"name": "trainer"}]}, "status": status}
 
     def answer(self, url: str) -> bytes | None:
         *_, kind, name = urlsplit(url).path.split("/")
         if name == "pods":
-            return json.dumps({"metadata": {"resourceVersion": "1"}, "items": [self.pod(each) for each in self.pods]}).encode()
+            return json.dumps(
+                {
+                    "metadata": {"resourceVersion": "1"},
+                    "items": [self.pod(each) for each in self.pods],
+                }
+            ).encode()
         if kind == "jobs":
             conditions = [{"type": "Failed", "status": "True"}] if self.ended else []
-            return json.dumps({"metadata": {"name": name}, "spec": {}, "status": {"conditions": conditions}}).encode()
+            return json.dumps(
+                {"metadata": {"name": name}, "spec": {}, "status": {"conditions": conditions}}
+            ).encode()
         if name == "log":
             self.asked.append(kind)
-            lines = [b"2026-01-01T00:00:0%d.000000000Z %s %d\n" % (number, kind.encode(), number) for number in (1, 2, 3)]
+            lines = [
+                b"2026-01-01T00:00:0%d.000000000Z %s %d\n" % (number, kind.encode(), number)
+                for number in (1, 2, 3)
+            ]
             return b"".join(lines[-int(parse_qs(urlsplit(url).query).get("tailLines", ["3"])[0]) :])
         return json.dumps(self.pod(name)).encode() if name in self.pods else None
 
 
 WAITING: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
 OVER = {"terminated": {"exitCode": 75, "startedAt": "2026-01-01T00:00:00Z"}}
-NEVER = {"terminated": {"exitCode": 137, "startedAt": None}}  # taken away before its container began
+# taken away before its container began
+NEVER = {"terminated": {"exitCode": 137, "startedAt": None}}
 
 
 @pytest.fixture
@@ -73,7 +92,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, f"http://127.0.0.1:{server.server_address[1]}")))
+        monkeypatch.setenv(
+            "KUBECONFIG", str(kubeconfig(tmp_path, f"http://127.0.0.1:{server.server_address[1]}"))
+        )
         yield there
         server.shutdown()
 
@@ -94,14 +115,18 @@ def texts(lines: Iterator[LogLine]) -> list[str]:
 
 
 @pytest.mark.parametrize("newest", [WAITING, NEVER])
-def test_while_the_next_attempt_waits_the_log_is_that_of_the_one_before(cluster: Cluster, run: str, newest: dict[str, Any]) -> None:
+def test_while_the_next_attempt_waits_the_log_is_that_of_the_one_before(
+    cluster: Cluster, run: str, newest: dict[str, Any]
+) -> None:
     """For hours, on a shared cluster: what the training has come to must not be out of sight meanwhile."""
     cluster.pods = {"p1": OVER, "p2": OVER, "p3": newest}
     assert texts(logs(run).read(all_pods=False)) == ["p2 1", "p2 2", "p2 3"]
     assert texts(logs(run).read(all_pods=True)) == ["p1 1", "p2 1", "p1 2", "p2 2", "p1 3", "p2 3"]
 
 
-def test_a_follow_shows_the_attempt_before_and_then_the_next_one_from_its_start(cluster: Cluster, run: str) -> None:
+def test_a_follow_shows_the_attempt_before_and_then_the_next_one_from_its_start(
+    cluster: Cluster, run: str
+) -> None:
     """A tail is one of the log that is there: of what begins later nothing is left out."""
     cluster.pods = {"p1": OVER, "p2": WAITING}
     lines = logs(run, tail=2).follow(all_pods=False)
@@ -110,7 +135,9 @@ def test_a_follow_shows_the_attempt_before_and_then_the_next_one_from_its_start(
     assert texts(lines) == ["p2 1", "p2 2", "p2 3"]
 
 
-def test_an_attempt_that_was_deleted_is_shown_as_it_was_seen_here(cluster: Cluster, run: str) -> None:
+def test_an_attempt_that_was_deleted_is_shown_as_it_was_seen_here(
+    cluster: Cluster, run: str
+) -> None:
     """As a preempted pod is: nothing but this machine's copy has its lines."""
     cluster.pods, cluster.ended = {"p1": OVER}, True
     assert texts(logs(run).follow(all_pods=False)) == ["p1 1", "p1 2", "p1 3"]
@@ -136,7 +163,9 @@ def test_many_pods_that_are_over_are_not_all_asked_at_once(cluster: Cluster, run
     assert cluster.asked == list(cluster.pods)
 
 
-def test_what_was_not_followed_to_its_end_is_marked_and_is_not_how_far_a_run_is(cluster: Cluster, run: str) -> None:
+def test_what_was_not_followed_to_its_end_is_marked_and_is_not_how_far_a_run_is(
+    cluster: Cluster, run: str
+) -> None:
     """Somebody looked at the first lines, as `logs -f | head` does; then the pod was preempted."""
     cluster.pods = {"p1": {"running": {}}}
     lines = logs(run).follow(all_pods=False)

@@ -36,7 +36,11 @@ def served(chunks: Iterable[Chunk], since: int | None = None) -> bytes:
     sent, new_line = [], True
     for chunk in chunks:
         if since is None or chunk.ns >= since * SECOND:
-            sent += [stamp(chunk.ns) if new_line else b"", chunk.text, b"" if chunk.partial else b"\n"]
+            sent += [
+                stamp(chunk.ns) if new_line else b"",
+                chunk.text,
+                b"" if chunk.partial else b"\n",
+            ]
         new_line = not chunk.partial
     return b"".join(sent)
 
@@ -45,7 +49,9 @@ def whole_lines(chunks: Iterable[Chunk]) -> list[str]:
     return [line.split(b" ", 1)[1].decode() for line in served(chunks).split(b"\n") if line]
 
 
-def pieces(body: bytes, dice: random.Random, sizes: Sequence[int] = (1, 3, 17, 200, 4096)) -> Iterable[bytes]:
+def pieces(
+    body: bytes, dice: random.Random, sizes: Sequence[int] = (1, 3, 17, 200, 4096)
+) -> Iterable[bytes]:
     while body:
         size = dice.choice(sizes)
         yield body[:size]
@@ -62,13 +68,27 @@ def apart(shown: Iterable[Entry | Block]) -> Iterable[Entry]:
         if isinstance(one, Block):
             lines = one.raw[:-1].split(b"\n")
             assert len(lines) == one.lines
-            yield from (Entry(line[STAMP:].decode("utf-8", "replace"), line[: STAMP - 1].decode()) for line in lines)
+            yield from (
+                Entry(line[STAMP:].decode("utf-8", "replace"), line[: STAMP - 1].decode())
+                for line in lines
+            )
         else:
             yield one
 
 
-STEPS = st.sampled_from([0, 1, 1000, 40_000_000, 300_000_000, 900_000_000, 2_500_000_000, 9 * SECOND])
-TEXTS = st.sampled_from([b"", b"same", b"\r 10%\r 20%", "\u00fcber \u0001".encode(), b"x", b"2026-01-02T03:04:05.000000000Z no"])
+STEPS = st.sampled_from(
+    [0, 1, 1000, 40_000_000, 300_000_000, 900_000_000, 2_500_000_000, 9 * SECOND]
+)
+TEXTS = st.sampled_from(
+    [
+        b"",
+        b"same",
+        b"\r 10%\r 20%",
+        "\u00fcber \u0001".encode(),
+        b"x",
+        b"2026-01-02T03:04:05.000000000Z no",
+    ]
+)
 
 
 @st.composite
@@ -82,20 +102,28 @@ def logs(draw: st.DrawFn, *, numbered: bool = False) -> list[Chunk]:
         now += step
         back = draw(st.sampled_from([0, 0, 0, 700, 2_000_000]))
         text = b"%d " % len(chunks) if numbered else b""
-        chunks.append(Chunk(now - back, text + draw(TEXTS), not numbered and draw(st.integers(0, 5)) == 0))
+        chunks.append(
+            Chunk(now - back, text + draw(TEXTS), not numbered and draw(st.integers(0, 5)) == 0)
+        )
     return chunks
 
 
-def follow_with_cuts(cursor: LogCursor, chunks: list[Chunk], dice: random.Random, *, first: int = 0) -> list[Entry]:
+def follow_with_cuts(
+    cursor: LogCursor, chunks: list[Chunk], dice: random.Random, *, first: int = 0
+) -> list[Entry]:
     """Reads of a log that grows meanwhile, each cut at a random byte, then the last read of the ended container."""
     shown, there = [], 0
     for _ in range(dice.randrange(6)):
         there = dice.randint(there, len(chunks))
         cursor.attach()
-        body = served(chunks[first if cursor.since is None else 0 : max(there, first)], cursor.since)
+        body = served(
+            chunks[first if cursor.since is None else 0 : max(there, first)], cursor.since
+        )
         shown += read(cursor, body[: dice.randint(0, len(body))], dice)
     cursor.attach()
-    shown += read(cursor, served(chunks[first if cursor.since is None else 0 :], cursor.since), dice)
+    shown += read(
+        cursor, served(chunks[first if cursor.since is None else 0 :], cursor.since), dice
+    )
     return shown + cursor.finish()
 
 
@@ -110,7 +138,9 @@ def test_every_line_once_in_order_whatever_the_cuts(chunks: list[Chunk], seed: i
 
 @settings(max_examples=400, deadline=None)
 @given(logs(numbered=True), st.integers(0, 2**32), st.data())
-def test_a_tail_stays_a_tail_after_a_cut(chunks: list[Chunk], seed: int, data: st.DataObject) -> None:
+def test_a_tail_stays_a_tail_after_a_cut(
+    chunks: list[Chunk], seed: int, data: st.DataObject
+) -> None:
     """Re-reading from a time before the tail's start brings older lines: they are not shown."""
     first = data.draw(st.integers(0, len(chunks) - 1))
     shown = follow_with_cuts(LogCursor(from_start=False), chunks, random.Random(seed), first=first)
@@ -120,7 +150,9 @@ def test_a_tail_stays_a_tail_after_a_cut(chunks: list[Chunk], seed: int, data: s
 
 @settings(max_examples=400, deadline=None)
 @given(logs(numbered=True), st.integers(0, 2**32), st.data())
-def test_lines_lost_to_rotation_leave_a_mark(chunks: list[Chunk], seed: int, data: st.DataObject) -> None:
+def test_lines_lost_to_rotation_leave_a_mark(
+    chunks: list[Chunk], seed: int, data: st.DataObject
+) -> None:
     """The file is rotated during a cut: what is left comes once, and where lines were lost a gap says so."""
     dice = random.Random(seed)
     seen, kept = data.draw(st.integers(0, len(chunks))), data.draw(st.integers(0, len(chunks)))
@@ -141,9 +173,13 @@ def test_the_unterminated_last_line_is_shown_when_the_container_has_ended() -> N
     """A traceback without a final newline is not lost."""
     cursor = LogCursor()
     cursor.attach()
-    body = served([Chunk(START, b"line1"), Chunk(START + 5, b"RuntimeError: CUDA OOM", partial=True)])
+    body = served(
+        [Chunk(START, b"line1"), Chunk(START + 5, b"RuntimeError: CUDA OOM", partial=True)]
+    )
     assert [entry.text for entry in cursor.feed(body)] == ["line1"]
-    assert [(entry.text, entry.terminated) for entry in cursor.finish()] == [("RuntimeError: CUDA OOM", False)]
+    assert [(entry.text, entry.terminated) for entry in cursor.finish()] == [
+        ("RuntimeError: CUDA OOM", False)
+    ]
 
 
 def test_a_deleted_pod_gives_its_last_words_marked_and_a_gap() -> None:
@@ -175,7 +211,10 @@ def test_the_head_of_a_line_that_began_before_the_start_is_marked() -> None:
     cursor = LogCursor(from_start=False)
     cursor.attach()
     entries = cursor.feed(b"ail of a line\n" + served([Chunk(START, b"next")]))
-    assert [(entry.text, entry.kind) for entry in entries] == [("ail of a line", "truncated"), ("next", "line")]
+    assert [(entry.text, entry.kind) for entry in entries] == [
+        ("ail of a line", "truncated"),
+        ("next", "line"),
+    ]
 
 
 def test_times_come_back_in_utc_with_nanoseconds() -> None:
@@ -234,7 +273,9 @@ PLAIN_LINES = st.builds(
     st.integers(0, 2**32),
     st.sampled_from([500, 1 << 24]),
 )
-def test_many_lines_at_once_are_what_they_are_one_by_one(lines: list[bytes], odd: list[bytes], seed: int, limit: int) -> None:
+def test_many_lines_at_once_are_what_they_are_one_by_one(
+    lines: list[bytes], odd: list[bytes], seed: int, limit: int
+) -> None:
     """Whatever lies among them, in whatever order, and wherever the blocks are cut: in words, times and marks."""
     dice = random.Random(seed)
     for line in odd:
@@ -256,7 +297,9 @@ def test_one_odd_line_among_plain_ones_is_seen(odd: bytes) -> None:
     for cursor in (slow, fast):
         cursor.attach()
         cursor.feed(plain)
-    assert list(apart(fast.feed_many(plain + odd + b"\n" + plain))) == slow.feed(plain + odd + b"\n" + plain)
+    assert list(apart(fast.feed_many(plain + odd + b"\n" + plain))) == slow.feed(
+        plain + odd + b"\n" + plain
+    )
 
 
 def test_plain_lines_come_as_one() -> None:
@@ -283,10 +326,18 @@ def test_a_line_longer_than_the_limit_is_cut_and_marked() -> None:
     body = served([Chunk(START, b"x" * 5000), Chunk(START + 1, b"next")])
     cursor = LogCursor(limit=1000)
     cursor.attach()
-    entries = [entry for start in range(0, len(body), 64) for entry in cursor.feed(body[start : start + 64])]
+    entries = [
+        entry
+        for start in range(0, len(body), 64)
+        for entry in cursor.feed(body[start : start + 64])
+    ]
     assert [(len(entry.text), entry.kind) for entry in entries] == [(969, "truncated"), (4, "line")]
     cursor.attach()
-    assert [entry for start in range(0, len(body), 300) for entry in cursor.feed(body[start : start + 300])] == []
+    assert [
+        entry
+        for start in range(0, len(body), 300)
+        for entry in cursor.feed(body[start : start + 300])
+    ] == []
 
 
 def test_a_megabyte_line_in_small_blocks_is_linear() -> None:

@@ -25,7 +25,15 @@ from launcher.wanted import Wanted
 
 START = 1_795_000_000 * SECOND
 STEPS = (0, 1, 1000, 40_000_000, 300_000_000, 900_000_000, 2_500_000_000)
-TEXTS = (b"", b"same", b"train Loss: 0.0710 epoch=3", b"\r 10%\r 20%", "\u00fcber \u0001".encode(), b"\xff\xfe not UTF-8", b"x" * 5000)
+TEXTS = (
+    b"",
+    b"same",
+    b"train Loss: 0.0710 epoch=3",
+    b"\r 10%\r 20%",
+    "\u00fcber \u0001".encode(),
+    b"\xff\xfe not UTF-8",
+    b"x" * 5000,
+)
 
 
 @st.composite
@@ -34,13 +42,27 @@ def pods(draw: st.DrawFn) -> Pod:
 
     The choices come from one seed: hypothesis draws few numbers, and shrinks the number of cuts and lines first.
     """
-    count, cut_count, dice = draw(st.integers(1, 60)), draw(st.integers(6, 20)), random.Random(draw(st.integers(0, 2**32)))
+    count, cut_count, dice = (
+        draw(st.integers(1, 60)),
+        draw(st.integers(6, 20)),
+        random.Random(draw(st.integers(0, 2**32))),
+    )
     now, chunks = START, []
     for _ in range(count):
         now += dice.choice(STEPS)
-        chunks.append(Chunk(now - dice.choice((0, 0, 0, 700, 2_000_000)), dice.choice(TEXTS), dice.randrange(6) == 0))
+        chunks.append(
+            Chunk(
+                now - dice.choice((0, 0, 0, 700, 2_000_000)),
+                dice.choice(TEXTS),
+                dice.randrange(6) == 0,
+            )
+        )
     cuts = [Cut(dice.random(), dice.choices(MODES, (5, 5, 5, 0.02))[0]) for _ in range(cut_count)]
-    return Pod(chunks, cuts, block=dice.choice((0, 1, 7, 300, 4096)) if count < 20 else dice.choice((0, 4096)))
+    return Pod(
+        chunks,
+        cuts,
+        block=dice.choice((0, 1, 7, 300, 4096)) if count < 20 else dice.choice((0, 4096)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +77,18 @@ def served() -> Iterator[tuple[type, KubeClient]]:
         config.unlink()
 
 
-def follow(client: KubeClient, spool: SpooledLog | None = None, wanted: Wanted | None = None) -> list[LogLine]:
-    log = ContainerLog(client=client, pod="p", uid="u-1", container="trainer", pace_s=0.0, spool=spool, wanted=wanted)
+def follow(
+    client: KubeClient, spool: SpooledLog | None = None, wanted: Wanted | None = None
+) -> list[LogLine]:
+    log = ContainerLog(
+        client=client,
+        pod="p",
+        uid="u-1",
+        container="trainer",
+        pace_s=0.0,
+        spool=spool,
+        wanted=wanted,
+    )
     return list(log.lines(follow=True))
 
 
@@ -73,7 +105,9 @@ def test_every_line_once_whatever_the_cuts(served: tuple[type, KubeClient]) -> N
     handler, client = served
     cuts = 0
 
-    @settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(pods())
     def check(pod: Pod) -> None:
         nonlocal cuts
@@ -101,7 +135,9 @@ def test_a_grep_sees_the_same_lines(served: tuple[type, KubeClient], pod: Pod) -
     handler.pod = pod
     lines = follow(client, wanted=Wanted((re.compile("Loss"),), joined=True))
     texts = [text for line in lines if line.kind == "line" for text in line.text.split("\n")]
-    assert [text for text in texts if "Loss" in text] == [text for text in whole_lines(pod.chunks) if "Loss" in text]
+    assert [text for text in texts if "Loss" in text] == [
+        text for text in whole_lines(pod.chunks) if "Loss" in text
+    ]
     assert len(texts) + sum(line.skipped for line in lines) == len(whole_lines(pod.chunks))
 
 
@@ -123,12 +159,20 @@ def test_a_killed_follower_leaves_a_copy_that_the_next_one_completes(
     assert follow(client, spooled(str(run))) == lines
 
 
-def test_a_deleted_pod_leaves_a_mark_unless_the_trainer_said_its_last_words(served: tuple[type, KubeClient]) -> None:
+def test_a_deleted_pod_leaves_a_mark_unless_the_trainer_said_its_last_words(
+    served: tuple[type, KubeClient],
+) -> None:
     """A cancelled run's log is whole when it ends as the trainer ends it."""
     handler, client = served
     closing = b"error: stopped by SIGTERM after step 7 in epoch 2; its state is saved and a retry goes on from it"
-    for last, kinds in ((b"train Loss: 1.0 epoch=2", ["line", "line", "gap"]), (closing, ["line", "line"])):
-        handler.pod = Pod([Chunk(START, b"one"), Chunk(START + 1, last), Chunk(START + 2, b"never served")], [Cut(1.0, "eof")] * 2)
+    for last, kinds in (
+        (b"train Loss: 1.0 epoch=2", ["line", "line", "gap"]),
+        (closing, ["line", "line"]),
+    ):
+        handler.pod = Pod(
+            [Chunk(START, b"one"), Chunk(START + 1, last), Chunk(START + 2, b"never served")],
+            [Cut(1.0, "eof")] * 2,
+        )
         log = ContainerLog(client=client, pod="p", uid="u-1", container="trainer", pace_s=0.0)
         shown = []
         for line in log.lines(follow=True):
@@ -150,7 +194,9 @@ def test_the_end_of_a_log_is_not_waited_for(served: tuple[type, KubeClient]) -> 
 def test_only_one_process_writes_a_copy(served: tuple[type, KubeClient]) -> None:
     """A second follower beside the first shows all and writes nothing."""
     handler, client = served
-    handler.pod = pod = Pod([Chunk(START + number, b"%d" % number) for number in range(9)], [Cut(1.0, "eof")])
+    handler.pod = pod = Pod(
+        [Chunk(START + number, b"%d" % number) for number in range(9)], [Cut(1.0, "eof")]
+    )
     first = spooled("two")
     first.open()
     assert [line.text for line in follow(client, spooled("two"))] == whole_lines(pod.chunks)
@@ -160,10 +206,15 @@ def test_only_one_process_writes_a_copy(served: tuple[type, KubeClient]) -> None
     assert kept[1:] == [b"2026-01-01T00:00:00.000000000Z mine", b"\0end"]
 
 
-def test_a_copy_that_has_its_share_ends_early_and_the_follow_goes_on(served: tuple[type, KubeClient]) -> None:
+def test_a_copy_that_has_its_share_ends_early_and_the_follow_goes_on(
+    served: tuple[type, KubeClient],
+) -> None:
     """Nothing is lost on the screen; what is kept is a whole part from the start."""
     handler, client = served
-    handler.pod = pod = Pod([Chunk(START + number, b"line %d" % number) for number in range(500)], [Cut(0.5, "reset")] * 3)
+    handler.pod = pod = Pod(
+        [Chunk(START + number, b"line %d" % number) for number in range(500)],
+        [Cut(0.5, "reset")] * 3,
+    )
     for _ in range(2):
         spool = SpooledLog(spooled("small").path, Header(pod="p", container="trainer"), limit=5000)
         assert [line.text for line in follow(client, spool)] == whole_lines(pod.chunks)
@@ -210,10 +261,17 @@ print(lines, Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
 def test_memory_does_not_grow_with_the_log(served: tuple[type, KubeClient]) -> None:
     """30 MB of lines, a megabyte line among them, and a cut: under 60 MiB in a process of its own."""
     handler, _ = served
-    chunks = [Chunk(START + 1_000_000 * number, b"train Loss: 0.0710 epoch=3 step=%d " % number + b"x" * 60) for number in range(250_000)]
+    chunks = [
+        Chunk(
+            START + 1_000_000 * number, b"train Loss: 0.0710 epoch=3 step=%d " % number + b"x" * 60
+        )
+        for number in range(250_000)
+    ]
     chunks[100] = Chunk(chunks[100].ns, b"y" * 1_000_000)
     handler.pod = Pod(chunks, [Cut(0.7, "reset")], block=65536)
-    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, env=os.environ
+    )
     lines, resident = map(int, done.stdout.split())
     assert lines == 250_000
     assert resident <= 60 * 1024, f"{resident} KiB"

@@ -31,7 +31,10 @@ def merged(*logs: Log) -> Iterator[LogLine]:
 @given(st.lists(st.lists(st.integers(0, 50), max_size=20), min_size=1, max_size=5))
 def test_whoever_comes_first_the_lines_are_in_time_order(times: list[list[int]]) -> None:
     """Lines of one pod stay in its order, each once."""
-    logs = [[line(pod, second, f"{pod}.{number}") for number, second in enumerate(sorted(seconds))] for pod, seconds in enumerate(times)]
+    logs = [
+        [line(pod, second, f"{pod}.{number}") for number, second in enumerate(sorted(seconds))]
+        for pod, seconds in enumerate(times)
+    ]
     shown = list(merged(*((lambda log=log: iter(log)) for log in logs)))
     assert [each.time for each in shown] == sorted(each.time for log in logs for each in log)
     for pod, log in enumerate(logs):
@@ -76,20 +79,33 @@ def test_a_silent_pod_holds_nobody_back(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown == ["0 1", "0 2", "1 3"]
 
 
-def test_a_pod_whose_beginning_is_heard_of_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_whose_beginning_is_heard_of_late_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Both began at once; that one of them runs is known later, when it has been quiet for longer than others are waited for."""
     monkeypatch.setattr(side_by_side, "QUIET_S", 0.1)
     monkeypatch.setattr(side_by_side, "BEGIN_S", 1.5)
     written = [stamp(number) for number in range(6)]
 
     def known_at_once() -> Iterator[LogLine]:
-        yield from (LogLine(pod="0", text=str(number), time=written[number]) for number in (1, 3, 5))
+        yield from (
+            LogLine(pod="0", text=str(number), time=written[number]) for number in (1, 3, 5)
+        )
 
     def known_late() -> Iterator[LogLine]:
         time.sleep(0.5)
-        yield from (LogLine(pod="1", text=str(number), time=written[number]) for number in (0, 2, 4))
+        yield from (
+            LogLine(pod="1", text=str(number), time=written[number]) for number in (0, 2, 4)
+        )
 
-    assert [each.text for each in merged(known_at_once, known_late)] == ["0", "1", "2", "3", "4", "5"]
+    assert [each.text for each in merged(known_at_once, known_late)] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+    ]
 
 
 def stamp(later: int) -> str:
@@ -98,7 +114,12 @@ def stamp(later: int) -> str:
 
 def test_a_line_without_a_time_stays_behind_the_one_before_it() -> None:
     first = [line(0, 1), LogLine(pod="0", text="lost", kind="gap"), line(0, 5)]
-    assert [each.text for each in merged(lambda: iter(first), lambda: iter([line(1, 3)]))] == ["0 1", "lost", "1 3", "0 5"]
+    assert [each.text for each in merged(lambda: iter(first), lambda: iter([line(1, 3)]))] == [
+        "0 1",
+        "lost",
+        "1 3",
+        "0 5",
+    ]
 
 
 def test_pods_that_come_later_are_followed_too() -> None:
@@ -107,7 +128,10 @@ def test_pods_that_come_later_are_followed_too() -> None:
         time.sleep(0.1)
         yield lambda: iter([line(1, 2)])
 
-    assert [each.text for each in SideBySide(logs(), threading.Event(), time.time).lines()] == ["0 1", "1 2"]
+    assert [each.text for each in SideBySide(logs(), threading.Event(), time.time).lines()] == [
+        "0 1",
+        "1 2",
+    ]
 
 
 @pytest.mark.parametrize("where", ["of a log", "of the list of pods"])

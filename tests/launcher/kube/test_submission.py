@@ -25,7 +25,12 @@ def test_a_run_that_was_surely_not_created_leaves_no_record(
     """Nobody answers at the server's address: neither a record, nor a word that the run may exist."""
     server = {"name": "c", "cluster": {"server": "https://127.0.0.1:9"}}
     context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "n"}}
-    login = {"clusters": [server], "contexts": [context], "users": [{"name": "u", "user": {"token": "t"}}], "current-context": "c"}
+    login = {
+        "clusters": [server],
+        "contexts": [context],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "current-context": "c",
+    }
     (tmp_path / "kubeconfig").write_text(json.dumps(login))
     (tmp_path / "exp.yaml").write_text(_CONF)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))

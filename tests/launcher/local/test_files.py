@@ -72,7 +72,10 @@ def test_volumes_are_directories(world: Any, tmp_path: Path) -> None:
 def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
     from launcher.backends.local.backend import LocalBackend
 
-    findings = {finding.what: finding for finding in LocalBackend(directories={"data": str(tmp_path / "no")}).doctor()}
+    findings = {
+        finding.what: finding
+        for finding in LocalBackend(directories={"data": str(tmp_path / "no")}).doctor()
+    }
     assert findings["python"].ok
     assert findings["trainer"].ok
     assert findings["claim data"].ok is False

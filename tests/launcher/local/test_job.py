@@ -39,7 +39,9 @@ def test_what_render_doubles_comes_back_as_it_was(text: str) -> None:
     assert expand(text.replace("$", "$$"), {"A": "1", "B": "2"}) == text
 
 
-def test_variables_see_those_before_them_and_the_pod_sees_itself(world: Any, tmp_path: Path) -> None:
+def test_variables_see_those_before_them_and_the_pod_sees_itself(
+    world: Any, tmp_path: Path
+) -> None:
     env = [
         {"name": "A", "value": "1"},
         {"name": "B", "value": "$(A)2$(C)"},
@@ -47,24 +49,55 @@ def test_variables_see_those_before_them_and_the_pod_sees_itself(world: Any, tmp
         {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": "SPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-        {"name": "CONF", "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['vidjobs/conf']"}}},
+        {
+            "name": "CONF",
+            "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['vidjobs/conf']"}},
+        },
         {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
     ]
-    job = read_job([world.job("a", "pass", container={"env": env, "resources": {"limits": {"cpu": "4"}}})])
+    job = read_job(
+        [world.job("a", "pass", container={"env": env, "resources": {"limits": {"cpu": "4"}}})]
+    )
     seen = job.command(job.trainer, POD, {}, tmp_path).env
-    assert seen == {"A": "1", "B": "12$(C)", "C": "3", "POD": "a-1", "UID": "u-1", "SPACE": "here", "CONF": "name: a\n", "CPU": "4"}
+    assert seen == {
+        "A": "1",
+        "B": "12$(C)",
+        "C": "3",
+        "POD": "a-1",
+        "UID": "u-1",
+        "SPACE": "here",
+        "CONF": "name: a\n",
+        "CPU": "4",
+    }
 
 
 def test_places_that_only_a_pod_has_are_left_out(world: Any, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
-    values = {"HOME": "/x", "TRITON_CACHE_DIR": f"{workspace}/home/t", "PYTHONPATH": f"{workspace}/code/src", "OTHER": "/x"}
+    values = {
+        "HOME": "/x",
+        "TRITON_CACHE_DIR": f"{workspace}/home/t",
+        "PYTHONPATH": f"{workspace}/code/src",
+        "OTHER": "/x",
+    }
     container = {
         "env": [{"name": name, "value": value} for name, value in values.items()],
         "workingDir": f"{workspace}/code",
         "volumeMounts": [{"name": "workspace", "mountPath": str(workspace)}],
     }
-    job = read_job([world.job("a", "pass", container=container, pod={"volumes": [{"name": "workspace", "emptyDir": {}}]})])
-    assert job.command(job.trainer, POD, {}, tmp_path).env == {"PYTHONPATH": f"{workspace}/code/src", "OTHER": "/x"}
+    job = read_job(
+        [
+            world.job(
+                "a",
+                "pass",
+                container=container,
+                pod={"volumes": [{"name": "workspace", "emptyDir": {}}]},
+            )
+        ]
+    )
+    assert job.command(job.trainer, POD, {}, tmp_path).env == {
+        "PYTHONPATH": f"{workspace}/code/src",
+        "OTHER": "/x",
+    }
 
 
 def test_config_maps_and_projected_volumes_become_files(world: Any) -> None:
@@ -98,14 +131,29 @@ def test_there_must_be_one_job() -> None:
         ({"operator": "NotIn", "values": [64]}, "trainer", 64, "Count"),
     ],
 )
-def test_the_first_matching_rule_decides(world: Any, rule: dict[str, Any], container: str, code: int, action: str) -> None:
-    rules = [{"action": "FailJob", "onExitCodes": rule}, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]
+def test_the_first_matching_rule_decides(
+    world: Any, rule: dict[str, Any], container: str, code: int, action: str
+) -> None:
+    rules = [
+        {"action": "FailJob", "onExitCodes": rule},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+    ]
     job = read_job([world.job("a", "pass", podFailurePolicy={"rules": rules})])
     assert job.failure_action(container, code) == action
 
 
 @pytest.mark.parametrize(
-    ("code", "again"), [(64, False), (65, False), (73, False), (76, False), (70, True), (75, True), (1, True), (137, True)]
+    ("code", "again"),
+    [
+        (64, False),
+        (65, False),
+        (73, False),
+        (76, False),
+        (70, True),
+        (75, True),
+        (1, True),
+        (137, True),
+    ],
 )
 def test_the_trainers_exit_codes_decide_about_a_retry(world: Any, code: int, again: bool) -> None:
     job = read_job([world.job("a", "pass")])
@@ -127,10 +175,17 @@ def test_an_ignored_failure_is_tried_again_and_not_counted(world: Any) -> None:
     ("code", "said", "shown"),
     [
         (65, {"message": "no such clip"}, True),
-        (137, {"message": "train Loss: 0.1 epoch=1"}, False),  # the log's last line: whatever it was about
+        # the log's last line: whatever it was about
+        (137, {"message": "train Loss: 0.1 epoch=1"}, False),
         (137, {"cause": "stopped", "message": "too slow"}, True),  # the trainer's own word
     ],
 )
-def test_the_last_line_of_what_was_killed_is_not_told_as_its_cause(world: Any, code: int, said: dict[str, str], shown: bool) -> None:
-    outcome = judge(read_job([world.job("a", "pass")]), Ending(container="trainer", code=code, termination=said), 0)
+def test_the_last_line_of_what_was_killed_is_not_told_as_its_cause(
+    world: Any, code: int, said: dict[str, str], shown: bool
+) -> None:
+    outcome = judge(
+        read_job([world.job("a", "pass")]),
+        Ending(container="trainer", code=code, termination=said),
+        0,
+    )
     assert (said["message"] in outcome.cause) is shown

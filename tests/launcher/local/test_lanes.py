@@ -39,10 +39,24 @@ time.sleep(0.1); note("ends")
 
 def trials(count: int, parallelism: int, **spec: Any) -> dict[str, Any]:
     """What makes a Job of the local world a sweep's."""
-    return {"completionMode": "Indexed", "completions": count, "parallelism": parallelism, "backoffLimitPerIndex": 1, **spec}
+    return {
+        "completionMode": "Indexed",
+        "completions": count,
+        "parallelism": parallelism,
+        "backoffLimitPerIndex": 1,
+        **spec,
+    }
 
 
-def submit(world: Any, count: int, parallelism: int, codes: dict[int, int] | None = None, *, wait: bool = False, **spec: Any) -> Any:
+def submit(
+    world: Any,
+    count: int,
+    parallelism: int,
+    codes: dict[int, int] | None = None,
+    *,
+    wait: bool = False,
+    **spec: Any,
+) -> Any:
     folder = world.folder(RUN)
     folder.mkdir(parents=True)
     for index, code in (codes or {}).items():
@@ -50,7 +64,9 @@ def submit(world: Any, count: int, parallelism: int, codes: dict[int, int] | Non
     if wait:
         (folder / "wait").touch()
     job = world.job(RUN, TRIAL, **trials(count, parallelism, **spec))
-    job["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"] = '["a.b"]\n' + "[1]\n" * count
+    job["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"] = (
+        '["a.b"]\n' + "[1]\n" * count
+    )
     rules = job["spec"]["podFailurePolicy"]["rules"]
     fails = {"containerName": "trainer", "operator": "In"}
     job["spec"]["podFailurePolicy"] = {
@@ -104,7 +120,9 @@ def test_a_trial_fails_alone_and_resume_tries_only_what_is_not_done(world: Any) 
 
 
 @pytest.mark.parametrize(("code", "spec"), [(73, {}), (64, {"maxFailedIndexes": 0})])
-def test_a_full_volume_or_too_many_failures_end_all(world: Any, code: int, spec: dict[str, int]) -> None:
+def test_a_full_volume_or_too_many_failures_end_all(
+    world: Any, code: int, spec: dict[str, int]
+) -> None:
     """The trials that run are stopped as by a cancel, and are neither done nor failed."""
     folder = submit(world, 9, 2, {0: code}, **spec)
     status = world.wait(RUN)

@@ -30,7 +30,10 @@ def test_lines_are_those_of_the_stream_however_it_was_cut(chunks: list[bytes]) -
         writer.close()
         seen += list(reader.lines(ended=True))
     *lines, rest = whole.split("\n")
-    assert [(line.text, line.terminated) for line in seen] == [*((line, True) for line in lines), *([(rest, False)] if rest else [])]
+    assert [(line.text, line.terminated) for line in seen] == [
+        *((line, True) for line in lines),
+        *([(rest, False)] if rest else []),
+    ]
 
 
 def test_a_line_longer_than_memory_is_one_line_again(tmp_path: Path) -> None:

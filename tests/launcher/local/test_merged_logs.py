@@ -14,7 +14,8 @@ from launcher.backends.local import merged_logs
 from launcher.backends.local.state import State, run_dir, save
 
 RUN = "a-train-aaaaaa"
-# Two trials take turns: a line of one, then a line of the other. Half way they wait for a word from outside.
+# Two trials take turns: a line of one, then a line of the other. Half way they wait for a word from
+# outside.
 TURNS = """
 import os, pathlib, sys, time
 folder = pathlib.Path(sys.argv[2]); folder.mkdir(exist_ok=True)
@@ -27,8 +28,15 @@ for turn in range(own, 20, 2):
 """
 
 
-def test_lines_of_trials_beside_each_other_come_in_the_order_of_their_times_and_at_once(world: Any) -> None:
-    trials = {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "backoffLimitPerIndex": 0}
+def test_lines_of_trials_beside_each_other_come_in_the_order_of_their_times_and_at_once(
+    world: Any,
+) -> None:
+    trials = {
+        "completionMode": "Indexed",
+        "completions": 2,
+        "parallelism": 2,
+        "backoffLimitPerIndex": 0,
+    }
     job = world.job(RUN, TURNS, **trials)
     job["spec"]["template"]["metadata"]["annotations"]["vidjobs/trials"] = '["a.b"]\n[1]\n[2]\n'
     world.backend.submit([job])
@@ -43,7 +51,10 @@ def test_lines_of_trials_beside_each_other_come_in_the_order_of_their_times_and_
     assert [line.time for line in seen] == sorted(line.time for line in seen)
     assert world.wait(RUN).phase is Phase.SUCCEEDED
     assert world.log(RUN, all_pods=True) == seen
-    assert sorted(line.text for line in world.log(RUN, all_pods=True, tail=1)) == ["turn 18", "turn 19"]
+    assert sorted(line.text for line in world.log(RUN, all_pods=True, tail=1)) == [
+        "turn 18",
+        "turn 19",
+    ]
     odd = [f"turn {turn}" for turn in range(1, 20, 2)]
     assert [line.text for line in world.log(RUN, index=1)] == odd
     assert [line.text for line in world.log(RUN, all_pods=True, index=1)] == odd
@@ -62,10 +73,19 @@ def written(world: Any) -> list[tuple[str, str]]:
     (files.root / "logs").mkdir(parents=True)
     for number in range(120):
         name, start = f"{RUN}-{number}-xxxxx", number * 10 + random_.random()
-        mine = sorted((_time(start + random_.random() * 40), f"{number} {word}") for word in range(5))
+        mine = sorted(
+            (_time(start + random_.random() * 40), f"{number} {word}") for word in range(5)
+        )
         lines += mine
         files.log(name).write_text("".join(f"{time} F {text}\n" for time, text in mine))
-        pods.append(PodStatus(name=name, phase=Phase.SUCCEEDED, started=f"{_time(start)[:19]}Z", finished=f"{_time(start + 41)[:19]}Z"))
+        pods.append(
+            PodStatus(
+                name=name,
+                phase=Phase.SUCCEEDED,
+                started=f"{_time(start)[:19]}Z",
+                finished=f"{_time(start + 41)[:19]}Z",
+            )
+        )
     save(State(run=RUN, phase=Phase.SUCCEEDED, pods=tuple(pods)), files.state)
     return sorted(lines)
 
@@ -75,7 +95,9 @@ def _open_logs() -> int:
 
 
 @pytest.mark.parametrize("follow", [True, False])
-def test_of_many_trials_only_those_that_ran_at_once_are_open_at_once(written: list[tuple[str, str]], follow: bool) -> None:
+def test_of_many_trials_only_those_that_ran_at_once_are_open_at_once(
+    written: list[tuple[str, str]], follow: bool
+) -> None:
     most, found = 0, []
     for line in merged_logs.read_merged(RUN, follow=follow, since_s=None, tail=None):
         found.append((line.time, line.text))

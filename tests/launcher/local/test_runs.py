@@ -21,7 +21,8 @@ from launcher.backends.local.state import run_dir
 from launcher.errors import UserError
 from launcher.profiles import config_dir, load
 
-# Counts its attempts in the run folder; SIGTERM writes a "checkpoint" and exits 75, as the trainer does.
+# Counts its attempts in the run folder; SIGTERM writes a "checkpoint" and exits 75, as the trainer
+# does.
 TRAINER = """
 import os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[2]); folder.mkdir(exist_ok=True)
@@ -48,11 +49,20 @@ import os, pathlib, sys
 conf = pathlib.Path(os.environ["XDG_STATE_HOME"], "vidjobs/local/runs", "a-train-aaaaaa", "conf/conf.yaml").read_text()
 print(sys.executable, conf.strip(), os.environ["GREETING"], "$(HOME) $x", os.environ["HOME"], sep="|")
 """
-    env = [{"name": "GREETING", "value": "a $$(HOME) b"}, {"name": "HOME", "value": "/vidjobs/workspace/home"}]
+    env = [
+        {"name": "GREETING", "value": "a $$(HOME) b"},
+        {"name": "HOME", "value": "/vidjobs/workspace/home"},
+    ]
     world.submit("a-train-aaaaaa", script, container={"env": env})
     assert world.wait("a-train-aaaaaa").phase is Phase.SUCCEEDED
     (line,) = world.log("a-train-aaaaaa")
-    assert line.text.split("|") == [sys.executable, "name: a", "a $(HOME) b", "$(HOME) $x", os.environ["HOME"]]
+    assert line.text.split("|") == [
+        sys.executable,
+        "name: a",
+        "a $(HOME) b",
+        "$(HOME) $x",
+        os.environ["HOME"],
+    ]
 
 
 def test_failures_are_retried_in_new_pods_and_then_given_up(world: Any) -> None:
@@ -67,7 +77,9 @@ def test_failures_are_retried_in_new_pods_and_then_given_up(world: Any) -> None:
 
 
 def test_an_error_that_a_retry_cannot_mend_ends_the_run_at_once(world: Any) -> None:
-    message = json.dumps({"cause": "conf", "message": "train.lr is missing\nmore", "step": 3, "epoch": 1})
+    message = json.dumps(
+        {"cause": "conf", "message": "train.lr is missing\nmore", "step": 3, "epoch": 1}
+    )
     script = f"import os; open(os.environ['VIDJOBS_TERMINATION_LOG'], 'w').write({message!r}); raise SystemExit(64)"
     world.submit("a-train-aaaaaa", script)
     status = world.wait("a-train-aaaaaa")
@@ -161,7 +173,10 @@ def test_a_run_that_was_never_started_is_told_and_can_be(world: Any) -> None:
     assert world.backend.status(record).phase is Phase.PENDING, "it may start any moment"
     os.utime(path, (0, 0))
     status = world.backend.status(record)
-    assert (status.phase, status.cause) == (Phase.FAILED, "it was never started: `submit` was interrupted")
+    assert (status.phase, status.cause) == (
+        Phase.FAILED,
+        "it was never started: `submit` was interrupted",
+    )
     world.backend.resume(record)
     assert world.wait("a-train-aaaaaa").phase is Phase.SUCCEEDED
 
@@ -206,8 +221,11 @@ def test_a_killed_supervisor_is_told_and_resume_goes_on(world: Any) -> None:
     assert status.phase is Phase.FAILED
     assert "was killed" in status.cause
     assert "vidjobs resume" in status.fix
-    assert [line.text for line in world.log("a-train-aaaaaa", follow=True)] == ["train Loss: 0.5 step=1"]
-    world.wait_for_file(folder / "checkpoint")  # told by the kernel, and able to print although nobody reads
+    assert [line.text for line in world.log("a-train-aaaaaa", follow=True)] == [
+        "train Loss: 0.5 step=1"
+    ]
+    # told by the kernel, and able to print although nobody reads
+    world.wait_for_file(folder / "checkpoint")
 
     (folder / "go").touch()
     world.backend.resume(record)
@@ -238,7 +256,9 @@ def test_the_deadline_stops_a_run_for_good(world: Any) -> None:
     assert len(status.pods) == 1
 
 
-def test_a_run_outlives_the_process_that_submitted_it(world: Any, tmp_path: Path, project: Path) -> None:
+def test_a_run_outlives_the_process_that_submitted_it(
+    world: Any, tmp_path: Path, project: Path
+) -> None:
     """The terminal may be closed: the supervisor has a session of its own."""
     job = tmp_path / "job.json"
     job.write_text(json.dumps(world.job("a-train-aaaaaa", TRAINER)))
@@ -262,7 +282,10 @@ def test_two_runs_at_the_same_time_do_not_disturb_each_other(world: Any) -> None
         (world.folder(run) / "go").touch()
         assert world.wait(run).phase is Phase.SUCCEEDED
         assert attempts(world.folder(run)) == 1
-    assert [status.run for status in world.backend.list_runs()] == ["a-train-aaaaaa", "a-train-bbbbbb"]
+    assert [status.run for status in world.backend.list_runs()] == [
+        "a-train-aaaaaa",
+        "a-train-bbbbbb",
+    ]
 
 
 def test_the_same_name_cannot_be_submitted_twice(world: Any) -> None:
@@ -277,9 +300,13 @@ def test_dry_run_creates_nothing(world: Any) -> None:
     assert not world.runs.exists()
 
 
-def test_a_secret_comes_from_the_environment_or_is_asked_for(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_comes_from_the_environment_or_is_asked_for(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = [{"name": "WANDB_KEY", "valueFrom": {"secretKeyRef": {"name": "wandb", "key": "key"}}}]
-    job = world.job("a-train-aaaaaa", "import os; print(len(os.environ['WANDB_KEY']))", container={"env": env})
+    job = world.job(
+        "a-train-aaaaaa", "import os; print(len(os.environ['WANDB_KEY']))", container={"env": env}
+    )
     monkeypatch.delenv("WANDB_KEY", raising=False)
     with pytest.raises(UserError, match=r"WANDB_KEY \(secret wandb/key\)"):
         world.backend.submit([job])
@@ -287,14 +314,20 @@ def test_a_secret_comes_from_the_environment_or_is_asked_for(world: Any, monkeyp
     world.backend.submit([job])
     world.wait("a-train-aaaaaa")
     assert [line.text for line in world.log("a-train-aaaaaa")] == ["7"]
-    assert not [path for path in run_dir("a-train-aaaaaa").root.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert not [
+        path
+        for path in run_dir("a-train-aaaaaa").root.rglob("*")
+        if path.is_file() and b"hunter2" in path.read_bytes()
+    ]
 
 
 def test_a_claim_can_be_a_directory_of_the_users(world: Any, tmp_path: Path) -> None:
     """Named in the cluster profile, from the profile's own folder; it must exist, only the runs' own is made."""
     clusters = config_dir() / "clusters"
     clusters.mkdir(parents=True)
-    (clusters / "mine.yaml").write_text(f"backend: local\ndirectories: {{data: ../../sets, runs: {tmp_path}/runs}}\n")
+    (clusters / "mine.yaml").write_text(
+        f"backend: local\ndirectories: {{data: ../../sets, runs: {tmp_path}/runs}}\n"
+    )
     world.backend = connect(load("mine"))
     data = config_dir().parent / "sets"
     assert world.backend.claim_path("data", "/mnt/data") == str(data)
@@ -303,7 +336,12 @@ def test_a_claim_can_be_a_directory_of_the_users(world: Any, tmp_path: Path) -> 
     job = world.job(
         "a-train-aaaaaa",
         f"import os; print(os.listdir({str(data)!r}))",
-        container={"volumeMounts": [{"name": "d", "mountPath": str(data)}, {"name": "r", "mountPath": f"{tmp_path}/runs"}]},
+        container={
+            "volumeMounts": [
+                {"name": "d", "mountPath": str(data)},
+                {"name": "r", "mountPath": f"{tmp_path}/runs"},
+            ]
+        },
     )
     job["spec"]["template"]["spec"]["containers"][0]["args"][-1] = f"{tmp_path}/runs/a-train-aaaaaa"
     with pytest.raises(UserError, match=r'claim "data" is mapped to .*sets, which does not exist'):
@@ -322,7 +360,12 @@ def test_several_pods_without_numbers_are_refused(world: Any) -> None:
 
 
 def test_a_command_that_cannot_start_says_why(world: Any) -> None:
-    world.submit("a-train-aaaaaa", "", container={"command": ["/no/such/program"], "args": []}, backoffLimit=0)
+    world.submit(
+        "a-train-aaaaaa",
+        "",
+        container={"command": ["/no/such/program"], "args": []},
+        backoffLimit=0,
+    )
     status = world.wait("a-train-aaaaaa")
     assert status.phase is Phase.FAILED
     assert "/no/such/program" in status.cause
@@ -359,7 +402,10 @@ def test_code_is_checked_out_anew_for_each_attempt(world: Any) -> None:
     run = "a-train-aaaaaa"
     workspace = run_dir(run).workspace
     checkout = 'mkdir -p "$CODE" && cd "$CODE" && [ ! -e mark ] && touch mark && echo "print(\'pinned\'); raise SystemExit(75)" > main.py'
-    env = [{"name": "CODE", "value": str(workspace / "code")}, {"name": "HOME", "value": str(workspace / "home")}]
+    env = [
+        {"name": "CODE", "value": str(workspace / "code")},
+        {"name": "HOME", "value": str(workspace / "home")},
+    ]
     init = {"name": "code", "command": ["bash", "-c", checkout.replace("$", "$$")], "env": env}
     trainer = {"command": ["python"], "args": ["main.py"], "workingDir": str(workspace / "code")}
     world.submit(run, "", container=trainer, pod={"initContainers": [init]}, backoffLimit=1)
@@ -378,11 +424,15 @@ def test_when_the_code_cannot_be_had_its_log_is_shown(world: Any) -> None:
     assert [(line.container, line.text) for line in world.log(run)] == [("code", "no such commit")]
 
 
-def test_the_working_tree_is_used_unless_a_ref_is_given(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_tree_is_used_unless_a_ref_is_given(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from launcher.spec import CodePin
 
     (tmp_path / ".git").mkdir()
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
     assert world.backend.code_dir("a", CodePin(kind="worktree")) == str(tmp_path)
-    assert world.backend.code_dir("a", CodePin(kind="repo", ref="main")) == str(run_dir("a").workspace / "code")
+    assert world.backend.code_dir("a", CodePin(kind="repo", ref="main")) == str(
+        run_dir("a").workspace / "code"
+    )

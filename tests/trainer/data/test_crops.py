@@ -20,8 +20,15 @@ DRAWN = ("center", "random", "corners", "multi_scale", "rectangle")
 HIGHEST = (1 - 2.0**-53,) * CROP_WORDS
 
 
-@given(sides=SIDES, chance=CHANCE, crop=st.sampled_from(DRAWN), jitter=st.sampled_from([(), (112, 160), (128, 128)]))
-def test_a_box_is_inside_the_frame(sides: tuple[int, int], chance: tuple[float, ...], crop: str, jitter: tuple[int, ...]) -> None:
+@given(
+    sides=SIDES,
+    chance=CHANCE,
+    crop=st.sampled_from(DRAWN),
+    jitter=st.sampled_from([(), (112, 160), (128, 128)]),
+)
+def test_a_box_is_inside_the_frame(
+    sides: tuple[int, int], chance: tuple[float, ...], crop: str, jitter: tuple[int, ...]
+) -> None:
     """Whatever the frame and whatever is drawn; never empty, also of frames smaller than the network's size."""
     data = DataConf(size=112, crop=crop, jitter=jitter)  # type: ignore[arg-type]
     box = crops.training_box(*sides, data, chance)
@@ -33,16 +40,21 @@ def test_a_box_is_inside_the_frame(sides: tuple[int, int], chance: tuple[float, 
 @pytest.mark.parametrize(
     ("data", "sides", "box"),
     [
-        (DataConf(size=112, test_crop="center"), (128, 171), Box(8, 30, 112, 112)),  # C3D's [8:120, 30:142]
-        (DataConf(size=112, test_crop="center", test_short=112), (240, 320), Box(0, 40, 240, 240)),  # Scale(112), CenterCrop(112)
+        # C3D's [8:120, 30:142]
+        (DataConf(size=112, test_crop="center"), (128, 171), Box(8, 30, 112, 112)),
+        # Scale(112), CenterCrop(112)
+        (DataConf(size=112, test_crop="center", test_short=112), (240, 320), Box(0, 40, 240, 240)),
         (DataConf(size=112, test_crop="center", test_short=128), (256, 340), Box(16, 58, 224, 224)),
-        (DataConf(size=299, test_crop="center", test_short=328), (328, 437), Box(14, 69, 299, 299)),  # the two-stream system
+        # the two-stream system
+        (DataConf(size=299, test_crop="center", test_short=328), (328, 437), Box(14, 69, 299, 299)),
         (DataConf(size=112, test_crop="bottom_right"), (128, 171), Box(16, 59, 112, 112)),
         (DataConf(size=112, test_crop="top_left"), (128, 171), Box(0, 0, 112, 112)),
         (DataConf(size=112, test_crop="none"), (128, 171), Box(0, 0, 128, 171)),
     ],
 )
-def test_test_crops_are_those_of_the_systems(data: DataConf, sides: tuple[int, int], box: Box) -> None:
+def test_test_crops_are_those_of_the_systems(
+    data: DataConf, sides: tuple[int, int], box: Box
+) -> None:
     """Resizing and then cropping, written as one box of the kept frame."""
     assert crops.test_box(*sides, data) == box
 
@@ -50,25 +62,44 @@ def test_test_crops_are_those_of_the_systems(data: DataConf, sides: tuple[int, i
 def test_training_crops_reach_every_corner_and_scale() -> None:
     """MultiScaleCornerCrop draws one of five positions and five scales; the random ones reach both ends."""
     data = DataConf(size=112, crop="corners")
-    chances = [draw(9, 9, seed=1, epoch=1, sample=sample, random_start=False, flip=0, crop=True).crop for sample in range(400)]
+    chances = [
+        draw(9, 9, seed=1, epoch=1, sample=sample, random_start=False, flip=0, crop=True).crop
+        for sample in range(400)
+    ]
     boxes = {crops.training_box(240, 320, data, chance) for chance in chances}
     assert {box.height for box in boxes} == {240, 201, 169, 142, 120}  # int(240 * scale)
     assert len({(box.top, box.left) for box in boxes if box.height == 120}) == 5
     random = DataConf(size=112, crop="random")
-    ends = {crops.training_box(128, 171, random, chance) for chance in ((0.0,) * CROP_WORDS, HIGHEST)}
+    ends = {
+        crops.training_box(128, 171, random, chance) for chance in ((0.0,) * CROP_WORDS, HIGHEST)
+    }
     assert ends == {Box(0, 0, 112, 112), Box(16, 59, 112, 112)}
-    shares = [crops.training_box(100, 100, DataConf(crop="rectangle"), chance) for chance in chances]
+    shares = [
+        crops.training_box(100, 100, DataConf(crop="rectangle"), chance) for chance in chances
+    ]
     assert min(box.height for box in shares) in (60, 61)
     assert max(box.width for box in shares) in (98, 99)
-    jitter = [crops.training_box(128, 171, DataConf(size=112, crop="random", jitter=(128, 160)), chance) for chance in chances]
-    assert (min(box.height for box in jitter), max(box.height for box in jitter)) == (round(112 * 128 / 160), 112)
+    jitter = [
+        crops.training_box(128, 171, DataConf(size=112, crop="random", jitter=(128, 160)), chance)
+        for chance in chances
+    ]
+    assert (min(box.height for box in jitter), max(box.height for box in jitter)) == (
+        round(112 * 128 / 160),
+        112,
+    )
 
 
 def test_crops_are_pinned() -> None:
     """A resumed run crops as the first one did: these numbers must never change."""
-    drawn = [draw(40, 16, seed=1, epoch=2, sample=n, random_start=True, flip=0.5, crop=True) for n in range(2)]
+    drawn = [
+        draw(40, 16, seed=1, epoch=2, sample=n, random_start=True, flip=0.5, crop=True)
+        for n in range(2)
+    ]
     assert [(one.start, one.flip) for one in drawn] == [(4, True), (8, True)]  # as without a crop
-    boxes = [crops.training_box(240, 320, DataConf(size=112, crop="multi_scale"), one.crop) for one in drawn]
+    boxes = [
+        crops.training_box(240, 320, DataConf(size=112, crop="multi_scale"), one.crop)
+        for one in drawn
+    ]
     assert boxes == [Box(0, 55, 240, 240), Box(57, 70, 169, 169)]
 
 
@@ -77,7 +108,9 @@ def test_a_crop_is_cut_then_resized_as_opencv_does() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3)).astype(np.uint8)
     out = np.empty((3, 16, 16, 3), np.uint8)
     crops.cut(frames, Box(5, 7, 30, 20), out, antialias=False)
-    assert np.array_equal(out[2], cv2.resize(frames[2, 5:35, 7:27], (16, 16), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(
+        out[2], cv2.resize(frames[2, 5:35, 7:27], (16, 16), interpolation=cv2.INTER_LINEAR)
+    )
     crops.cut(frames, Box(24, 44, 16, 16), out, antialias=False)
     assert np.array_equal(out, frames[:, 24:, 44:])
 
@@ -122,4 +155,13 @@ def test_impossible_clips_are_refused(data: DataConf, path: str) -> None:
     assert [fault.path for fault in clip_faults(data)] == [path]
     assert not clip_faults(DataConf())
     assert not clip_faults(DataConf(stream="flow", flow_channels=2, normalise="vmz_flow"))
-    assert not clip_faults(DataConf(resize="short:128", size=112, crop="random", jitter=(128, 160), test_crop="center", test_short=128))
+    assert not clip_faults(
+        DataConf(
+            resize="short:128",
+            size=112,
+            crop="random",
+            jitter=(128, 160),
+            test_crop="center",
+            test_short=128,
+        )
+    )

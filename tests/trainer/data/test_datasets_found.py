@@ -50,27 +50,37 @@ def _paths(dataset: Dataset, root: Path, split: str = "train") -> list[str]:
 
 def test_every_dataset_is_a_module(project: Path) -> None:
     """A new one is one file."""
-    modules = {path.stem for path in (project / "trainer" / "data" / "datasets").glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in (project / "trainer" / "data" / "datasets").glob("*.py")} - {
+        "__init__"
+    }
     assert set(all_datasets.names()) == modules
 
 
 @pytest.mark.parametrize(
     "videos",
     [
-        ["UCF-101/Archery/v_Archery_g08_c01.avi", "UCF-101/HandstandPushups/v_HandStandPushups_g09_c01.avi"],
+        [
+            "UCF-101/Archery/v_Archery_g08_c01.avi",
+            "UCF-101/HandstandPushups/v_HandStandPushups_g09_c01.avi",
+        ],
         ["Archery/v_Archery_g08_c01.avi", "HandStandPushups/v_HandStandPushups_g09_c01.avi"],
         ["Archery/v_Archery_g08_c01.mp4", "HandstandPushups/v_HandstandPushups_g09_c01.mp4"],
         ["v_Archery_g08_c01.avi", "v_HandStandPushups_g09_c01.mkv"],
     ],
 )
 @pytest.mark.usefixtures("ucf_lists")
-def test_ucf101_s_videos_are_found_as_people_have_them(tmp_path: Path, write: Write, videos: list[str]) -> None:
+def test_ucf101_s_videos_are_found_as_people_have_them(
+    tmp_path: Path, write: Write, videos: list[str]
+) -> None:
     """As the archive unpacks, with the C3D tutorial's spelling of one class, re-encoded, or all in one folder."""
     write(dict.fromkeys(videos, ""))
     dataset = open_dataset(DataConf(name="ucf101", root=str(tmp_path)))
     assert _paths(dataset, tmp_path) == videos
     assert [clip.labels for clip in dataset.clips("train")] == [(0,), (1,)]
-    assert [clip.group for clip in dataset.clips("train")] == ["Archery/g08", "HandstandPushups/g09"]
+    assert [clip.group for clip in dataset.clips("train")] == [
+        "Archery/g08",
+        "HandstandPushups/g09",
+    ]
     assert "official ones 9537 train, 3783 test" in dataset.notes[0]
 
 
@@ -79,10 +89,17 @@ def test_ucf101_s_frames_and_flow_are_found_alike(tmp_path: Path, write: Write) 
     """Folders of images, with and without the number of frames; flow counts its own."""
     videos = ["Archery/v_Archery_g08_c01", "HandstandPushups/v_HandStandPushups_g09_c01"]
     write(
-        {f"jpg/{video}/image_00001.jpg": "" for video in videos} | {f"jpg/{videos[0]}/n_frames": "90\n", f"jpg/{videos[1]}/n_frames": "x"}
+        {f"jpg/{video}/image_00001.jpg": "" for video in videos}
+        | {f"jpg/{videos[0]}/n_frames": "90\n", f"jpg/{videos[1]}/n_frames": "x"}
     )
-    write({f"flow/{video}/00001.jpg": "" for video in videos} | {f"flow/{videos[0]}/n_frames": "89"})
-    conf = {"name": "ucf101", "root": str(tmp_path / "jpg"), "annotation": str(tmp_path / "ucfTrainTestlist")}
+    write(
+        {f"flow/{video}/00001.jpg": "" for video in videos} | {f"flow/{videos[0]}/n_frames": "89"}
+    )
+    conf = {
+        "name": "ucf101",
+        "root": str(tmp_path / "jpg"),
+        "annotation": str(tmp_path / "ucfTrainTestlist"),
+    }
     frames = open_dataset(DataConf(**conf, layout="frames"))
     assert _paths(frames, tmp_path / "jpg") == videos
     assert [clip.frames for clip in frames.clips("train")] == [90, 0]
@@ -102,7 +119,9 @@ def test_a_missing_video_keeps_its_place(tmp_path: Path, write: Write) -> None:
 @pytest.mark.usefixtures("ucf_lists")
 def test_no_video_at_all_is_the_wrong_folder(tmp_path: Path) -> None:
     """Said at once, with the path that was looked for."""
-    with pytest.raises(DataError, match=r"none of the 2 videos .*v_Archery_g08_c01.avi was looked for first"):
+    with pytest.raises(
+        DataError, match=r"none of the 2 videos .*v_Archery_g08_c01.avi was looked for first"
+    ):
         open_dataset(DataConf(name="ucf101", root=str(tmp_path))).clips("train")
 
 
@@ -120,7 +139,10 @@ def test_hmdb51_s_laboratory_lists(tmp_path: Path, write: Write) -> None:
     name = "{}_{}_u_cm_np1_fr_goo_{}.avi"
     clips = {number: name.format("Film!", "climb", number) for number in range(3)}
     write(
-        {f"{lists}/climb_test_split2.txt": "".join(f"{clips[n]} {n} \n" for n in range(3)), f"{lists}/wave_test_split2.txt": "w.avi 1 \n"}
+        {
+            f"{lists}/climb_test_split2.txt": "".join(f"{clips[n]} {n} \n" for n in range(3)),
+            f"{lists}/wave_test_split2.txt": "w.avi 1 \n",
+        }
     )
     write({f"climb/{clip}": "" for clip in clips.values()} | {"wave/w.avi": ""})
     dataset = open_dataset(DataConf(name="hmdb51", root=str(tmp_path), fold=2))
@@ -144,12 +166,24 @@ def test_vmz_s_lists_of_hmdb51_and_of_anything(tmp_path: Path, write: Write) -> 
         dataset = open_dataset(DataConf(name=name, root=str(tmp_path)))
         assert (dataset.classes, dataset.splits) == (("climb", "wave"), ("train", "test"))
         assert _paths(dataset, tmp_path) == ["climb/a.avi", "wave/b.avi"]
-        assert [(clip.id, clip.first, clip.group) for clip in dataset.clips("test")] == [("c@0", 0, "c"), ("c@16", 16, "c")]
+        assert [(clip.id, clip.first, clip.group) for clip in dataset.clips("test")] == [
+            ("c@0", 0, "c"),
+            ("c@16", 16, "c"),
+        ]
 
 
-def test_a_video_list_needs_class_names_where_folders_do_not_tell(tmp_path: Path, write: Write) -> None:
+def test_a_video_list_needs_class_names_where_folders_do_not_tell(
+    tmp_path: Path, write: Write
+) -> None:
     """And ids get their folder where two files have one name."""
-    write({"l/x_train.csv": "org_video,label\na/1.mp4,0\nb/1.mp4,0\n", "l/names.txt": "yes\nno\n", "v/a/1.mp4": "", "v/b/1.mp4": ""})
+    write(
+        {
+            "l/x_train.csv": "org_video,label\na/1.mp4,0\nb/1.mp4,0\n",
+            "l/names.txt": "yes\nno\n",
+            "v/a/1.mp4": "",
+            "v/b/1.mp4": "",
+        }
+    )
     conf = {"name": "video_list", "root": str(tmp_path / "v"), "annotation": str(tmp_path / "l")}
     with pytest.raises(DataError, match=r"label 0 is the folder 'b'.*data\.classes"):
         open_dataset(DataConf(**conf))
@@ -158,42 +192,79 @@ def test_a_video_list_needs_class_names_where_folders_do_not_tell(tmp_path: Path
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_kinetics_as_the_two_stream_system_keeps_it(tmp_path: Path, write: Write, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kinetics_as_the_two_stream_system_keeps_it(
+    tmp_path: Path, write: Write, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Classes numbered from 1 (2017) or from 0; videos that are not there are left out and counted; test is val.
 
     Its annotation counted the images: no file is looked for in each of a quarter of a million folders at every start.
     """
-    monkeypatch.setattr(dataset_files, "frame_count", lambda folder: pytest.fail(f"{folder} was looked into"))
+    monkeypatch.setattr(
+        dataset_files, "frame_count", lambda folder: pytest.fail(f"{folder} was looked into")
+    )
     video = {"label": "zumba", "cls": 1 + first, "subset": "train", "isthere": True, "numf": 160}
     annotation = {
         "classes": {"air drumming": first, "zumba": 1 + first},
         "database": {
             "-aaaaaaaaaa": video,
             "_bbbbbbbbbb": {**video, "isthere": False, "numf": 0},
-            "ccccccccccc": {**video, "label": "air drumming", "cls": first, "subset": "val", "numf": 80},
+            "ccccccccccc": {
+                **video,
+                "label": "air drumming",
+                "cls": first,
+                "subset": "val",
+                "numf": 80,
+            },
             "ddddddddddd": {"label": 0, "cls": 0, "subset": "test", "isthere": True, "numf": 160},
         },
     }
     write({"hfiles/finalannots.json": json.dumps(annotation)})
-    write({f"{kind}-images/{name}/00001.jpg": "" for kind in ("rgb", "farneback") for name in ("-aaaaaaaaaa", "ccccccccccc")})
+    write(
+        {
+            f"{kind}-images/{name}/00001.jpg": ""
+            for kind in ("rgb", "farneback")
+            for name in ("-aaaaaaaaaa", "ccccccccccc")
+        }
+    )
     dataset = open_dataset(DataConf(name="kinetics", root=str(tmp_path), layout="frames"))
-    assert (dataset.classes, dataset.splits, dataset.fps) == (("air drumming", "zumba"), ("train", "val", "test"), 16.0)
+    assert (dataset.classes, dataset.splits, dataset.fps) == (
+        ("air drumming", "zumba"),
+        ("train", "val", "test"),
+        16.0,
+    )
     rgb = tmp_path / "rgb-images"
-    assert dataset.clips("train") == [Clip(id="-aaaaaaaaaa", path=rgb / "-aaaaaaaaaa", labels=(1,), frames=160, group="-aaaaaaaaaa")]
+    assert dataset.clips("train") == [
+        Clip(
+            id="-aaaaaaaaaa", path=rgb / "-aaaaaaaaaa", labels=(1,), frames=160, group="-aaaaaaaaaa"
+        )
+    ]
     assert dataset.clips("test") == dataset.clips("val")
     assert len(dataset.notes) == 2
-    conf = DataConf(name="kinetics", root=str(tmp_path), layout="frames", stream="flow", flow_root=str(tmp_path / "farneback-images"))
+    conf = DataConf(
+        name="kinetics",
+        root=str(tmp_path),
+        layout="frames",
+        stream="flow",
+        flow_root=str(tmp_path / "farneback-images"),
+    )
     (flow,) = open_dataset(conf).clips("train")
     assert (flow.path, flow.frames) == (tmp_path / "farneback-images" / "-aaaaaaaaaa", 0)
 
 
-def test_kinetics_videos_and_the_database_of_the_3d_cnn_systems(tmp_path: Path, write: Write) -> None:
+def test_kinetics_videos_and_the_database_of_the_3d_cnn_systems(
+    tmp_path: Path, write: Write
+) -> None:
     """Nested by subset, in folders of labels spelled with or without "_"."""
     one = {"subset": "training", "annotations": {"label": "air drumming"}, "n_frames": 300}
-    database = {"training": {"aaaaaaaaaaa_000010_000020": one}, "validation": {"b_000000_000010": {**one, "subset": "validation"}}}
+    database = {
+        "training": {"aaaaaaaaaaa_000010_000020": one},
+        "validation": {"b_000000_000010": {**one, "subset": "validation"}},
+    }
     write({"k.json": json.dumps({"labels": ["air drumming"], "database": database})})
     write({"train/air_drumming/aaaaaaaaaaa_000010_000020.mp4": "", "val/b_000000_000010.mkv": ""})
-    dataset = open_dataset(DataConf(name="kinetics", root=str(tmp_path), annotation=str(tmp_path / "k.json")))
+    dataset = open_dataset(
+        DataConf(name="kinetics", root=str(tmp_path), annotation=str(tmp_path / "k.json"))
+    )
     assert _paths(dataset, tmp_path) == ["train/air_drumming/aaaaaaaaaaa_000010_000020.mp4"]
     assert _paths(dataset, tmp_path, "test") == ["val/b_000000_000010.mkv"]
     assert dataset.clips("train")[0].group == "aaaaaaaaaaa"
@@ -212,7 +283,10 @@ def test_jester(tmp_path: Path, write: Write) -> None:
     write({f"20bn-jester-v1/{name}/00001.jpg": "" for name in ("34870", "2", "9223")})
     dataset = open_dataset(DataConf(name="jester", root=str(tmp_path), layout="frames"))
     assert dataset.classes == ("Doing other things", "Swiping Left")
-    assert [(clip.id, clip.labels) for clip in dataset.clips("train")] == [("34870", (1,)), ("2", (0,))]
+    assert [(clip.id, clip.labels) for clip in dataset.clips("train")] == [
+        ("34870", (1,)),
+        ("2", (0,)),
+    ]
     assert _paths(dataset, tmp_path, "test") == ["20bn-jester-v1/9223"]
 
 
@@ -235,7 +309,14 @@ def test_check_knows_what_a_dataset_cannot_be(data: dict[str, object], path: str
 
 def test_folders_split_by_groups_where_names_tell_them(tmp_path: Path, write: Write) -> None:
     """No recording in two splits: 25 groups are 16 for training, 4 for validation, 5 for testing; the note says whose split it is."""
-    write({f"{name}/v_{name}_g{group:02}_c0{clip}.avi": "" for name in ("A", "B") for group in range(1, 26) for clip in (1, 2)})
+    write(
+        {
+            f"{name}/v_{name}_g{group:02}_c0{clip}.avi": ""
+            for name in ("A", "B")
+            for group in range(1, 26)
+            for clip in (1, 2)
+        }
+    )
     dataset = open_dataset(DataConf(name="folders", root=str(tmp_path)))
     groups = {split: {clip.group for clip in dataset.clips(split)} for split in dataset.splits}
     assert {split: len(own) for split, own in groups.items()} == {"train": 32, "val": 8, "test": 10}
@@ -244,17 +325,26 @@ def test_folders_split_by_groups_where_names_tell_them(tmp_path: Path, write: Wr
     assert "by groups" in dataset.notes[0]
 
 
-def test_folders_without_groups_are_drawn_as_the_c3d_system_draws_them(tmp_path: Path, write: Write) -> None:
+def test_folders_without_groups_are_drawn_as_the_c3d_system_draws_them(
+    tmp_path: Path, write: Write
+) -> None:
     """A fifth of each class, then a fifth of the rest, by scikit-learn with seed 42; and a note that it may leak."""
     from sklearn.model_selection import train_test_split
 
     names = [f"{number:02}.mp4" for number in range(21)]
-    write({f"A/{name}": "" for name in names} | {"B/only.mp4": "", "B/notes.txt": "", ".hidden/x.mp4": ""})
+    write(
+        {f"A/{name}": "" for name in names}
+        | {"B/only.mp4": "", "B/notes.txt": "", ".hidden/x.mp4": ""}
+    )
     dataset = open_dataset(DataConf(name="folders", root=str(tmp_path)))
     rest, test = train_test_split(names, test_size=0.2, random_state=42)
     train, val = train_test_split(rest, test_size=0.2, random_state=42)
     drawn = {split: [clip.path.name for clip in dataset.clips(split)] for split in dataset.splits}
-    assert drawn == {"train": [*sorted(train), "only.mp4"], "val": sorted(val), "test": sorted(test)}
+    assert drawn == {
+        "train": [*sorted(train), "only.mp4"],
+        "val": sorted(val),
+        "test": sorted(test),
+    }
     assert dataset.classes == ("A", "B")
     assert "leaks" in dataset.notes[0]
 
@@ -262,22 +352,40 @@ def test_folders_without_groups_are_drawn_as_the_c3d_system_draws_them(tmp_path:
 def test_folders_that_are_split_already(tmp_path: Path, write: Write) -> None:
     """As the C3D system's preprocessing leaves them: frames named 0000<n>.jpg, and groups torn apart, which a note tells."""
     videos = {"train": "v_A_g01_c01", "val": "v_A_g01_c02", "test": "v_A_g02_c01"}
-    write({f"{split}/A/{video}/0000{number}.jpg": "" for split, video in videos.items() for number in range(3)})
+    write(
+        {
+            f"{split}/A/{video}/0000{number}.jpg": ""
+            for split, video in videos.items()
+            for number in range(3)
+        }
+    )
     dataset = open_dataset(DataConf(name="folders", root=str(tmp_path), layout="frames"))
-    assert {split: _paths(dataset, tmp_path, split) for split in videos} == {split: [f"{split}/A/{v}"] for split, v in videos.items()}
+    assert {split: _paths(dataset, tmp_path, split) for split in videos} == {
+        split: [f"{split}/A/{v}"] for split, v in videos.items()
+    }
     assert "A g01" in dataset.notes[0]
 
 
 def test_what_infer_takes_for_a_video_is_one_in_a_dataset_too(tmp_path: Path, write: Write) -> None:
     """Whatever recorded it; what a Mac leaves beside each is none."""
-    write({f"train/A/{name}": "" for name in ("1.3gp", "2.TS", "3.flv", "4.mp4", "._4.mp4", "notes.txt")})
+    write(
+        {
+            f"train/A/{name}": ""
+            for name in ("1.3gp", "2.TS", "3.flv", "4.mp4", "._4.mp4", "notes.txt")
+        }
+    )
     names = [Path(each.name).name for each in expand([str(tmp_path)])]
     assert names == ["1.3gp", "2.TS", "3.flv", "4.mp4"]
-    assert [Path(path).name for path in _paths(open_dataset(DataConf(name="folders", root=str(tmp_path))), tmp_path)] == names
+    assert [
+        Path(path).name
+        for path in _paths(open_dataset(DataConf(name="folders", root=str(tmp_path))), tmp_path)
+    ] == names
 
 
 @pytest.mark.parametrize("files", [{}, {"A/readme.txt": ""}, {"train/A/readme.txt": ""}])
-def test_folders_without_videos_are_refused(tmp_path: Path, write: Write, files: dict[str, str]) -> None:
+def test_folders_without_videos_are_refused(
+    tmp_path: Path, write: Write, files: dict[str, str]
+) -> None:
     """With what should be there."""
     write(files)
     with pytest.raises(DataError, match="no class folders"):
@@ -292,6 +400,12 @@ def test_folders_too_few_to_hold_a_validation_split_have_none(tmp_path: Path, wr
 
 def test_two_videos_of_one_name_are_two(tmp_path: Path, write: Write) -> None:
     """v.avi and v.mp4 in one class: each keeps its suffix, so neither is taken for the other."""
-    write({f"{split}/A/{name}": "" for split in ("train", "test") for name in ("v.avi", "v.mp4", "w.mp4")})
+    write(
+        {
+            f"{split}/A/{name}": ""
+            for split in ("train", "test")
+            for name in ("v.avi", "v.mp4", "w.mp4")
+        }
+    )
     dataset = open_dataset(DataConf(name="folders", root=str(tmp_path)))
     assert [clip.id for clip in dataset.clips("train")] == ["A/v.avi", "A/v.mp4", "A/w"]

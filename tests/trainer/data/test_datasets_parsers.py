@@ -18,8 +18,12 @@ from trainer.data.datasets import hmdb51, jester, kinetics, ucf101, video_list
 from trainer.errors import DataError
 
 CLASSES = ("Archery", "Biking", "HandstandPushups")
-JUNK = st.text(alphabet=st.sampled_from("Archery/v_.avi 0123;,\"'\\\t\r\n\x00\x85\ufeffé|{}[]-"), max_size=60) | st.text(max_size=60)
-NAMES = st.text(alphabet=st.sampled_from("abXY019_-()[]!&'+."), min_size=1, max_size=20).filter(lambda name: name.strip(".") == name)
+JUNK = st.text(
+    alphabet=st.sampled_from("Archery/v_.avi 0123;,\"'\\\t\r\n\x00\x85\ufeffé|{}[]-"), max_size=60
+) | st.text(max_size=60)
+NAMES = st.text(alphabet=st.sampled_from("abXY019_-()[]!&'+."), min_size=1, max_size=20).filter(
+    lambda name: name.strip(".") == name
+)
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -29,7 +33,20 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["labels", "database", "classes", "subset", "annotations", "label", "cls", "numf", "v", "training"]),
+            st.sampled_from(
+                [
+                    "labels",
+                    "database",
+                    "classes",
+                    "subset",
+                    "annotations",
+                    "label",
+                    "cls",
+                    "numf",
+                    "v",
+                    "training",
+                ]
+            ),
             inner,
             max_size=5,
         )
@@ -59,9 +76,13 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "hmdb51": lambda text: hmdb51.parse_lists({"train": ("list", text)}, ()),
     "jester": lambda text: jester.parse_list(text, CLASSES, source="list"),
     "rows": lambda text: video_list.parse_rows(text, "list"),
-    "rows under a header": lambda text: video_list.parse_rows(f"org_video,label,start_frm\n{text}", "list"),
+    "rows under a header": lambda text: video_list.parse_rows(
+        f"org_video,label,start_frm\n{text}", "list"
+    ),
     "kinetics": lambda text: kinetics.parse_csvs({"val": ("list", text)}, ()),
-    "kinetics under a header": lambda text: kinetics.parse_csvs({"val": ("list", f"label,youtube_id,time_start,time_end\n{text}")}, ()),
+    "kinetics under a header": lambda text: kinetics.parse_csvs(
+        {"val": ("list", f"label,youtube_id,time_start,time_end\n{text}")}, ()
+    ),
     "classes": lambda text: files.class_names(text, "list"),
 }
 
@@ -91,18 +112,39 @@ def test_lists_are_read_as_they_were_written(names: list[str], data: st.DataObje
     end = data.draw(st.sampled_from(["\n", "\r\n"]))
     chosen = [(name, CLASSES[label], label) for name, label in zip(names, labels, strict=True)]
 
-    ucf = ucf101.parse_list(end.join(f"{folder}/{name}.avi {label + 1}" for name, folder, label in chosen), CLASSES, source="list")
+    ucf = ucf101.parse_list(
+        end.join(f"{folder}/{name}.avi {label + 1}" for name, folder, label in chosen),
+        CLASSES,
+        source="list",
+    )
     assert [(entry.id, entry.folder, entry.label) for entry in ucf] == chosen
     _, hmdb = hmdb51.parse_lists(
-        {"train": ("list", end.join(f"{folder}/{name}.avi 90 {label}" for name, folder, label in chosen))}, CLASSES
+        {
+            "train": (
+                "list",
+                end.join(f"{folder}/{name}.avi 90 {label}" for name, folder, label in chosen),
+            )
+        },
+        CLASSES,
     )
     assert [(entry.id, entry.folder, entry.label) for entry in hmdb["train"]] == chosen
     assert {entry.frames for entry in hmdb["train"]} == {90}
-    own = jester.parse_list(end.join(f"{name};{folder}" for name, folder, _ in chosen), CLASSES, source="list")
-    assert [(entry.name, entry.label) for entry in own] == [(name, label) for name, _, label in chosen]
-    raw = {"labels": list(CLASSES), "database": {n: {"subset": "training", "annotations": {"label": f}} for n, f, _ in chosen}}
-    _, database = parse_database(json.loads(json.dumps(raw)), "file.json", splits={"training": "train"}, group=_group)
-    assert [(entry.name, entry.label) for entry in database["train"]] == [(name, label) for name, _, label in chosen]
+    own = jester.parse_list(
+        end.join(f"{name};{folder}" for name, folder, _ in chosen), CLASSES, source="list"
+    )
+    assert [(entry.name, entry.label) for entry in own] == [
+        (name, label) for name, _, label in chosen
+    ]
+    raw = {
+        "labels": list(CLASSES),
+        "database": {n: {"subset": "training", "annotations": {"label": f}} for n, f, _ in chosen},
+    }
+    _, database = parse_database(
+        json.loads(json.dumps(raw)), "file.json", splits={"training": "train"}, group=_group
+    )
+    assert [(entry.name, entry.label) for entry in database["train"]] == [
+        (name, label) for name, _, label in chosen
+    ]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +177,13 @@ def test_a_damaged_line_is_named(text: str, words: str) -> None:
 def test_a_video_belongs_to_one_split_once(listed: dict[str, list[str]], words: str) -> None:
     """A double would count twice, one in two splits would leak."""
     with pytest.raises(DataError, match=words):
-        files.refuse_doubles({split: [files.Listed(name=f"{n}.avi", label=0) for n in names] for split, names in listed.items()}, "lists")
+        files.refuse_doubles(
+            {
+                split: [files.Listed(name=f"{n}.avi", label=0) for n in names]
+                for split, names in listed.items()
+            },
+            "lists",
+        )
 
 
 @pytest.mark.parametrize(
@@ -159,9 +207,13 @@ def test_a_damaged_row_is_named(rows: str, words: str) -> None:
 def test_orders_of_classes_that_do_not_belong_together_are_refused() -> None:
     """A list's numbers are compared with one another, over its splits."""
     with pytest.raises(DataError, match=r"class b has the number 0, but a has it too"):
-        hmdb51.parse_lists({"train": ("train.txt", "a/x.avi 0"), "test": ("test.txt", "b/y.avi 0")}, ())
+        hmdb51.parse_lists(
+            {"train": ("train.txt", "a/x.avi 0"), "test": ("test.txt", "b/y.avi 0")}, ()
+        )
     with pytest.raises(DataError, match="does not name every label once"):
-        jester.ordered(("Swiping Left", "Swiping Right"), ("Swiping_Left",), source="categories.txt")
+        jester.ordered(
+            ("Swiping Left", "Swiping Right"), ("Swiping_Left",), source="categories.txt"
+        )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +229,9 @@ def test_a_damaged_kinetics_annotation_is_named(change: dict[str, object], words
     """Video and value."""
     video = {"label": "zumba", "cls": 2, "subset": "train", "isthere": True, "numf": 160, **change}
     with pytest.raises(DataError, match=words) as caught:
-        kinetics.parse_final({"classes": {"yoga": 1, "zumba": 2}, "database": {"v": video}}, "finalannots.json", ())
+        kinetics.parse_final(
+            {"classes": {"yoga": 1, "zumba": 2}, "database": {"v": video}}, "finalannots.json", ()
+        )
     assert "finalannots.json, v" in str(caught.value)
 
 

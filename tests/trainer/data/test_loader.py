@@ -41,13 +41,16 @@ def cache(made_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _conf(root: Path, **data: object) -> Config:
     from trainer.config import DataConf
 
-    return Config(data=DataConf(root=str(root), **{"frames": FRAMES, "size": SIZE, "start": "random", **data}))  # type: ignore[arg-type]
+    return Config(
+        data=DataConf(root=str(root), **{"frames": FRAMES, "size": SIZE, "start": "random", **data})
+    )  # type: ignore[arg-type]
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     """Bitwise."""
     return len(one) == len(other) and all(
-        a.total == b.total and all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True)) for a, b in zip(one, other, strict=True)
+        a.total == b.total and all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+        for a, b in zip(one, other, strict=True)
     )
 
 
@@ -59,7 +62,9 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     epoch=st.integers(1, 9),
     start=st.integers(0, 60),
 )
-def test_every_clip_comes_once_over_all_ranks(n: int, batch: int, world: int, seed: int, epoch: int, start: int) -> None:
+def test_every_clip_comes_once_over_all_ranks(
+    n: int, batch: int, world: int, seed: int, epoch: int, start: int
+) -> None:
     """Whatever the world size, the ranks' shares joined are the global micro-batches of the order, from `start` on."""
     whole = order(n, seed=seed, epoch=epoch, shuffle=True)[start:]
     plans = [_plan(whole, batch, rank=rank, world=world) for rank in range(world)]
@@ -78,7 +83,9 @@ def test_going_on_inside_an_epoch_gives_the_same_rest(micro: int, batch: int, ra
     whole = order(40, seed=3, epoch=2, shuffle=True)
     tail = _plan(whole[micro * batch :], batch, rank=rank, world=2)
     uninterrupted = _plan(whole, batch, rank=rank, world=2)[micro:]
-    assert [(total, part.tolist()) for total, part in tail] == [(total, part.tolist()) for total, part in uninterrupted]
+    assert [(total, part.tolist()) for total, part in tail] == [
+        (total, part.tolist()) for total, part in uninterrupted
+    ]
 
 
 def test_workers_processes_and_resuming_change_nothing(made_set: Path, cache: Path) -> None:
@@ -87,10 +94,20 @@ def test_workers_processes_and_resuming_change_nothing(made_set: Path, cache: Pa
     state = torch.get_rng_state()
     alone = list(batches(clips, epoch=3, batch=4, seed=1, shuffle=True))
     assert same(alone, list(batches(clips, epoch=3, batch=4, seed=1, shuffle=True, workers=2)))
-    assert same(alone[2:], list(batches(clips, epoch=3, batch=4, seed=1, shuffle=True, start=8, workers=1)))
-    shares = [list(batches(clips, epoch=3, batch=4, seed=1, shuffle=True, rank=rank, world=3)) for rank in range(3)]
-    joined = [torch.cat(parts) for parts in zip(*[[batch.clips_BTHWC for batch in share] for share in shares], strict=True)]
-    assert all(torch.equal(part, batch.clips_BTHWC) for part, batch in zip(joined, alone, strict=True))
+    assert same(
+        alone[2:], list(batches(clips, epoch=3, batch=4, seed=1, shuffle=True, start=8, workers=1))
+    )
+    shares = [
+        list(batches(clips, epoch=3, batch=4, seed=1, shuffle=True, rank=rank, world=3))
+        for rank in range(3)
+    ]
+    joined = [
+        torch.cat(parts)
+        for parts in zip(*[[batch.clips_BTHWC for batch in share] for share in shares], strict=True)
+    ]
+    assert all(
+        torch.equal(part, batch.clips_BTHWC) for part, batch in zip(joined, alone, strict=True)
+    )
     assert torch.equal(state, torch.get_rng_state())
     assert not same(alone, list(batches(clips, epoch=4, batch=4, seed=1, shuffle=True)))
 
@@ -99,7 +116,11 @@ def test_a_rank_without_clips_gets_an_empty_batch(made_set: Path, cache: Path) -
     """So that every process takes part in every step; from workers too."""
     clips = open_split(_conf(made_set), "train", cache)
     for workers in (0, 1):
-        shares = list(batches(clips, epoch=1, batch=1, seed=1, shuffle=False, rank=1, world=2, workers=workers))
+        shares = list(
+            batches(
+                clips, epoch=1, batch=1, seed=1, shuffle=False, rank=1, world=2, workers=workers
+            )
+        )
         assert len(shares) == len(clips)
         assert {tuple(batch.clips_BTHWC.shape) for batch in shares} == {(0, FRAMES, SIZE, SIZE, 3)}
         assert {(tuple(batch.targets_BC.shape), batch.total) for batch in shares} == {((0, 26), 1)}
@@ -109,14 +130,23 @@ def test_a_rank_without_clips_gets_an_empty_batch(made_set: Path, cache: Path) -
 def test_impossible_batches_are_refused(made_set: Path, cache: Path, bad: dict[str, int]) -> None:
     """At the first use."""
     with pytest.raises(ValueError, match="make no batches"):
-        next(batches(open_split(_conf(made_set), "train", cache), **{"epoch": 1, "batch": 4, "seed": 1, "shuffle": True, **bad}))
+        next(
+            batches(
+                open_split(_conf(made_set), "train", cache),
+                **{"epoch": 1, "batch": 4, "seed": 1, "shuffle": True, **bad},
+            )
+        )
 
 
 def test_a_batch_has_the_promised_types(made_set: Path, cache: Path) -> None:
     """uint8 frames, multi-hot float32 targets, int64 places."""
     clips = open_split(_conf(made_set), "train", cache)
     batch = next(batches(clips, epoch=1, batch=4, seed=1, shuffle=True))
-    assert (batch.clips_BTHWC.dtype, batch.targets_BC.dtype, batch.indices_B.dtype) == (torch.uint8, torch.float32, torch.int64)
+    assert (batch.clips_BTHWC.dtype, batch.targets_BC.dtype, batch.indices_B.dtype) == (
+        torch.uint8,
+        torch.float32,
+        torch.int64,
+    )
     assert batch.clips_BTHWC.shape == (4, FRAMES, SIZE, SIZE, 3)
     assert torch.equal(batch.targets_BC, torch.from_numpy(clips.targets[batch.indices_B.numpy()]))
     clip, target, index = clips[1, int(batch.indices_B[2])]
@@ -127,7 +157,9 @@ def test_a_batch_has_the_promised_types(made_set: Path, cache: Path) -> None:
 
 def _numbered(tmp_path: Path, lengths: list[int]) -> tuple[Path, Index]:
     """A cache in which every frame is filled with its number in its clip, its left half 100 brighter."""
-    frames = [np.full((SIZE, SIZE, 3), number, np.uint8) for length in lengths for number in range(length)]
+    frames = [
+        np.full((SIZE, SIZE, 3), number, np.uint8) for length in lengths for number in range(length)
+    ]
     for frame in frames:
         frame[:, : SIZE // 2] += 100
     (tmp_path / "x.u8").write_bytes(np.stack(frames).tobytes())
@@ -145,9 +177,18 @@ def _numbered(tmp_path: Path, lengths: list[int]) -> tuple[Path, Index]:
         )
         for place, length in enumerate(lengths)
     ]
-    facts = {"format": FORMAT, "fingerprint": "", "dataset": "x", "classes": ("a", "b"), "multi_label": True, "fps": 30.0}
+    facts = {
+        "format": FORMAT,
+        "fingerprint": "",
+        "dataset": "x",
+        "classes": ("a", "b"),
+        "multi_label": True,
+        "fps": 30.0,
+    }
     kept = Kept(resize=f"{SIZE}x{SIZE}")
-    return tmp_path, Index(**facts, kept=kept, splits=("train", "test"), data="x.u8", entries=tuple(entries))
+    return tmp_path, Index(
+        **facts, kept=kept, splits=("train", "test"), data="x.u8", entries=tuple(entries)
+    )
 
 
 def _clip_set(made: tuple[Path, Index], config: Config, *, training: bool) -> ClipSet:
@@ -155,7 +196,9 @@ def _clip_set(made: tuple[Path, Index], config: Config, *, training: bool) -> Cl
     folder, index = made
     starts = Starts.of(config.data, "train" if training else "test", training=training)
     source = CacheSource(folder, index, index.entries)
-    return ClipSet(index, index.entries, source, config.data, seed=1, training=training, starts=starts)
+    return ClipSet(
+        index, index.entries, source, config.data, seed=1, training=training, starts=starts
+    )
 
 
 def test_training_clips_move_and_mirror_as_a_whole(tmp_path: Path) -> None:
@@ -181,8 +224,13 @@ def test_evaluation_clips_are_the_first_frames_as_they_are(tmp_path: Path) -> No
         assert clips[epoch, 0][0][:, 0, -1, 0].tolist() == list(range(FRAMES))
 
 
-@pytest.mark.parametrize(("length", "numbers"), [(8, [0, 1, 2, 3, 4, 5, 6, 7]), (5, [0, 1, 2, 3, 4, 4, 4, 4]), (1, [0] * 8)])
-def test_a_short_video_repeats_its_last_frame(tmp_path: Path, length: int, numbers: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("length", "numbers"),
+    [(8, [0, 1, 2, 3, 4, 5, 6, 7]), (5, [0, 1, 2, 3, 4, 4, 4, 4]), (1, [0] * 8)],
+)
+def test_a_short_video_repeats_its_last_frame(
+    tmp_path: Path, length: int, numbers: list[int]
+) -> None:
     """Its own last frame, not the next clip's first; a video of exactly the clip's length is used whole."""
     made = _numbered(tmp_path, [length, 20])
     for training in (True, False):
@@ -190,7 +238,9 @@ def test_a_short_video_repeats_its_last_frame(tmp_path: Path, length: int, numbe
         assert clips[1, 0][0][:, 0, -1, 0].tolist() == numbers
 
 
-def test_splits_are_disjoint_and_validation_does_not_depend_on_the_clip_length(made_set: Path, cache: Path) -> None:
+def test_splits_are_disjoint_and_validation_does_not_depend_on_the_clip_length(
+    made_set: Path, cache: Path
+) -> None:
     """Training and validation share nothing; `short: drop` takes clips out of both, and moves none."""
     train, val = (set(open_split(_conf(made_set), split, cache).ids) for split in ("train", "val"))
     assert not train & val
@@ -207,16 +257,23 @@ def test_a_missing_or_other_cache_is_refused(made_set: Path, cache: Path, tmp_pa
     """With the verb that makes it."""
     with pytest.raises(DataError, match=r"no cache of split .*prepare"):
         open_split(_conf(made_set), "train", tmp_path)
-    with pytest.raises(DataError, match="holds tinyvirat at 16x16 px, the conf wants tinyvirat at 28x28 px"):
+    with pytest.raises(
+        DataError, match="holds tinyvirat at 16x16 px, the conf wants tinyvirat at 28x28 px"
+    ):
         open_split(_conf(made_set, size=28), "train", cache)
 
 
-def test_the_default_cache_folder_depends_on_what_changes_the_frames(made_set: Path, tmp_path: Path) -> None:
+def test_the_default_cache_folder_depends_on_what_changes_the_frames(
+    made_set: Path, tmp_path: Path
+) -> None:
     """Runs that differ in the clip only share it; data.cache wins."""
     run = tmp_path / "runs" / "a-train-x"
     base = cache_folder(_conf(made_set), run)
     assert base.parent == tmp_path / "runs" / ".cache"
-    assert cache_folder(_conf(made_set, frames=32, val_fraction=0.2, flip=0.0), run.with_name("b")) == base
+    assert (
+        cache_folder(_conf(made_set, frames=32, val_fraction=0.2, flip=0.0), run.with_name("b"))
+        == base
+    )
     assert cache_folder(_conf(made_set, size=28), run) != base
     assert cache_folder(_conf(made_set, cache="/somewhere"), run) == Path("/somewhere")
 
@@ -273,12 +330,21 @@ PROGRAM = """
 """
 
 
-def _start(made_set: Path, cache: Path, tmp_path: Path, mode: str, ending: str = "pass") -> subprocess.Popen[str]:
+def _start(
+    made_set: Path, cache: Path, tmp_path: Path, mode: str, ending: str = "pass"
+) -> subprocess.Popen[str]:
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM.format(ending=ending)))
     command = [sys.executable, "-W", "error", str(program), str(made_set), str(cache), mode]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=environment)
+    return subprocess.Popen(
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=environment,
+    )
 
 
 def _end(trainer: subprocess.Popen[str]) -> tuple[str, str]:
@@ -290,7 +356,9 @@ def _end(trainer: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_whole_group_leaves_the_workers_working(made_set: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_signal_to_the_whole_group_leaves_the_workers_working(
+    made_set: Path, cache: Path, tmp_path: Path
+) -> None:
     """Ctrl-C and SIGTERM reach the trainer only: it still gets every batch it waits for, and ends at once, without a warning."""
     trainer = _start(made_set, cache, tmp_path, "wait")
     assert trainer.stdout is not None
@@ -302,7 +370,9 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_working(made_set: Path, 
 
 
 @pytest.mark.slow
-def test_a_trainer_that_stops_in_the_middle_leaves_nothing_behind(made_set: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_trainer_that_stops_in_the_middle_leaves_nothing_behind(
+    made_set: Path, cache: Path, tmp_path: Path
+) -> None:
     """It ends with its own exit code, soon, although its workers have batches ready."""
     trainer = _start(made_set, cache, tmp_path, "leave", ending="sys.exit(75)")
     output, errors = _end(trainer)
@@ -310,7 +380,9 @@ def test_a_trainer_that_stops_in_the_middle_leaves_nothing_behind(made_set: Path
 
 
 @pytest.mark.slow
-def test_a_trainer_that_is_killed_takes_its_workers_with_it(made_set: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_trainer_that_is_killed_takes_its_workers_with_it(
+    made_set: Path, cache: Path, tmp_path: Path
+) -> None:
     """Out of memory, for example: no process that it started is left."""
     trainer = _start(made_set, cache, tmp_path, "wait")
     assert trainer.stdout is not None

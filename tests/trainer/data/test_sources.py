@@ -24,7 +24,13 @@ from trainer.data.report import make_report
 from trainer.errors import DataError
 
 SHORT = 24  # px; recordings of 1920 x 1080 are left to the slow test
-RECORDINGS = ("demo.mp4", "part_0.mp4", "demo_spatiotemporal_det.mp4", "test.avi", "ucf101_demo2.gif")
+RECORDINGS = (
+    "demo.mp4",
+    "part_0.mp4",
+    "demo_spatiotemporal_det.mp4",
+    "test.avi",
+    "ucf101_demo2.gif",
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,9 @@ def read_all(clips: ClipSet) -> list[np.ndarray]:
     return [clips[0, place][0].numpy() for place in range(len(clips))]
 
 
-def both(dataset: Recordings, data: DataConf, folder: Path, split: str = "test") -> tuple[ClipSet, ClipSet, Index]:
+def both(
+    dataset: Recordings, data: DataConf, folder: Path, split: str = "test"
+) -> tuple[ClipSet, ClipSet, Index]:
     """The samples from the cache, and from the files."""
     sets = []
     for source in ("cache", "files"):
@@ -88,7 +96,16 @@ def test_files_and_cache_give_the_same_frames(shared: Path, tmp_path: Path, fps:
     own = tuple(clip_of(root / name) for name in RECORDINGS)
     cut = (clip_of(root / "demo.mp4", 40, first=100), clip_of(root / "part_0.mp4", 40))
     cut = (replace(cut[0], id="demo.mp4@100"), replace(cut[1], id="long"))
-    data = DataConf(name="x", root=str(root), resize=f"short:{SHORT}", size=20, frames=6, stride=3, fps=fps, broken="exclude")
+    data = DataConf(
+        name="x",
+        root=str(root),
+        resize=f"short:{SHORT}",
+        size=20,
+        frames=6,
+        stride=3,
+        fps=fps,
+        broken="exclude",
+    )
     data = replace(data, test_start="uniform", test_clips=3, test_crop="center", short="loop")
     cached, filed, index = both(Recordings({"test": own + cut}), data, tmp_path)
     assert cached.ids == filed.ids
@@ -98,11 +115,23 @@ def test_files_and_cache_give_the_same_frames(shared: Path, tmp_path: Path, fps:
         assert one.std() > 5
     entries = {entry.id: entry for entry in index.entries}
     assert index.data == ""
-    assert [entries[name].seekable for name in ("demo.mp4", "part_0.mp4", "test.avi")] == [True, True, False]
-    assert (entries["demo.mp4"].kept_height, entries["demo.mp4"].kept_width) == (SHORT, round(SHORT * 340 / 256))
+    assert [entries[name].seekable for name in ("demo.mp4", "part_0.mp4", "test.avi")] == [
+        True,
+        True,
+        False,
+    ]
+    assert (entries["demo.mp4"].kept_height, entries["demo.mp4"].kept_width) == (
+        SHORT,
+        round(SHORT * 340 / 256),
+    )
     assert "32 of 40 frames" in entries["long"].repaired
     if fps:
-        assert [entries[name].frames for name in ("demo.mp4", "part_0.mp4", "test.avi")] == [100, 11, 66]  # 280/28, 32/29.06, 164/25 s
+        # 280/28, 32/29.06, 164/25 s
+        assert [entries[name].frames for name in ("demo.mp4", "part_0.mp4", "test.avi")] == [
+            100,
+            11,
+            66,
+        ]
         assert entries["part_0.mp4"].taken
         assert entries["demo_spatiotemporal_det.mp4"].note == "resampled from 6 to 10 fps"
         assert index.fps == 10
@@ -115,14 +144,25 @@ def test_resampled_frames_are_those_shown_at_their_time(shared: Path) -> None:
         whole = read_video(path, Kept(resize="16x16"), decoder="pyav")
         for decoder in ("torchcodec", "pyav"):
             video = read_video(path, Kept(resize="16x16", fps=4), decoder=decoder)  # type: ignore[arg-type]
-            assert len(video.frames) == len(video.taken) == round(whole.found / whole.source_fps * 4)
+            assert (
+                len(video.frames) == len(video.taken) == round(whole.found / whole.source_fps * 4)
+            )
             assert np.abs(video.frames.astype(int) - whole.frames[video.taken]).max() <= 2
 
 
-@pytest.mark.parametrize(("fps", "said"), [(0.0, "they are used one after the other"), (10.0, "which of them are kept goes by these")])
-def test_the_report_says_what_becomes_of_uneven_times(shared: Path, tmp_path: Path, fps: float, said: str) -> None:
-    data = DataConf(name="x", root=str(shared / "real" / "videos"), resize="16x16", size=16, frames=4, fps=fps)
-    indices = make(Recordings({"test": (clip_of(shared / "real" / "videos" / "part_0.mp4"),)}), data, tmp_path)
+@pytest.mark.parametrize(
+    ("fps", "said"),
+    [(0.0, "they are used one after the other"), (10.0, "which of them are kept goes by these")],
+)
+def test_the_report_says_what_becomes_of_uneven_times(
+    shared: Path, tmp_path: Path, fps: float, said: str
+) -> None:
+    data = DataConf(
+        name="x", root=str(shared / "real" / "videos"), resize="16x16", size=16, frames=4, fps=fps
+    )
+    indices = make(
+        Recordings({"test": (clip_of(shared / "real" / "videos" / "part_0.mp4"),)}), data, tmp_path
+    )
     told = make_report(indices, tmp_path, data, notes=(), seconds=0).splits["test"].variable_rate
     assert told == [{"id": "part_0.mp4", "problem": f"its frames come at uneven times; {said}"}]
 
@@ -140,21 +180,41 @@ def test_smoothed_frames_are_the_same_from_cache_and_files(shared: Path, tmp_pat
     root = shared / "real" / "videos"
     images = write(tmp_path / "images", [f"{n}.jpg" for n in range(1, 9)], sides=(90, 120))
     dataset = Recordings({"test": (clip_of(root / "ucf101_demo2.gif"), clip_of(images))})
-    data = DataConf(name="x", root=str(root), resize="short:40", size=32, frames=4, test_crop="center", test_short=36, antialias=True)
+    data = DataConf(
+        name="x",
+        root=str(root),
+        resize="short:40",
+        size=32,
+        frames=4,
+        test_crop="center",
+        test_short=36,
+        antialias=True,
+    )
     cached, filed, _ = both(dataset, data, tmp_path / "smooth")
     plain, _, _ = both(dataset, replace(data, antialias=False), tmp_path / "plain")
     for one, other in zip(read_all(cached), read_all(filed), strict=True):
         assert np.array_equal(one, other)
     assert np.abs(read_all(cached)[0].astype(int) - read_all(plain)[0]).mean() > 1
-    with pytest.raises(DataError, match=r"the cache .* holds x at 40 px on the short side, the conf wants x at 40 px .*, smoothed"):
+    with pytest.raises(
+        DataError,
+        match=r"the cache .* holds x at 40 px on the short side, the conf wants x at 40 px .*, smoothed",
+    ):
         open_split(Config(data=data), "test", tmp_path / "plain" / "cache")
 
 
 def test_caches_from_before_frames_could_be_smoothed_still_hold() -> None:
     """Their fingerprints and folders are hashes of what tells two caches apart."""
-    assert Kept.of(DataConf(resize="short:40")).facts() == {"resize": "short:40", "fps": 0.0, "stream": "rgb", "channels": 3}
+    assert Kept.of(DataConf(resize="short:40")).facts() == {
+        "resize": "short:40",
+        "fps": 0.0,
+        "stream": "rgb",
+        "channels": 3,
+    }
     assert Kept.of(DataConf(resize="short:40", antialias=True)).facts()["antialias"] is True
-    assert Kept.of(DataConf(resize="original", antialias=True)).facts() == Kept.of(DataConf(resize="original")).facts()
+    assert (
+        Kept.of(DataConf(resize="original", antialias=True)).facts()
+        == Kept.of(DataConf(resize="original")).facts()
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +226,9 @@ def test_caches_from_before_frames_could_be_smoothed_still_hold() -> None:
         ([f"v_1_c2-{n:06d}.PNG" for n in range(12)], 12),
     ],
 )
-def test_folders_of_any_naming_are_read_by_number(tmp_path: Path, names: list[str], promised: int) -> None:
+def test_folders_of_any_naming_are_read_by_number(
+    tmp_path: Path, names: list[str], promised: int
+) -> None:
     """0- or 1-based, padded or not; other files are no frames."""
     folder = write(tmp_path / "f", names)
     (folder / "n_frames").write_text("12")
@@ -190,7 +252,15 @@ def test_folders_from_the_files_are_repaired_as_in_the_cache(tmp_path: Path) -> 
     for number in (1, 2, 9, 10):
         (folder / f"image_{number:05d}.jpg").unlink()
     (folder / "image_00020.jpg").write_bytes(b"x")
-    data = DataConf(name="x", stream="flow", flow_root=str(tmp_path / "root"), flow_channels=2, fps=15, size=16, frames=20)
+    data = DataConf(
+        name="x",
+        stream="flow",
+        flow_root=str(tmp_path / "root"),
+        flow_channels=2,
+        fps=15,
+        size=16,
+        frames=20,
+    )
     dataset = Recordings({"test": (clip_of(folder, 34),)}, fps=30)
     cached, filed, index = both(dataset, data, tmp_path)
     clip = read_all(cached)[0]
@@ -206,14 +276,18 @@ def test_a_file_that_breaks_while_training_is_named(shared: Path, tmp_path: Path
     """DataError, from a data worker too; never another sample in its place."""
     shutil.copy(shared / "real" / "videos" / "part_0.mp4", tmp_path / "a.mp4")
     folder = write(tmp_path / "f", [f"{n}.jpg" for n in range(1, 9)])
-    data = DataConf(name="x", root=str(tmp_path), source="files", size=16, frames=8, val_from="test")
+    data = DataConf(
+        name="x", root=str(tmp_path), source="files", size=16, frames=8, val_from="test"
+    )
     dataset = Recordings({"train": (clip_of(tmp_path / "a.mp4"), clip_of(folder)), "test": ()})
     make(dataset, data, tmp_path / "cache")
     clips = open_split(Config(data=data), "train", tmp_path / "cache")
     assert clips[1, 0][0].shape == clips[1, 1][0].shape
     (tmp_path / "a.mp4").write_bytes(b"gone")
     (folder / "5.jpg").write_bytes(b"gone")
-    with pytest.raises(DataError, match=r"cannot read frames 0 to 7 of .*a\.mp4.* run `prepare` again"):
+    with pytest.raises(
+        DataError, match=r"cannot read frames 0 to 7 of .*a\.mp4.* run `prepare` again"
+    ):
         clips[1, 0]
     with pytest.raises(DataError, match=r"frame 5 in .*f is missing or damaged"):
         clips[1, 1]
@@ -231,7 +305,10 @@ def _cached(tmp_path: Path, data: DataConf, **splits: list[Entry]) -> Config:
         writer = CacheWriter(tmp_path, index, split, unchanged=lambda _: True)
         for entry in entries:
             numbers = np.arange(entry.frames, dtype=np.uint8)[:, None, None, None]
-            writer.append(replace(entry, kept_height=4, kept_width=4), np.broadcast_to(numbers, (entry.frames, 4, 4, 3)))
+            writer.append(
+                replace(entry, kept_height=4, kept_width=4),
+                np.broadcast_to(numbers, (entry.frames, 4, 4, 3)),
+            )
         writer.finish()
     return Config(data=data)
 
@@ -250,7 +327,13 @@ def numbers(clips: ClipSet, place: int, epoch: int = 0) -> list[int]:
 
 def test_a_video_gives_several_samples(tmp_path: Path) -> None:
     """Windows side by side, the rest of the video in one of its own that repeats or loops inside itself; a broken one is left out."""
-    entries = [_entry("a", 20, 1), _entry("broken", 0, 1), _entry("b", 5), _entry("c@7", 30, first=7), _entry("c@9", 8, first=9)]
+    entries = [
+        _entry("a", 20, 1),
+        _entry("broken", 0, 1),
+        _entry("b", 5),
+        _entry("c@7", 30, first=7),
+        _entry("c@9", 8, first=9),
+    ]
     data = replace(DATA, test_start="every", broken="exclude")
     clips = open_split(_cached(tmp_path, data, test=entries), "test", tmp_path)
     assert clips.ids == ["a@0", "a@8", "a@16", "b", "c@7", "c@9"]
@@ -259,7 +342,16 @@ def test_a_video_gives_several_samples(tmp_path: Path) -> None:
     assert clips.targets.tolist() == [[0, 1]] * 3 + [[1, 0]] * 3
     assert clips.left_out == {"broken": 1}
     assert numbers(clips, 2) == [16, 17, 18, 19, 19, 19, 19, 19]
-    assert numbers(open_split(Config(data=replace(data, short="loop")), "test", tmp_path), 2) == [16, 17, 18, 19, 16, 17, 18, 19]
+    assert numbers(open_split(Config(data=replace(data, short="loop")), "test", tmp_path), 2) == [
+        16,
+        17,
+        18,
+        19,
+        16,
+        17,
+        18,
+        19,
+    ]
     dropped = open_split(Config(data=replace(data, short="drop")), "test", tmp_path)
     assert dropped.ids == ["a@0", "a@8", "c@7", "c@9"]
     assert dropped.left_out == {"broken": 1, "b": 0}
@@ -274,7 +366,14 @@ def test_samples_cost_no_memory_of_their_own(tmp_path: Path) -> None:
     fewer = open_split(Config(data=replace(data, test_step=50)), "test", tmp_path)
     assert (len(clips), len(fewer)) == (450, 9)
     assert abs(len(pickle.dumps(clips)) - len(pickle.dumps(fewer))) < 100
-    assert [numbers(clips, place)[0] for place in (0, 199, 200, 299, 300, 449)] == [0, 199, 0, 99, 0, 149]
+    assert [numbers(clips, place)[0] for place in (0, 199, 200, 299, 300, 449)] == [
+        0,
+        199,
+        0,
+        99,
+        0,
+        149,
+    ]
     assert [clips.name_of(place) for place in (199, 200)] == ["a@199", "b@0"]
     assert (clips.labels_of(250), clips.class_counts) == ((1,), [2, 1])
     assert clips.fingerprint != fewer.fingerprint
@@ -286,10 +385,14 @@ def test_samples_cost_no_memory_of_their_own(tmp_path: Path) -> None:
 def test_random_test_clips_and_repeats_are_drawn_once(tmp_path: Path) -> None:
     """Without training a drawn start depends on seed and sample only; in an epoch of a size each repeat draws its own."""
     data = replace(DATA, test_start="random", start="random", stride=2, val_from="test")
-    config = _cached(tmp_path, data, train=[_entry("a", 200)], test=[_entry(name, 200) for name in "abcdef"])
+    config = _cached(
+        tmp_path, data, train=[_entry("a", 200)], test=[_entry(name, 200) for name in "abcdef"]
+    )
     clips = open_split(config, "test", tmp_path)
     assert clips.starts.tolist() == [-1] * 6
-    assert [numbers(clips, place, 1) for place in range(6)] == [numbers(clips, place, 2) for place in range(6)]
+    assert [numbers(clips, place, 1) for place in range(6)] == [
+        numbers(clips, place, 2) for place in range(6)
+    ]
     assert len({numbers(clips, place)[0] for place in range(6)}) > 3
     train = open_split(config, "train", tmp_path)
     taken = list(batches(train, epoch=1, batch=4, seed=1, shuffle=True, size=10))
@@ -298,19 +401,29 @@ def test_random_test_clips_and_repeats_are_drawn_once(tmp_path: Path) -> None:
     starts = [int(start) for batch in taken for start in batch.clips_BTHWC[:, 0, 0, 0, 0]]
     assert len(set(starts)) > 6
     assert max(starts) <= 200 - 15
-    again = list(batches(train, epoch=1, batch=4, seed=1, shuffle=True, size=10, start=4, workers=1))
-    assert [int(start) for batch in again for start in batch.clips_BTHWC[:, 0, 0, 0, 0]] == starts[4:]
+    again = list(
+        batches(train, epoch=1, batch=4, seed=1, shuffle=True, size=10, start=4, workers=1)
+    )
+    assert [int(start) for batch in again for start in batch.clips_BTHWC[:, 0, 0, 0, 0]] == starts[
+        4:
+    ]
 
 
 def test_where_validation_comes_from(tmp_path: Path) -> None:
     """The dataset's own split, else the test clips or a part of training that parts no group; with its own number of clips."""
-    entries = [_entry(f"{group}{n}", 20, n % 2, group=group) for group in "abcdefgh" for n in range(4)]
+    entries = [
+        _entry(f"{group}{n}", 20, n % 2, group=group) for group in "abcdefgh" for n in range(4)
+    ]
     data = replace(DATA, test_start="uniform", test_clips=4, val_clips=2, val_fraction=0.25)
-    own = _cached(tmp_path / "own", data, train=entries, val=[_entry("v", 20)], test=[_entry("t", 20)])
+    own = _cached(
+        tmp_path / "own", data, train=entries, val=[_entry("v", 20)], test=[_entry("t", 20)]
+    )
     assert open_split(own, "val", tmp_path / "own").ids == ["v@0", "v@12"]
     assert len(open_split(own, "train", tmp_path / "own")) == len(entries)
     none = _cached(tmp_path / "none", data, train=entries, test=[_entry("t", 20)])
-    train, val = (open_split(none, split, tmp_path / "none").video_ids for split in ("train", "val"))  # type: ignore[arg-type]
+    train, val = (
+        open_split(none, split, tmp_path / "none").video_ids for split in ("train", "val")
+    )  # type: ignore[arg-type]
     assert sorted(train + val) == sorted(entry.id for entry in entries)
     assert val
     assert not {name[0] for name in train} & {name[0] for name in val}
@@ -318,4 +431,9 @@ def test_where_validation_comes_from(tmp_path: Path) -> None:
     assert open_split(test, "val", tmp_path / "none").ids == ["t@0", "t@12"]
     assert open_split(test, "test", tmp_path / "none").ids == ["t@0", "t@4", "t@8", "t@12"]
     assert len(open_split(test, "train", tmp_path / "none")) == len(entries)
-    assert open_split(test, "train", tmp_path / "none", training=False).ids[:4] == ["a0@0", "a0@4", "a0@8", "a0@12"]
+    assert open_split(test, "train", tmp_path / "none", training=False).ids[:4] == [
+        "a0@0",
+        "a0@4",
+        "a0@8",
+        "a0@12",
+    ]

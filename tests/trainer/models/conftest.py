@@ -31,7 +31,12 @@ def own_value(module: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """What the rule gives one of a module's own tensors."""
     u = uniform(tensor.numel()).reshape(tensor.shape)
     if isinstance(module, _BatchNorm):
-        return {"weight": 1 + 0.1 * u, "bias": 0.1 * u, "running_mean": 0.1 * u, "running_var": 1 + 0.1 * u}[name]
+        return {
+            "weight": 1 + 0.1 * u,
+            "bias": 0.1 * u,
+            "running_mean": 0.1 * u,
+            "running_var": 1 + 0.1 * u,
+        }[name]
     return u * (6 / (tensor.numel() / tensor.shape[0])) ** 0.5 if name == "weight" else 0.1 * u
 
 
@@ -66,16 +71,24 @@ def gives() -> Callable[..., None]:
     `published`: the first four outputs, their sum and their L2 norm. Each may be off by a thousandth of the norm's scale.
     """
 
-    def check(name: str, options: dict[str, Any], shape: Sequence[int], published: tuple[list[float], float, float]) -> None:
+    def check(
+        name: str,
+        options: dict[str, Any],
+        shape: Sequence[int],
+        published: tuple[list[float], float, float],
+    ) -> None:
         first, total, norm = published
         with torch.device("meta"):
             model = models.create(name, **options)
         with torch.no_grad():
-            out = fill(model.to_empty(device="cpu"))(filled_input(shape))  # so no time goes into an initialisation
+            # so no time goes into an initialisation
+            out = fill(model.to_empty(device="cpu"))(filled_input(shape))
         assert out.shape == (shape[0], options["num_classes"])
         values = out.flatten().double()
         scale = norm / values.numel() ** 0.5  # of one value
-        torch.testing.assert_close(values[:4], torch.tensor(first, dtype=torch.float64), rtol=1e-4, atol=1e-3 * scale)
+        torch.testing.assert_close(
+            values[:4], torch.tensor(first, dtype=torch.float64), rtol=1e-4, atol=1e-3 * scale
+        )
         assert values.norm().item() == pytest.approx(norm, rel=1e-4)
         assert values.sum().item() == pytest.approx(total, abs=1e-3 * norm)
 

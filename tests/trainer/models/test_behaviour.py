@@ -36,7 +36,14 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
 def test_the_names() -> None:
     """In alphabetical order; each name is a function's, read from its module."""
     assert models.names() == sorted(models.names())
-    assert {"i3d", "resizer2d", "resizer3d", "spatial_transformer", "transformer_resizer", *COMPOSITES} <= set(models.names())
+    assert {
+        "i3d",
+        "resizer2d",
+        "resizer3d",
+        "spatial_transformer",
+        "transformer_resizer",
+        *COMPOSITES,
+    } <= set(models.names())
 
 
 def test_names_and_options_are_read_without_torch(project: Path) -> None:
@@ -51,16 +58,39 @@ def test_names_and_options_are_read_without_torch(project: Path) -> None:
 
 def test_models_as_json(project: Path) -> None:
     """`python -m trainer models --json` lists name, kind, summary, and every option with its default."""
-    done = subprocess.run([sys.executable, "-m", "trainer", "models", "--json"], check=True, capture_output=True, text=True, cwd=project)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "models", "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=project,
+    )
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert list(rows) == models.names()
     assert rows["resizer2d"]["kind"] == "resizer"
-    assert rows["resizer2d"]["options"].items() >= {"frames": 32, "size": 112, "residual_blocks": 1}.items()
+    assert (
+        rows["resizer2d"]["options"].items()
+        >= {"frames": 32, "size": 112, "residual_blocks": 1}.items()
+    )
     assert rows["i3d"]["kind"] == "classifier"
-    assert rows["i3d"]["options"].items() >= {"num_classes": None, "mode": "32x112", "in_channels": 3, "head": "pooled"}.items()
-    expected = {"frames": 32, "size": 112, "in_size": 28, "residual_blocks": 3, "read_at": 0, "apply_at": 0, "legacy_frame_view": False}
+    assert (
+        rows["i3d"]["options"].items()
+        >= {"num_classes": None, "mode": "32x112", "in_channels": 3, "head": "pooled"}.items()
+    )
+    expected = {
+        "frames": 32,
+        "size": 112,
+        "in_size": 28,
+        "residual_blocks": 3,
+        "read_at": 0,
+        "apply_at": 0,
+        "legacy_frame_view": False,
+    }
     assert rows["transformer_resizer"]["options"].items() >= expected.items()
-    assert rows["stn_resizer_i3d"]["options"].items() >= {"resizer": "2d", "freeze_i3d": False, "legacy_frame_view": False}.items()
+    assert (
+        rows["stn_resizer_i3d"]["options"].items()
+        >= {"resizer": "2d", "freeze_i3d": False, "legacy_frame_view": False}.items()
+    )
     assert all(row["summary"] for row in rows.values())
 
 
@@ -75,8 +105,19 @@ def net(num_classes: int, *, depth: int = -1, size: int | None = None, form: Lit
 def helper(a): ...
 '''
     (found,) = signatures.read_source(source, "file")
-    assert (found.name, found.kind, found.summary, found.parts, found.module) == ("net", "classifier", "Title of it", ("a", "b"), "file")
-    assert {key: option.default for key, option in found.options.items()} == {"num_classes": None, "depth": -1, "size": None, "form": "x"}
+    assert (found.name, found.kind, found.summary, found.parts, found.module) == (
+        "net",
+        "classifier",
+        "Title of it",
+        ("a", "b"),
+        "file",
+    )
+    assert {key: option.default for key, option in found.options.items()} == {
+        "num_classes": None,
+        "depth": -1,
+        "size": None,
+        "form": "x",
+    }
     assert [key for key, option in found.options.items() if option.required] == ["num_classes"]
     assert found.options["form"].choices == ("x", "y")
 
@@ -122,7 +163,10 @@ def test_wrong_options_are_refused(name: str, options: dict[str, Any], said: str
         models.create(name, **options)
 
 
-@pytest.mark.parametrize(("mode", "sizes"), [("16x112", (16, 112)), ("64x224", (64, 224)), ("16x16", (16, 16)), ("8x32", (8, 32))])
+@pytest.mark.parametrize(
+    ("mode", "sizes"),
+    [("16x112", (16, 112)), ("64x224", (64, 224)), ("16x16", (16, 16)), ("8x32", (8, 32))],
+)
 def test_modes(mode: str, sizes: tuple[int, int]) -> None:
     assert parse_mode(mode) == sizes
 
@@ -146,7 +190,9 @@ def test_the_per_frame_head_answers_for_each_frame(frames: int) -> None:
         features = model.get_submodule("logits")(model.extract_features(video))  # type: ignore[operator]
     assert answers.shape == (2, 5, frames)
     assert features.shape == (2, 5, -(-frames // 8) - 1, 1, 1)
-    expected = nn.functional.interpolate(features[..., 0, 0], frames, mode="linear", align_corners=False)
+    expected = nn.functional.interpolate(
+        features[..., 0, 0], frames, mode="linear", align_corners=False
+    )
     assert torch.equal(answers, expected)
 
 
@@ -161,7 +207,14 @@ def test_every_place_of_the_transform_runs_and_learns(read: int, apply: int) -> 
     """All 45 pairs: output shape, a gradient in every weight but the identity's input, and the same under both frame views' shapes."""
     for legacy in (False, True):
         model = models.create(
-            "transformer_resizer", frames=4, size=16, in_size=8, residual_blocks=1, read_at=read, apply_at=apply, legacy_frame_view=legacy
+            "transformer_resizer",
+            frames=4,
+            size=16,
+            in_size=8,
+            residual_blocks=1,
+            read_at=read,
+            apply_at=apply,
+            legacy_frame_view=legacy,
         )
         out = model(noise(2, 3, 4, 8, 8))
         assert out.shape == (2, 3, 4, 16, 16)
@@ -182,7 +235,9 @@ def test_a_new_combined_model_zooms() -> None:
 
 
 def test_a_clip_of_another_length_cannot_be_transformed_after_the_resize() -> None:
-    model = models.create("transformer_resizer", frames=8, size=16, in_size=8, read_at=0, apply_at=3)
+    model = models.create(
+        "transformer_resizer", frames=8, size=16, in_size=8, read_at=0, apply_at=3
+    )
     with pytest.raises(ValueError, match="4 transforms for 8 frames"):
         model(noise(1, 3, 4, 8, 8))
 
@@ -240,9 +295,14 @@ def test_a_frozen_i3d_keeps_weights_and_statistics(way: str) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model(noise(2, 3, 16, 8, 8)).sum().backward()
     with_grad = {key for key, p in model.named_parameters() if p.grad is not None}
-    assert {key for key in with_grad if key.startswith("i3d.")} == {"i3d.logits.conv3d.weight", "i3d.logits.conv3d.bias"}
+    assert {key for key in with_grad if key.startswith("i3d.")} == {
+        "i3d.logits.conv3d.weight",
+        "i3d.logits.conv3d.bias",
+    }
     assert {key for key, p in model.named_parameters() if key.startswith("resizer.")} <= with_grad
-    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    moved = {
+        key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert moved
     assert all(key.startswith("resizer.") for key in moved)
     assert model.get_submodule("i3d.dropout").training
@@ -279,12 +339,21 @@ def test_networks_can_be_traced_and_exported(name: str, options: dict[str, Any])
             for p in module.parameters(recurse=False):
                 if p.dim() == 5:
                     p.data = p.data.contiguous(memory_format=torch.channels_last_3d)
-        torch.testing.assert_close(model(video.contiguous(memory_format=torch.channels_last_3d)), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            model(video.contiguous(memory_format=torch.channels_last_3d)),
+            expected,
+            rtol=1e-4,
+            atol=1e-4,
+        )
 
 
 def test_a_new_head_leaves_the_rest() -> None:
     model = models.create("i3d", **TINY)
-    before = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith("logits.")}
+    before = {
+        key: value.clone()
+        for key, value in model.state_dict().items()
+        if not key.startswith("logits.")
+    }
     model.replace_logits(7)  # type: ignore[operator]
     assert model.get_parameter("logits.conv3d.weight").shape == (7, 1024, 1, 1, 1)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())

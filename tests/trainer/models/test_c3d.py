@@ -32,7 +32,9 @@ def on_meta(name: str, classes: int = 101, **options: Any) -> nn.Module:
         ("leafdp_r2plus1d", ([22.6233, 2.63181, 4.38764, 0.691134], -82.1983, 383.214)),
     ],
 )
-def test_gives_the_published_numbers(gives: Callable[..., None], name: str, published: tuple[list[float], float, float]) -> None:
+def test_gives_the_published_numbers(
+    gives: Callable[..., None], name: str, published: tuple[list[float], float, float]
+) -> None:
     gives(name, {"num_classes": 101}, CLIP, published)
 
 
@@ -51,13 +53,22 @@ def test_has_the_published_parameters(name: str, counts: dict[int, int]) -> None
 
 
 def test_vmz_counts_weights_only() -> None:
-    own = [m.weight.numel() for m in on_meta("c3d_vmz", 400).modules() if isinstance(m, (nn.Conv3d, nn.Linear))]
+    own = [
+        m.weight.numel()
+        for m in on_meta("c3d_vmz", 400).modules()
+        if isinstance(m, (nn.Conv3d, nn.Linear))
+    ]
     assert sum(own) == 64_943_168
 
 
 @pytest.mark.parametrize(
     ("name", "linear", "operations"),
-    [("c3d", False, 38.50), ("c3d_bn", False, 32.95), ("c3d_vmz", True, 38.53), ("leafdp_r2plus1d", True, 41.52)],
+    [
+        ("c3d", False, 38.50),
+        ("c3d_bn", False, 32.95),
+        ("c3d_vmz", True, 38.53),
+        ("leafdp_r2plus1d", True, 41.52),
+    ],
 )
 def test_costs_the_published_operations(name: str, linear: bool, operations: float) -> None:
     """Billions; published with the linear layers, or without."""
@@ -76,13 +87,16 @@ def test_all_of_a_network_learns_from_flow_too(name: str) -> None:
     model(torch.empty(2, 2, 16, 112, 112, device="meta")).sum().backward()
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
     model.freeze()
-    assert sum(parameter.requires_grad for parameter in model.parameters()) == 2  # weight and bias of the last layer
+    # weight and bias of the last layer
+    assert sum(parameter.requires_grad for parameter in model.parameters()) == 2
     traced = torch.fx.symbolic_trace(model)
     assert traced(torch.empty(2, 2, 16, 112, 112, device="meta")).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", NAMES[:3])
-@pytest.mark.parametrize("shape", [(1, 3, 32, 112, 112), (1, 3, 16, 128, 128), (1, 2, 16, 112, 112), (3, 16, 112, 112)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 32, 112, 112), (1, 3, 16, 128, 128), (1, 2, 16, 112, 112), (3, 16, 112, 112)]
+)
 def test_clips_of_other_sizes_are_refused(name: str, shape: tuple[int, ...]) -> None:
     """Two clips of 8 frames are as many numbers as one of 16; none of it may pass as a batch of another size."""
     assert signatures.read()[name].clip == "16x112"
@@ -91,7 +105,11 @@ def test_clips_of_other_sizes_are_refused(name: str, shape: tuple[int, ...]) -> 
 
 
 def test_names_of_the_published_files() -> None:
-    keys = [f"{layer}.{kind}" for layer in (*CONVOLUTIONS, "fc6", "fc7", "fc8") for kind in ("weight", "bias")]
+    keys = [
+        f"{layer}.{kind}"
+        for layer in (*CONVOLUTIONS, "fc6", "fc7", "fc8")
+        for kind in ("weight", "bias")
+    ]
     assert list(on_meta("c3d").state_dict()) == keys
     leaf = set(on_meta("leafdp_r2plus1d").state_dict())
     assert {
@@ -99,12 +117,19 @@ def test_names_of_the_published_files() -> None:
         "res2plus1d.conv1.bn2.bias", "res2plus1d.conv3.block1.downsampleconv.spatial_conv.weight",
         "res2plus1d.conv3.block1.downsamplebn.running_var", "res2plus1d.conv5.blocks.0.conv2.bn2.weight", "linear.weight",
     } <= leaf  # fmt: skip
-    assert "res3d.conv4.block1.conv1.temporal_spatial_conv.weight" in on_meta("leafdp_r3d").state_dict()
+    assert (
+        "res3d.conv4.block1.conv1.temporal_spatial_conv.weight"
+        in on_meta("leafdp_r3d").state_dict()
+    )
 
 
 def fits(adapted: dict[str, Tensor], model: nn.Module, without: str = "-") -> bool:
     """Whether the tensors are exactly the model's, by name and shape; `without`: but for one layer."""
-    wanted = {key: tensor.shape for key, tensor in model.state_dict().items() if not key.startswith(f"{without}.")}
+    wanted = {
+        key: tensor.shape
+        for key, tensor in model.state_dict().items()
+        if not key.startswith(f"{without}.")
+    }
     return {key: tensor.shape for key, tensor in adapted.items()} == {
         key: shape for key, shape in wanted.items() if not key.endswith("num_batches_tracked")
     }
@@ -114,11 +139,20 @@ def test_sports1m_names_are_known() -> None:
     model = on_meta("c3d", 487)
     assert isinstance(model, C3D)
     numbers = dict(zip(CONVOLUTIONS, (0, 3, 6, 8, 11, 13, 16, 18), strict=True))
-    names = {**{layer: f"features.{n}" for layer, n in numbers.items()}, "fc6": "classifier.0", "fc7": "classifier.3"}
+    names = {
+        **{layer: f"features.{n}" for layer, n in numbers.items()},
+        "fc6": "classifier.0",
+        "fc7": "classifier.3",
+    }
     state = model.state_dict()
-    public = {f"{names[layer]}.{kind}": state[f"{layer}.{kind}"] for layer in names for kind in ("weight", "bias")}
+    public = {
+        f"{names[layer]}.{kind}": state[f"{layer}.{kind}"]
+        for layer in names
+        for kind in ("weight", "bias")
+    }
     assert fits(model.adapt_checkpoint(public), model, without="fc8")
-    assert fits(model.adapt_checkpoint(dict(state)), model)  # a file with our names, such as c3d.pickle
+    # a file with our names, such as c3d.pickle
+    assert fits(model.adapt_checkpoint(dict(state)), model)
 
 
 def test_blobs_of_vmz_are_known() -> None:
@@ -130,10 +164,26 @@ def test_blobs_of_vmz_are_known() -> None:
         layer, _, kind = key.rpartition(".")
         if kind == "num_batches_tracked":
             continue
-        layer = layer.replace("conv1", "conv1a").replace("conv2", "conv2a").replace("fc8", "last_out_L400")
-        suffix = {"weight": "s" if layer.endswith("_bn") else "w", "bias": "b", "running_mean": "rm", "running_var": "riv"}[kind]
+        layer = (
+            layer.replace("conv1", "conv1a")
+            .replace("conv2", "conv2a")
+            .replace("fc8", "last_out_L400")
+        )
+        suffix = {
+            "weight": "s" if layer.endswith("_bn") else "w",
+            "bias": "b",
+            "running_mean": "rm",
+            "running_var": "riv",
+        }[kind]
         blobs[f"{layer}_{suffix}"] = tensor
-    assert {"conv1a_w", "conv2a_b", "conv3a_bn_s", "conv5b_bn_riv", "fc6_w", "last_out_L400_b"} <= set(blobs)
+    assert {
+        "conv1a_w",
+        "conv2a_b",
+        "conv3a_bn_s",
+        "conv5b_bn_riv",
+        "fc6_w",
+        "last_out_L400_b",
+    } <= set(blobs)
     adapted = model.adapt_checkpoint({**blobs, "strange": torch.empty(1)})
     assert "strange" in adapted
     del adapted["strange"]
@@ -146,4 +196,6 @@ def test_starts_as_published() -> None:
     vmz, plain = models.create("c3d_vmz", 4), models.create("c3d", 4)
     assert vmz.get_parameter("conv5b.weight").std().item() == pytest.approx(0.01, rel=0.02)
     assert vmz.get_parameter("fc7.weight").std().item() == pytest.approx(0.005, rel=0.02)
-    assert plain.get_parameter("conv5b.weight").std().item() == pytest.approx((2 / (27 * 512)) ** 0.5, rel=0.02)
+    assert plain.get_parameter("conv5b.weight").std().item() == pytest.approx(
+        (2 / (27 * 512)) ** 0.5, rel=0.02
+    )

@@ -72,7 +72,12 @@ FIXTURES: list[Any] = [
 
 @pytest.mark.parametrize(("name", "options", "first", "total", "norm"), FIXTURES)
 def test_gives_the_published_numbers(
-    name: str, options: dict[str, Any], first: list[float], total: float, norm: float, fill_rule: Rule
+    name: str,
+    options: dict[str, Any],
+    first: list[float],
+    total: float,
+    norm: float,
+    fill_rule: Rule,
 ) -> None:
     """Filled by the spec's rule, each network gives the spec's outputs, within a thousandth of the norm's scale."""
     fill, filled_input = fill_rule
@@ -81,7 +86,9 @@ def test_gives_the_published_numbers(
     assert out.shape == (1, options["num_classes"])
     values = out.flatten().double()
     scale = norm / values.numel() ** 0.5  # of one value
-    torch.testing.assert_close(values[:4], torch.tensor(first, dtype=torch.float64), rtol=1e-4, atol=1e-3 * scale)
+    torch.testing.assert_close(
+        values[:4], torch.tensor(first, dtype=torch.float64), rtol=1e-4, atol=1e-3 * scale
+    )
     assert values.norm().item() == pytest.approx(norm, rel=1e-4)
     assert values.sum().item() == pytest.approx(total, abs=1e-3 * norm)
 
@@ -121,7 +128,9 @@ PARAMETERS: list[tuple[str, dict[str, Any], int, int, int]] = [
 
 
 @pytest.mark.parametrize(("name", "options", "at400", "at600", "at101"), PARAMETERS)
-def test_has_the_published_parameters(name: str, options: dict[str, Any], at400: int, at600: int, at101: int) -> None:
+def test_has_the_published_parameters(
+    name: str, options: dict[str, Any], at400: int, at600: int, at101: int
+) -> None:
     """Exactly, for the classes of Kinetics-400, Kinetics-600 and UCF101."""
     model = of_600_classes(name, options)
     assert counting.parameters(model) == at600
@@ -142,25 +151,46 @@ CONV_GMACS: list[tuple[str, dict[str, Any], float, float]] = [  # and the last d
     ("resnext3d", {"depth": 50, "shortcut": "B"}, 7.45, 0.006),
     ("resnext3d", {"depth": 101, "shortcut": "B"}, 9.567, 0.0006),
     ("resnext3d", {"depth": 152, "shortcut": "B"}, 12.18, 0.006),
-    *(("mobilenetv2_3d", {"width": w}, g, 0.0006) for w, g in ((0.2, 0.054), (0.45, 0.157), (0.7, 0.295), (1.0, 0.518))),
-    *(("mobilenet_3d", {"width": w}, g, 0.0006) for w, g in ((0.5, 0.094), (1.0, 0.232), (1.5, 0.416), (2.0, 0.645))),
-    *(("shufflenet_3d", {"width": w}, g, 0.0006) for w, g in ((0.5, 0.072), (1.0, 0.187), (1.5, 0.328), (2.0, 0.513))),
-    *(("shufflenetv2_3d", {"width": w}, g, 0.0006) for w, g in ((0.25, 0.110), (1.0, 0.186), (1.5, 0.280), (2.0, 0.424))),
+    *(
+        ("mobilenetv2_3d", {"width": w}, g, 0.0006)
+        for w, g in ((0.2, 0.054), (0.45, 0.157), (0.7, 0.295), (1.0, 0.518))
+    ),
+    *(
+        ("mobilenet_3d", {"width": w}, g, 0.0006)
+        for w, g in ((0.5, 0.094), (1.0, 0.232), (1.5, 0.416), (2.0, 0.645))
+    ),
+    *(
+        ("shufflenet_3d", {"width": w}, g, 0.0006)
+        for w, g in ((0.5, 0.072), (1.0, 0.187), (1.5, 0.328), (2.0, 0.513))
+    ),
+    *(
+        ("shufflenetv2_3d", {"width": w}, g, 0.0006)
+        for w, g in ((0.25, 0.110), (1.0, 0.186), (1.5, 0.280), (2.0, 0.424))
+    ),
     ("squeezenet_3d", {}, 0.903, 0.0006),
 ]
 
 
 def _slow_if_many(row: tuple[str, dict[str, Any], float, float]) -> Any:
     return (
-        pytest.param(*row, marks=pytest.mark.slow) if row[1].get("depth", 0) > 50 or row[1].get("width") in (0.45, 0.7, 1.5, 2.0) else row
+        pytest.param(*row, marks=pytest.mark.slow)
+        if row[1].get("depth", 0) > 50 or row[1].get("width") in (0.45, 0.7, 1.5, 2.0)
+        else row
     )
 
 
-@pytest.mark.parametrize(("name", "options", "gmacs", "within"), [_slow_if_many(row) for row in CONV_GMACS])
-def test_costs_the_published_multiply_adds(name: str, options: dict[str, Any], gmacs: float, within: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "options", "gmacs", "within"), [_slow_if_many(row) for row in CONV_GMACS]
+)
+def test_costs_the_published_multiply_adds(
+    name: str, options: dict[str, Any], gmacs: float, within: float
+) -> None:
     """The table counts convolutions; `counting.gmacs` also the linear layer of 600 classes."""
     model = of_600_classes(name, options)
-    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear)) / 1e9
+    linear = (
+        sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+        / 1e9
+    )
     assert counting.gmacs(model, CLIP) - linear == pytest.approx(gmacs, abs=within)
 
 
@@ -178,7 +208,9 @@ def test_costs_the_published_multiply_adds(name: str, options: dict[str, Any], g
         pytest.param("resnext3d", {"depth": 101, "shortcut": "B"}, 9652.2, marks=pytest.mark.slow),
     ],
 )
-def test_published_operations_are_reproduced(name: str, options: dict[str, Any], mflops: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_operations_are_reproduced(
+    name: str, options: dict[str, Any], mflops: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the definition of the paper's table, to its last digit; ReLUs in MobileNet's blocks were functions there, not counted."""
     model = of_600_classes(name, options)
     for block in model.modules():
@@ -193,7 +225,11 @@ def test_counting_leaves_a_model_as_it_was() -> None:
     model.get_submodule("features.3").eval()
     modes = [module.training for module in model.modules()]
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    assert counting.gmacs(model, (1, 3, 8, 32, 32)) == counting.gmacs(on_meta("mobilenet_3d", 4, {"width": 0.25}), (1, 3, 8, 32, 32)) > 0
+    assert (
+        counting.gmacs(model, (1, 3, 8, 32, 32))
+        == counting.gmacs(on_meta("mobilenet_3d", 4, {"width": 0.25}), (1, 3, 8, 32, 32))
+        > 0
+    )
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
     assert all(tensor.device.type == "cpu" for tensor in model.parameters())
@@ -232,15 +268,22 @@ KEYS: list[tuple[str, dict[str, Any], int, list[str]]] = [
 
 
 @pytest.mark.parametrize(("name", "options", "count", "some"), KEYS)
-def test_has_the_published_key_names(name: str, options: dict[str, Any], count: int, some: list[str]) -> None:
+def test_has_the_published_key_names(
+    name: str, options: dict[str, Any], count: int, some: list[str]
+) -> None:
     keys = of_600_classes(name, options).state_dict().keys()
     assert len(keys) == count
     assert set(some) <= keys
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 32, 32), (1, 3, 7, 45, 61)])
-@pytest.mark.parametrize(("name", "options"), [*NETS, ("shufflenet_3d", {"width": 0.3, "groups": 8}), ("mobilenet_3d", {"width": 0.03})])
-def test_takes_clips_of_any_size(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*NETS, ("shufflenet_3d", {"width": 0.3, "groups": 8}), ("mobilenet_3d", {"width": 0.03})],
+)
+def test_takes_clips_of_any_size(
+    name: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
     """Also of odd sides and few frames, and at widths nobody published."""
     if options.get("depth", 10) > 10:
         model = on_meta(name, 5, options).eval()
@@ -258,13 +301,17 @@ def test_the_last_map_is_what_the_published_pool_covers(shape: tuple[int, int]) 
     frames, size = shape
     model = on_meta("resnet3d", 5, {"depth": 10})
     maps: list[torch.Size] = []
-    model.get_submodule("avgpool").register_forward_hook(lambda _, given, __: maps.append(given[0].shape[2:]))
+    model.get_submodule("avgpool").register_forward_hook(
+        lambda _, given, __: maps.append(given[0].shape[2:])
+    )
     model.eval()(torch.empty(1, 3, frames, size, size, device="meta"))
     assert maps == [torch.Size([-(-frames // 16), -(-size // 32), -(-size // 32)])]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [net for net in NETS if net[1].get("depth", 10) == 10])
+@pytest.mark.parametrize(
+    ("name", "options"), [net for net in NETS if net[1].get("depth", 10) == 10]
+)
 def test_learns_from_small_clips(name: str, options: dict[str, Any]) -> None:
     """In training mode, a gradient for every weight, from clips whose last map is a single cell."""
     model = models.create(name, num_classes=3, **options)
@@ -277,7 +324,9 @@ def test_learns_from_small_clips(name: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_gradients_pass_shortcut_a(legacy: bool) -> None:
     """With a block's own way closed, all of the gradient comes through the shortcut; the published code had none there."""
-    model = models.create("resnet3d", num_classes=3, depth=10, shortcut="A", legacy_shortcut=legacy).train()
+    model = models.create(
+        "resnet3d", num_classes=3, depth=10, shortcut="A", legacy_shortcut=legacy
+    ).train()
     block = model.get_submodule("layer2.0")
     x = noise(2, 64, 4, 8, 8).abs().requires_grad_()
     with torch.no_grad():
@@ -341,11 +390,15 @@ def test_starts_as_published() -> None:
     """MobileNetV2: variance 2 / (27 * outputs), its linear layer 0.01; ResNet: the same by fan out; BatchNorm 1 and 0."""
     torch.manual_seed(0)
     mobile = models.create("mobilenetv2_3d", num_classes=100)
-    assert mobile.get_parameter("features.18.0.weight").std().item() == pytest.approx((2 / 1280) ** 0.5, rel=0.02)
+    assert mobile.get_parameter("features.18.0.weight").std().item() == pytest.approx(
+        (2 / 1280) ** 0.5, rel=0.02
+    )
     assert mobile.get_parameter("classifier.1.weight").std().item() == pytest.approx(0.01, rel=0.02)
     assert not mobile.get_parameter("classifier.1.bias").any()
     res = models.create("resnet3d", num_classes=2, depth=10)
-    assert res.get_parameter("layer2.0.conv2.weight").std().item() == pytest.approx((2 / (27 * 128)) ** 0.5, rel=0.02)
+    assert res.get_parameter("layer2.0.conv2.weight").std().item() == pytest.approx(
+        (2 / (27 * 128)) ** 0.5, rel=0.02
+    )
     assert bool((res.get_parameter("bn1.weight") == 1).all())
 
 
@@ -378,4 +431,9 @@ def test_networks_can_be_traced_and_exported(name: str, options: dict[str, Any])
         torch.testing.assert_close(torch.fx.symbolic_trace(model)(clip), expected)
         torch.testing.assert_close(torch.export.export(model, (clip,)).module()(clip), expected)
         model.to(memory_format=torch.channels_last_3d)
-        torch.testing.assert_close(model(clip.contiguous(memory_format=torch.channels_last_3d)), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            model(clip.contiguous(memory_format=torch.channels_last_3d)),
+            expected,
+            rtol=1e-3,
+            atol=1e-3,
+        )

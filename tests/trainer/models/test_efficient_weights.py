@@ -29,7 +29,11 @@ def test_published_weights_fit_what_they_say(name: str) -> None:
     """Options build, the preset exists, names are unique; what is only on Google Drive has no address but says where it is."""
     records = signatures.read()[name].published
     assert records
-    assert len({record["name"] for record in records}) == len({record["file"] for record in records}) == len(records)
+    assert (
+        len({record["name"] for record in records})
+        == len({record["file"] for record in records})
+        == len(records)
+    )
     with torch.device("meta"):
         for options in {tuple(record["options"].items()) for record in records}:
             models.create(name, num_classes=2, **dict(options))
@@ -41,10 +45,16 @@ def test_published_weights_fit_what_they_say(name: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["module.", ""])
 @pytest.mark.parametrize(("name", "options"), NETS)
-def test_files_of_the_published_form_load(name: str, options: dict[str, Any], prefix: str, tmp_path: Path) -> None:
+def test_files_of_the_published_form_load(
+    name: str, options: dict[str, Any], prefix: str, tmp_path: Path
+) -> None:
     """As nn.DataParallel saved them, or bare as of 2020, from before BatchNorm counted: all fits but the head, if that is asked for."""
     source = models.create(name, num_classes=6, **options)
-    kept = {key: tensor for key, tensor in source.state_dict().items() if not key.endswith("num_batches_tracked")}
+    kept = {
+        key: tensor
+        for key, tensor in source.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
     content = {
         "epoch": 9,
         "arch": name,
@@ -61,4 +71,8 @@ def test_files_of_the_published_form_load(name: str, options: dict[str, Any], pr
     head = {f"{model.head_module}.{kind}" for kind in ("weight", "bias")}
     assert set(report.replaced) == head
     assert set(report.loaded) == set(kept) - head
-    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in kept.items() if key not in head)
+    assert all(
+        torch.equal(model.state_dict()[key], tensor)
+        for key, tensor in kept.items()
+        if key not in head
+    )

@@ -11,8 +11,13 @@ from trainer import models, signatures
 from trainer.models.weights import apply_freeze
 
 OPTIONS = {"resnet3d": {"depth": 10}, "resnext3d": {"depth": 50}}
-MORE = {"vgg16": ("conv_base.31.", "conv_base.33.", "extra_layers.", "classifier.")}  # what its ImageNet weights do not fill
-PLAIN = [name for name, signature in signatures.read().items() if signature.kind == "classifier" and len(signature.parts) == 1]
+# what its ImageNet weights do not fill
+MORE = {"vgg16": ("conv_base.31.", "conv_base.33.", "extra_layers.", "classifier.")}
+PLAIN = [
+    name
+    for name, signature in signatures.read().items()
+    if signature.kind == "classifier" and len(signature.parts) == 1
+]
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -43,7 +43,13 @@ def test_gives_the_published_numbers(gives: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize(
     ("classes", "frames", "count"),
-    [(400, 1, 22_605_168), (200, 1, 22_195_368), (101, 1, 21_992_517), (400, 3, 22_606_896), (400, 5, 22_608_624)],
+    [
+        (400, 1, 22_605_168),
+        (200, 1, 22_195_368),
+        (101, 1, 21_992_517),
+        (400, 3, 22_606_896),
+        (400, 5, 22_608_624),
+    ],
 )
 def test_inception_has_the_published_parameters(classes: int, frames: int, count: int) -> None:
     model = inception(classes, seq_len=frames)
@@ -61,13 +67,17 @@ def test_cost_the_published_operations() -> None:
     assert counting.gmacs(vgg(hidden=1024), (1, 3, 300, 300)) == pytest.approx(30.0, abs=0.051)
 
 
-FRESH = {"conv_base.31", "conv_base.33", "extra_layers.1", "classifier.1", "classifier.4"}  # what ImageNet weights do not fill
+# what ImageNet weights do not fill
+FRESH = {"conv_base.31", "conv_base.33", "extra_layers.1", "classifier.1", "classifier.4"}
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "head", "thawed"), [("inception_v3", 107, "fc_kin", {"fc_kin"}), ("vgg16", 300, "classifier.4", FRESH)]
+    ("name", "size", "head", "thawed"),
+    [("inception_v3", 107, "fc_kin", {"fc_kin"}), ("vgg16", 300, "classifier.4", FRESH)],
 )
-def test_all_of_a_network_learns_from_stacked_flow(name: str, size: int, head: str, thawed: set[str]) -> None:
+def test_all_of_a_network_learns_from_stacked_flow(
+    name: str, size: int, head: str, thawed: set[str]
+) -> None:
     model = on_meta(name, 5, seq_len=10, in_channels=2)
     assert isinstance(model, Part)
     assert signatures.read()[name].images
@@ -98,10 +108,17 @@ def test_inception_takes_frames_of_75_pixels_and_more() -> None:
 def test_torchvisions_inception_gives_torchvisions_answers() -> None:
     """Its auxiliary head is left out; the rest is the same network, at any size."""
     torch.manual_seed(1)
-    theirs = torchvision.models.inception_v3(weights=None, aux_logits=True, init_weights=False).eval()
+    theirs = torchvision.models.inception_v3(
+        weights=None, aux_logits=True, init_weights=False
+    ).eval()
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+            for tensor in (
+                module.weight.data,
+                module.bias.data,
+                module.running_mean,
+                module.running_var,
+            ):
                 assert tensor is not None
                 tensor.add_(torch.rand_like(tensor) * 0.5)
     ours = inception(1000).eval()
@@ -113,12 +130,19 @@ def test_torchvisions_inception_gives_torchvisions_answers() -> None:
 
 def test_the_last_layer_of_imagenet_stands_for_ours() -> None:
     adapted = inception(5).adapt_checkpoint(
-        {"fc.weight": torch.zeros(1000, 2048), "AuxLogits.fc.weight": torch.zeros(1), "odd": torch.zeros(1)}
+        {
+            "fc.weight": torch.zeros(1000, 2048),
+            "AuxLogits.fc.weight": torch.zeros(1),
+            "odd": torch.zeros(1),
+        }
     )
     assert set(adapted) == {"fc_kin.weight", "odd"}
 
 
-@pytest.mark.parametrize(("name", "first"), [("inception_v3", "Conv2d_1a_3x3.conv.weight"), ("vgg16", "conv_base.0.weight")])
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("inception_v3", "Conv2d_1a_3x3.conv.weight"), ("vgg16", "conv_base.0.weight")],
+)
 def test_a_stack_of_equal_frames_gives_what_the_frame_gave(name: str, first: str) -> None:
     torch.manual_seed(1)
     weight = torch.rand(4, 3, 3, 3)
@@ -127,7 +151,9 @@ def test_a_stack_of_equal_frames_gives_what_the_frame_gave(name: str, first: str
     adapted = model.adapt_checkpoint({first: weight})[first]
     assert adapted.shape == (4, 15, 3, 3)
     frame = torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(nn.functional.conv2d(frame.repeat(1, 5, 1, 1), adapted), nn.functional.conv2d(frame, weight))
+    torch.testing.assert_close(
+        nn.functional.conv2d(frame.repeat(1, 5, 1, 1), adapted), nn.functional.conv2d(frame, weight)
+    )
 
 
 def test_vgg_keeps_an_odd_last_row_as_published() -> None:
@@ -138,7 +164,9 @@ def test_vgg_keeps_an_odd_last_row_as_published() -> None:
 @pytest.mark.parametrize("prefix", ["", "conv_base.conv_base."])
 def test_files_of_vggs_trunk_are_known(prefix: str) -> None:
     model = vgg(5)
-    trunk = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("conv_base.")}
+    trunk = {
+        key: tensor for key, tensor in model.state_dict().items() if key.startswith("conv_base.")
+    }
     public = {prefix + key.removeprefix("conv_base."): tensor for key, tensor in trunk.items()}
     assert set(model.adapt_checkpoint(public)) == set(trunk)
 
@@ -146,7 +174,10 @@ def test_files_of_vggs_trunk_are_known(prefix: str) -> None:
 @pytest.mark.slow
 def test_vgg_starts_from_torchvisions_convolutions(tmp_path: Path) -> None:
     """The 13 convolutions are torchvision's; what its file has no weights for starts fresh with the last layer."""
-    theirs, ours = torchvision.models.vgg16(weights=None, init_weights=False), models.create("vgg16", 5, hidden=16, seq_len=2)
+    theirs, ours = (
+        torchvision.models.vgg16(weights=None, init_weights=False),
+        models.create("vgg16", 5, hidden=16, seq_len=2),
+    )
     file = tmp_path / "vgg16.pth"
     torch.save(theirs.state_dict(), file)
     report = load_init(ours, str(file), head="replace")

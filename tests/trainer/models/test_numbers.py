@@ -44,24 +44,32 @@ def test_gives_the_published_numbers(
     assert out.shape == shape
     values = out.flatten().double()
     scale = norm / values.numel() ** 0.5  # of one value
-    torch.testing.assert_close(values[:4], torch.tensor(first, dtype=torch.float64), rtol=1e-4, atol=1e-3 * scale)
+    torch.testing.assert_close(
+        values[:4], torch.tensor(first, dtype=torch.float64), rtol=1e-4, atol=1e-3 * scale
+    )
     assert values.norm().item() == pytest.approx(norm, rel=2e-5)
     assert values.sum().item() == pytest.approx(total, abs=1e-3 * norm)
 
 
 def parameters(name: str, **options: Any) -> int:
     with torch.device("meta"):
-        return sum(p.numel() for p in models.create(name, **options).parameters() if p.requires_grad)
+        return sum(
+            p.numel() for p in models.create(name, **options).parameters() if p.requires_grad
+        )
 
 
 @pytest.mark.parametrize(
-    ("classes", "channels", "count"), [(400, 3, 12_697_264), (157, 3, 12_448_189), (26, 3, 12_313_914), (26, 2, 12_291_962)]
+    ("classes", "channels", "count"),
+    [(400, 3, 12_697_264), (157, 3, 12_448_189), (26, 3, 12_313_914), (26, 2, 12_291_962)],
 )
 def test_i3d_has_the_published_parameters(classes: int, channels: int, count: int) -> None:
     assert parameters("i3d", num_classes=classes, in_channels=channels) == count
 
 
-@pytest.mark.parametrize(("name", "counts"), [("resizer2d", [12_032, 16_736, 21_440]), ("resizer3d", [38_912, 52_832, 66_752])])
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("resizer2d", [12_032, 16_736, 21_440]), ("resizer3d", [38_912, 52_832, 66_752])],
+)
 def test_resizers_have_the_published_parameters(name: str, counts: list[int]) -> None:
     assert [parameters(name, residual_blocks=blocks) for blocks in (1, 2, 3)] == counts
 
@@ -72,11 +80,19 @@ def test_spatial_transformer_has_the_published_parameters(size: int, count: int)
 
 
 @pytest.mark.parametrize(
-    ("size", "early"), [(28, [51_855, 63_455, 57_055]), (56, [127_119, 138_719, 132_319]), (112, [428_175, 439_775, 433_375])]
+    ("size", "early"),
+    [
+        (28, [51_855, 63_455, 57_055]),
+        (56, [127_119, 138_719, 132_319]),
+        (112, [428_175, 439_775, 433_375]),
+    ],
 )
 def test_transformer_resizer_has_the_published_parameters(size: int, early: list[int]) -> None:
     """By where it reads: before the resize its localization sees frames of in_size, after it frames of 112."""
-    counts = [parameters("transformer_resizer", in_size=size, read_at=read, apply_at=8) for read in range(9)]
+    counts = [
+        parameters("transformer_resizer", in_size=size, read_at=read, apply_at=8)
+        for read in range(9)
+    ]
     assert counts == [*early, 433_375, 433_375, 433_375, 433_375, 428_175, 428_175]
 
 
@@ -91,7 +107,9 @@ def multiply_adds(model: nn.Module, shape: tuple[int, ...]) -> float:
     return counter.get_total_flops() / 2e9
 
 
-@pytest.mark.parametrize(("mode", "count"), [("32x112", 45.66), ("16x112", 22.83), ("64x224", 111.15), ("32x224", 55.58)])
+@pytest.mark.parametrize(
+    ("mode", "count"), [("32x112", 45.66), ("16x112", 22.83), ("64x224", 111.15), ("32x224", 55.58)]
+)
 def test_i3d_costs_the_published_multiply_adds(mode: str, count: float) -> None:
     with torch.device("meta"):
         model = models.create("i3d", num_classes=400, mode=mode)
@@ -99,7 +117,9 @@ def test_i3d_costs_the_published_multiply_adds(mode: str, count: float) -> None:
     assert multiply_adds(model, (1, 3, frames, size, size)) == pytest.approx(count, abs=0.01)
 
 
-@pytest.mark.parametrize(("name", "counts"), [("resizer2d", [3.98, 5.83, 7.68]), ("resizer3d", [10.52, 16.07, 21.62])])
+@pytest.mark.parametrize(
+    ("name", "counts"), [("resizer2d", [3.98, 5.83, 7.68]), ("resizer3d", [10.52, 16.07, 21.62])]
+)
 def test_resizers_cost_the_published_multiply_adds(name: str, counts: list[float]) -> None:
     for blocks, count in zip((1, 2, 3), counts, strict=True):
         with torch.device("meta"):
@@ -110,10 +130,38 @@ def test_resizers_cost_the_published_multiply_adds(name: str, counts: list[float
 @pytest.mark.parametrize(
     ("mode", "maps"),
     [
-        ("32x112", {"Conv3d_1a_7x7": (16, 56), "Conv3d_2c_3x3": (16, 56), "Mixed_3c": (16, 28), "Mixed_4f": (8, 14), "Mixed_5c": (4, 7)}),
-        ("64x224", {"Conv3d_1a_7x7": (32, 112), "MaxPool3d_2a_3x3": (32, 56), "Mixed_4f": (16, 14), "Mixed_5c": (8, 7)}),
-        ("16x16", {"Conv3d_1a_7x7": (8, 8), "Mixed_3c": (8, 4), "Mixed_4f": (4, 2), "Mixed_5c": (2, 1)}),
-        ("8x144", {"Conv3d_1a_7x7": (4, 72), "MaxPool3d_2a_3x3": (4, 36), "Mixed_4f": (2, 9), "Mixed_5c": (1, 5)}),
+        (
+            "32x112",
+            {
+                "Conv3d_1a_7x7": (16, 56),
+                "Conv3d_2c_3x3": (16, 56),
+                "Mixed_3c": (16, 28),
+                "Mixed_4f": (8, 14),
+                "Mixed_5c": (4, 7),
+            },
+        ),
+        (
+            "64x224",
+            {
+                "Conv3d_1a_7x7": (32, 112),
+                "MaxPool3d_2a_3x3": (32, 56),
+                "Mixed_4f": (16, 14),
+                "Mixed_5c": (8, 7),
+            },
+        ),
+        (
+            "16x16",
+            {"Conv3d_1a_7x7": (8, 8), "Mixed_3c": (8, 4), "Mixed_4f": (4, 2), "Mixed_5c": (2, 1)},
+        ),
+        (
+            "8x144",
+            {
+                "Conv3d_1a_7x7": (4, 72),
+                "MaxPool3d_2a_3x3": (4, 36),
+                "Mixed_4f": (2, 9),
+                "Mixed_5c": (1, 5),
+            },
+        ),
     ],
 )
 def test_i3d_endpoints_have_the_published_maps(mode: str, maps: dict[str, tuple[int, int]]) -> None:
@@ -139,7 +187,9 @@ def test_same_padding_of_the_stem(size: int, pads: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", range(1, 24))
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (2, 2), (3, 1), (3, 2), (7, 2)])
-def test_same_padding_gives_ceil_of_the_size_by_the_stride(size: int, kernel: int, stride: int) -> None:
+def test_same_padding_gives_ceil_of_the_size_by_the_stride(
+    size: int, kernel: int, stride: int
+) -> None:
     front, back = same_pad(size, kernel, stride)
     assert 0 <= back - front <= 1
     assert (size + front + back - kernel) // stride + 1 == -(-size // stride)
@@ -147,9 +197,17 @@ def test_same_padding_gives_ceil_of_the_size_by_the_stride(size: int, kernel: in
 
 @pytest.mark.parametrize("shape", [(16, 14, 14), (5, 7, 9), (4, 7, 6), (1, 1, 1), (3, 2, 5)])
 @pytest.mark.parametrize(
-    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))]
+    ("kernel", "stride"),
+    [
+        ((1, 3, 3), (1, 2, 2)),
+        ((3, 3, 3), (2, 2, 2)),
+        ((2, 2, 2), (2, 2, 2)),
+        ((3, 3, 3), (1, 1, 1)),
+    ],
 )
-def test_pooling_is_zero_padding_then_pooling(shape: tuple[int, ...], kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+def test_pooling_is_zero_padding_then_pooling(
+    shape: tuple[int, ...], kernel: tuple[int, int, int], stride: tuple[int, int, int]
+) -> None:
     """For values >= 0 the pool without copies is bit for bit the published one, at every parity of the sizes."""
     x = torch.rand(2, 4, *shape, generator=torch.Generator().manual_seed(1))
     expected = F.max_pool3d(pad_same(x, kernel, stride), kernel, stride)

@@ -61,12 +61,17 @@ def vmz(name: str, classes: int = 400, **options: Any) -> VideoResNet:
     ],
 )  # fmt: skip
 def test_gives_the_published_numbers(
-    gives: Callable[..., None], name: str, options: dict[str, Any], shape: tuple[int, ...], published: tuple[list[float], float, float]
+    gives: Callable[..., None],
+    name: str,
+    options: dict[str, Any],
+    shape: tuple[int, ...],
+    published: tuple[list[float], float, float],
 ) -> None:
     gives(name, options, shape, published)
 
 
-# name, options, parameters, thousands of those without biases and BatchNorm (0: not published), clip, billions of operations
+# name, options, parameters, thousands of those without biases and BatchNorm (0: not published),
+# clip, billions of operations
 VMZ_NUMBERS: list[Any] = [
     ("r2plus1d", {}, 33_370_839, 33_344, (8, 112), 20.75),
     ("r2plus1d", {"frames": 16}, 33_370_839, 33_344, (16, 112), 41.5),
@@ -83,31 +88,56 @@ VMZ_NUMBERS: list[Any] = [
     ("rmc4", {}, 32_025_552, 0, (8, 112), 14.55),
     ("rmc5", {}, 27_896_784, 0, (8, 112), 15.39),
     ("r2plus1d", {"depth": 34, "frames": 32}, 63_697_175, 63_646, (32, 112), 152.36),
-    pytest.param(*("r2plus1d", {"depth": 152, "frames": 32}, 118_226_785, 118_021, (32, 112), 252.0), marks=pytest.mark.slow),
+    pytest.param(
+        *("r2plus1d", {"depth": 152, "frames": 32}, 118_226_785, 118_021, (32, 112), 252.0),
+        marks=pytest.mark.slow,
+    ),
     ("csn", {"depth": 152, "pool1": True, **IR}, 29_703_568, 29_552, (32, 224), 74.05),
-    pytest.param(*("csn", {"depth": 152, "pool1": True, **IP}, 33_016_592, 32_841, (32, 224), 83.29), marks=pytest.mark.slow),
+    pytest.param(
+        *("csn", {"depth": 152, "pool1": True, **IP}, 33_016_592, 32_841, (32, 224), 83.29),
+        marks=pytest.mark.slow,
+    ),
     ("csn", {"depth": 50, "pool1": True, **IR}, 13_131_152, 0, (32, 224), 42.3),
-    pytest.param(*("csn", {"depth": 101, "pool1": True, **IR}, 22_213_776, 0, (32, 224), 56.5), marks=pytest.mark.slow),
+    pytest.param(
+        *("csn", {"depth": 101, "pool1": True, **IR}, 22_213_776, 0, (32, 224), 56.5),
+        marks=pytest.mark.slow,
+    ),
     ("csn", {"depth": 50, "pool1": True, **IP}, 14_396_176, 0, (32, 224), 47.7),
-    pytest.param(*("csn", {"depth": 101, "pool1": True, **IP}, 24_601_616, 0, (32, 224), 63.6), marks=pytest.mark.slow),
+    pytest.param(
+        *("csn", {"depth": 101, "pool1": True, **IP}, 24_601_616, 0, (32, 224), 63.6),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "options", "count", "weights", "clip", "operations"), VMZ_NUMBERS)
 def test_has_the_published_parameters_and_operations(
-    name: str, options: dict[str, Any], count: int, weights: int, clip: tuple[int, int], operations: float
+    name: str,
+    options: dict[str, Any],
+    count: int,
+    weights: int,
+    clip: tuple[int, int],
+    operations: float,
 ) -> None:
     model = on_meta(name, **options)
     frames, size = clip
     assert counting.parameters(model) == count
     if weights:
-        own = sum(m.weight.numel() for m in model.modules() if isinstance(m, (nn.Conv3d, nn.Linear)))
+        own = sum(
+            m.weight.numel() for m in model.modules() if isinstance(m, (nn.Conv3d, nn.Linear))
+        )
         assert round(own / 1000) == weights
-    assert counting.gmacs(model, (1, 3, frames, size, size)) == pytest.approx(operations, abs=0.051 if operations * 10 % 1 == 0 else 0.006)
+    assert counting.gmacs(model, (1, 3, frames, size, size)) == pytest.approx(
+        operations, abs=0.051 if operations * 10 % 1 == 0 else 0.006
+    )
 
 
-@pytest.mark.parametrize(("classes", "count"), [(51, 63_518_138), (487, 63_741_806), (359, 63_676_142)])
-def test_r2plus1d_34_has_the_published_parameters_for_other_classes(classes: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("classes", "count"), [(51, 63_518_138), (487, 63_741_806), (359, 63_676_142)]
+)
+def test_r2plus1d_34_has_the_published_parameters_for_other_classes(
+    classes: int, count: int
+) -> None:
     assert counting.parameters(on_meta("r2plus1d", classes, depth=34)) == count
 
 
@@ -132,7 +162,10 @@ def test_csn_of_the_compressed_networks_has_the_published_parameters_and_operati
     """Its operations are those of the convolutions alone."""
     model = on_meta("csn", depth=depth, bottleneck=bottleneck)
     assert counting.parameters(model) == count
-    assert counting.parameters(on_meta("csn", 101, depth=depth, bottleneck=bottleneck)) == count - 299 * 2049
+    assert (
+        counting.parameters(on_meta("csn", 101, depth=depth, bottleneck=bottleneck))
+        == count - 299 * 2049
+    )
     assert counting.gmacs(model, CLIP) - 400 * 2048 / 1e9 == pytest.approx(operations, abs=0.006)
 
 
@@ -161,7 +194,9 @@ def test_a_clip_keeps_the_published_frames(name: str, frames: int) -> None:
     assert seen == [frames]
 
 
-@pytest.mark.parametrize(("frames", "strides"), [(2, [1, 2, 1, 1]), (4, [1, 2, 2, 1]), (8, [1, 2, 2, 2])])
+@pytest.mark.parametrize(
+    ("frames", "strides"), [(2, [1, 2, 1, 1]), (4, [1, 2, 2, 1]), (8, [1, 2, 2, 2])]
+)
 def test_short_clips_are_not_halved_to_nothing(frames: int, strides: list[int]) -> None:
     design = vmz("r2plus1d", frames=frames).design
     assert [design.stride(group)[0] for group in range(4)] == strides
@@ -172,7 +207,9 @@ def test_r2d_takes_clips_of_its_own_length_only() -> None:
         on_meta("r2d")(torch.empty(CLIP, device="meta"))
 
 
-@pytest.mark.parametrize(("options", "eps"), [({}, 1e-3), ({"midplanes": "torchvision"}, 1e-5), ({"bn_eps": 1e-4}, 1e-4)])
+@pytest.mark.parametrize(
+    ("options", "eps"), [({}, 1e-3), ({"midplanes": "torchvision"}, 1e-5), ({"bn_eps": 1e-4}, 1e-4)]
+)
 def test_batchnorm_is_as_whose_weights_fit(options: dict[str, Any], eps: float) -> None:
     norms = [m for m in on_meta("r2plus1d", **options).modules() if isinstance(m, _BatchNorm)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(eps, 0.1)}
@@ -200,7 +237,10 @@ def test_all_of_a_network_learns_from_flow_too(name: str, options: dict[str, Any
     model(torch.empty(2, 2, 8, 48, 48, device="meta")).sum().backward()
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
     model.freeze()
-    assert [key for key, parameter in model.named_parameters() if parameter.requires_grad] == ["fc.weight", "fc.bias"]
+    assert [key for key, parameter in model.named_parameters() if parameter.requires_grad] == [
+        "fc.weight",
+        "fc.bias",
+    ]
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
@@ -225,12 +265,18 @@ def blob_of(key: str, name: str, options: dict[str, Any], blocks: list[int]) -> 
     if module.startswith("stem"):
         number = int(module[-1])
         middle = "_middle" if name == "r2plus1d" and number < 3 else ""
-        return f"conv1{middle}_w" if number in (0, 3) else f"conv1{middle}_spatbn_relu{suffix or '_s'}"
+        return (
+            f"conv1{middle}_w" if number in (0, 3) else f"conv1{middle}_spatbn_relu{suffix or '_s'}"
+        )
     found = re.fullmatch(r"layer(\d)\.(\d+)\.(?:conv(\d)|downsample)\.(\d)(?:\.(\d))?", module)
     assert found, key
     index = sum(blocks[: int(found[1]) - 1]) + int(found[2])
     if not found[3]:
-        return f"shortcut_projection_{index}_w" if found[4] == "0" else f"shortcut_projection_{index}_spatbn{suffix or '_s'}"
+        return (
+            f"shortcut_projection_{index}_w"
+            if found[4] == "0"
+            else f"shortcut_projection_{index}_spatbn{suffix or '_s'}"
+        )
     conv = int(found[3])
     if options.get("bottleneck") == "ir" and conv > 1:
         conv += 1
@@ -238,7 +284,9 @@ def blob_of(key: str, name: str, options: dict[str, Any], blocks: list[int]) -> 
         return f"comp_{index}_spatbn_{conv}{suffix or '_s'}"
     if found[5] == "1":
         return f"comp_{index}_spatbn_{conv}_middle{suffix or '_s'}"
-    return f"comp_{index}_conv_{conv}_middle_w" if found[5] == "0" else f"comp_{index}_conv_{conv}_w"
+    return (
+        f"comp_{index}_conv_{conv}_middle_w" if found[5] == "0" else f"comp_{index}_conv_{conv}_w"
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,19 +305,30 @@ def blob_of(key: str, name: str, options: dict[str, Any], blocks: list[int]) -> 
 )
 def test_every_blob_has_its_place(name: str, options: dict[str, Any], blocks: list[int]) -> None:
     model = vmz(name, **options)
-    state = {key: tensor for key, tensor in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+    state = {
+        key: tensor
+        for key, tensor in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
     blobs = {blob_of(key, name, options, blocks): tensor for key, tensor in state.items()}
     assert len(blobs) == len(state)
     adapted = model.adapt_checkpoint({**blobs, "lr_unknown": torch.empty(1)})
-    assert set(adapted) == {*state, "lr_unknown"}  # what has no place keeps its name, and is reported
+    # what has no place keeps its name, and is reported
+    assert set(adapted) == {*state, "lr_unknown"}
     assert all(adapted[key] is tensor for key, tensor in state.items())
 
 
 def test_a_pickle_of_vmz_fills_the_network(tmp_path: Path) -> None:
     file, options = tmp_path / "mc2.pkl", {"depth": 10, "frames": 8}
     source, model = models.create("mc2", 400, **options), models.create("mc2", 400, **options)
-    state = {key: tensor for key, tensor in source.state_dict().items() if not key.endswith("num_batches_tracked")}
-    blobs = {blob_of(key, "mc2", options, [1, 1, 1, 1]): tensor.numpy() for key, tensor in state.items()}
+    state = {
+        key: tensor
+        for key, tensor in source.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    blobs = {
+        blob_of(key, "mc2", options, [1, 1, 1, 1]): tensor.numpy() for key, tensor in state.items()
+    }
     file.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
     load_init(model, str(file))
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in state.items())
@@ -278,12 +337,19 @@ def test_a_pickle_of_vmz_fills_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [("vmz", "torchvision"), ("torchvision", "vmz")])
 def test_the_other_midplanes_are_recognised(ours: str, theirs: str) -> None:
     with pytest.raises(DataError, match=r"230 channels|288 channels") as caught:
-        vmz("r2plus1d", midplanes=ours).adapt_checkpoint(on_meta("r2plus1d", midplanes=theirs).state_dict())
+        vmz("r2plus1d", midplanes=ours).adapt_checkpoint(
+            on_meta("r2plus1d", midplanes=theirs).state_dict()
+        )
     assert f"model.midplanes: {theirs}" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("name", "builder"), [("r2plus1d", "r2plus1d_18"), pytest.param("r3d", "r3d_18", marks=pytest.mark.slow), ("mc3", "mc3_18")]
+    ("name", "builder"),
+    [
+        ("r2plus1d", "r2plus1d_18"),
+        pytest.param("r3d", "r3d_18", marks=pytest.mark.slow),
+        ("mc3", "mc3_18"),
+    ],
 )
 def test_torchvisions_weights_give_torchvisions_answers(name: str, builder: str) -> None:
     torch.manual_seed(1)
@@ -303,7 +369,12 @@ def shake(model: nn.Module) -> None:
         if isinstance(module, _BatchNorm):
             assert module.running_mean is not None
             assert module.running_var is not None
-            tensors += [module.weight.data, module.running_var, module.bias.data, module.running_mean]
+            tensors += [
+                module.weight.data,
+                module.running_var,
+                module.bias.data,
+                module.running_mean,
+            ]
     for tensor in tensors:
         tensor.add_(torch.rand_like(tensor) * 0.5)
 

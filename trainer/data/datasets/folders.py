@@ -28,11 +28,12 @@ SHARE = 0.2  # of a class, for testing; of the rest, for validation
 GROUP = re.compile(r"_(g\d+)_c\d+$")
 HINT = "data.root is a folder of class folders, or holds train/, test/ and perhaps val/ of them"
 GROUPED = (
-    "the split was drawn here, by groups (v_..._g01_...): no recording is in two splits; it is not an official one, so results cannot be "
-    "compared with published ones"
+    "the split was drawn here, by groups (v_..._g01_...): no recording is in two splits; it is not "
+    "an official one, so results cannot be compared with published ones"
 )
 RANDOM = (
-    "the split was drawn here, video by video: where several videos were cut from one recording it leaks, and the test results are too good"
+    "the split was drawn here, video by video: where several videos were cut from one recording it "
+    "leaks, and the test results are too good"
 )
 TEST_IS_VAL = "there is no folder test: split test is the validation split"
 
@@ -45,15 +46,23 @@ def open_dataset(conf: DataConf) -> ListedDataset:
     files.require_folder(root, "data.root", HINT)
     images = files.is_images(conf)
     if (root / "train").is_dir():
-        found = {split: class_folders(root / split, images=images) for split in SPLITS if (root / split).is_dir()}
+        found = {
+            split: class_folders(root / split, images=images)
+            for split in SPLITS
+            if (root / split).is_dir()
+        }
         notes = _leaks(found)
         if "test" not in found and "val" in found:
             found, notes = {**found, "test": found["val"]}, (*notes, TEST_IS_VAL)
     else:
         videos = class_folders(root, images=images)
         found = split_classes(videos)
-        notes = (GROUPED if any(_group(path) for paths in videos.values() for path in paths) else RANDOM,)
-    names = files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
+        notes = (
+            GROUPED if any(_group(path) for paths in videos.values() for path in paths) else RANDOM,
+        )
+    names = (
+        files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
+    )
     classes = names or tuple(sorted({name for split in found.values() for name in split}))
     if not any(found["train"].values()):
         kind = "folders of images" if images else f"videos ({', '.join(files.VIDEO_SUFFIXES)})"
@@ -63,7 +72,11 @@ def open_dataset(conf: DataConf) -> ListedDataset:
         name="the folders",
         classes=classes,
         splits=tuple(split for split in SPLITS if any(found.get(split, {}).values())),
-        read=lambda split: [clip for name, paths in found[split].items() for clip in _clips(name, paths, index, images=images)],
+        read=lambda split: [
+            clip
+            for name, paths in found[split].items()
+            for clip in _clips(name, paths, index, images=images)
+        ],
         notes=notes,
     )
 
@@ -74,7 +87,9 @@ def class_folders(root: Path, *, images: bool) -> Classes:
     for folder in files.entries(root):
         if folder.is_dir() and not folder.name.startswith("."):
             inner = files.entries(Path(folder.path))
-            found[folder.name] = [Path(entry.path) for entry in inner if files.is_video(entry, images=images)]
+            found[folder.name] = [
+                Path(entry.path) for entry in inner if files.is_video(entry, images=images)
+            ]
     return {name: paths for name, paths in found.items() if paths}
 
 
@@ -100,7 +115,9 @@ def _draw(units: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return rest, held
 
 
-def _clips(name: str, paths: Sequence[Path], index: files.ClassIndex, *, images: bool) -> list[Clip]:
+def _clips(
+    name: str, paths: Sequence[Path], index: files.ClassIndex, *, images: bool
+) -> list[Clip]:
     label = index(name, str(paths[0].parent) if paths else name)
     often = Counter(files.video_stem(path.name) for path in paths)  # v.avi and v.mp4 are two videos
     return [
@@ -122,7 +139,10 @@ def _group(path: Path) -> str:
 
 def _leaks(found: Mapping[str, Classes]) -> tuple[str, ...]:
     """A note when videos of one group are in training and in another split, as the C3D system's random split left them."""
-    groups = {split: {(name, _group(p)) for name, paths in own.items() for p in paths if _group(p)} for split, own in found.items()}
+    groups = {
+        split: {(name, _group(p)) for name, paths in own.items() for p in paths if _group(p)}
+        for split, own in found.items()
+    }
     held = set[tuple[str, str]]().union(*(own for split, own in groups.items() if split != "train"))
     both = sorted(f"{name} {group}" for name, group in groups["train"] & held)
     if not both:

@@ -29,7 +29,8 @@ OFFICIAL = {"train": 3570, "test": 1530}
 PLACES = ("testTrainMulti_7030_splits", "annotation", "annotations", "")
 FPS = 30.0
 SPLIT_OF = {"0": "", "1": "train", "2": "test"}
-META = re.compile(r"_[fhlu]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+$")  # body parts, camera, people, view, quality, number
+# body parts, camera, people, view, quality, number
+META = re.compile(r"_[fhlu]_(?:cm|nm)_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+$")
 OTHER_FORMS = r".+_test_split\d\.txt|hmdb51_?(train|test).*\.txt|hmdb51_\d+\.json"
 ANY_FORM = rf"{OTHER_FORMS}|hmdb51_?(train|test).*\.csv"
 
@@ -39,36 +40,55 @@ Lists = dict[str, list[Listed]]
 def open_dataset(conf: DataConf) -> ListedDataset:
     """HMDB51 at `conf.root`, split `conf.fold`. Raises DataError that names file, line and fault."""
     place = files.annotation_place(conf, PLACES, ANY_FORM)
-    names = files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
-    if place.suffix == ".csv" or (place.is_dir() and not _has(place, OTHER_FORMS) and _has(place, r"hmdb51_?(train|test).*\.csv")):
+    names = (
+        files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
+    )
+    if place.suffix == ".csv" or (
+        place.is_dir()
+        and not _has(place, OTHER_FORMS)
+        and _has(place, r"hmdb51_?(train|test).*\.csv")
+    ):
         return video_list.open_lists(conf, place, name="HMDB51", fps=FPS, classes=names)
     classes, listed = _read(place, conf.fold, names)
     files.refuse_doubles(listed, str(place))
     counts = {split: len(members) for split, members in listed.items()}
 
     def read(split: str) -> list[Clip]:
-        return files.shelf(conf, classes).clips(listed[split], source=str(place), counts=conf.stream == "rgb")
+        return files.shelf(conf, classes).clips(
+            listed[split], source=str(place), counts=conf.stream == "rgb"
+        )
 
     notes = files.count_note(f"HMDB51 split {conf.fold}", counts, OFFICIAL)
-    return ListedDataset(name="HMDB51", classes=classes, splits=("train", "test"), read=read, fps=FPS, notes=notes)
+    return ListedDataset(
+        name="HMDB51", classes=classes, splits=("train", "test"), read=read, fps=FPS, notes=notes
+    )
 
 
 def _read(place: Path, fold: int, names: Sequence[str]) -> tuple[tuple[str, ...], Lists]:
     if place.suffix == ".json":
         return _json(place, names)
     if not place.is_dir():
-        raise DataError(f"{place} is neither a folder of HMDB51's lists nor its JSON", hint="data.annotation names one of them")
+        raise DataError(
+            f"{place} is neither a folder of HMDB51's lists nor its JSON",
+            hint="data.annotation names one of them",
+        )
     if official := _has(place, rf".+_test_split{fold}\.txt"):
         return parse_official(
-            {path.name.rpartition("_test_split")[0]: files.read_text(path) for path in official}, names, source=str(place)
+            {path.name.rpartition("_test_split")[0]: files.read_text(path) for path in official},
+            names,
+            source=str(place),
         )
     if found := _has(place, rf"hmdb51_0?{fold}\.json"):
         return _json(found[0], names)
     paths = {split: _list_of(place, split, fold) for split in ("train", "test")}
-    return parse_lists({split: (str(path), files.read_text(path)) for split, path in paths.items()}, names)
+    return parse_lists(
+        {split: (str(path), files.read_text(path)) for split, path in paths.items()}, names
+    )
 
 
-def parse_official(texts: Mapping[str, str], names: Sequence[str], *, source: str) -> tuple[tuple[str, ...], Lists]:
+def parse_official(
+    texts: Mapping[str, str], names: Sequence[str], *, source: str
+) -> tuple[tuple[str, ...], Lists]:
     """(classes, split -> clips) of the laboratory's lists, class -> text. Raises DataError that names list, line and fault."""
     classes = tuple(names) or tuple(sorted(texts))
     listed: Lists = {"train": [], "test": []}
@@ -78,26 +98,44 @@ def parse_official(texts: Mapping[str, str], names: Sequence[str], *, source: st
             where = f"{source}, {folder}, line {number}"
             name, _, digit = line.rpartition(" ")
             if digit not in SPLIT_OF or not name:
-                raise DataError(f'{where}: {line!r} is not "<clip>.avi 0", 1 (training) or 2 (testing)')
+                raise DataError(
+                    f'{where}: {line!r} is not "<clip>.avi 0", 1 (training) or 2 (testing)'
+                )
             if SPLIT_OF[digit]:
-                listed[SPLIT_OF[digit]].append(_clip(files.plain_name(name.strip(), where), label, folder))
+                listed[SPLIT_OF[digit]].append(
+                    _clip(files.plain_name(name.strip(), where), label, folder)
+                )
     return classes, listed
 
 
-def parse_lists(texts: Mapping[str, tuple[str, str]], names: Sequence[str]) -> tuple[tuple[str, ...], Lists]:
+def parse_lists(
+    texts: Mapping[str, tuple[str, str]], names: Sequence[str]
+) -> tuple[tuple[str, ...], Lists]:
     """(classes, split -> clips) of lists "<class>/<clip>.avi [frames] <number>", split -> (source, text). Raises DataError."""
-    rows = {split: [_row(line, f"{source}, line {n}") for n, line in files.lines(text)] for split, (source, text) in texts.items()}
+    rows = {
+        split: [_row(line, f"{source}, line {n}") for n, line in files.lines(text)]
+        for split, (source, text) in texts.items()
+    }
     every = [row for listed in rows.values() for row in listed]
     classes = tuple(names) or tuple(sorted({folder for _, folder, _, _, _ in every}))
     index, numbers = files.ClassIndex(classes), dict[str, str]()
     folders: dict[str, str] = {}
     for where, folder, _, _, number in every:
         index(folder, where)
-        if numbers.setdefault(folder, number) != number or folders.setdefault(number, folder) != folder:
+        if (
+            numbers.setdefault(folder, number) != number
+            or folders.setdefault(number, folder) != folder
+        ):
             hint = "lists of different orders of classes are mixed"
-            raise DataError(f"{where}: class {folder} has the number {number}, but {folders.get(number, folder)} has it too", hint=hint)
+            raise DataError(
+                f"{where}: class {folder} has the number {number}, but {folders.get(number, folder)} has it too",
+                hint=hint,
+            )
     return classes, {
-        split: [_clip(name, index(folder, where), folder, frames=frames) for where, folder, name, frames, _ in listed]
+        split: [
+            _clip(name, index(folder, where), folder, frames=frames)
+            for where, folder, name, frames, _ in listed
+        ]
         for split, listed in rows.items()
     }
 
@@ -106,7 +144,9 @@ def _row(line: str, source: str) -> tuple[str, str, str, int, str]:
     """(source, class folder, file name, frames or 0, the class's number)."""
     match = re.fullmatch(r"(.+?)(?:\s+(\d{1,9}))?\s+(\d{1,9})", line, re.ASCII)
     if not match:
-        raise DataError(f'{source}: {line!r} is not "<class>/<clip>.avi [frames] <number of the class>"')
+        raise DataError(
+            f'{source}: {line!r} is not "<class>/<clip>.avi [frames] <number of the class>"'
+        )
     folder, name = files.inside(match[1], source)
     if not folder:
         raise DataError(f"{source}: {match[1]!r} does not say its class, as class/name.avi")
@@ -114,7 +154,13 @@ def _row(line: str, source: str) -> tuple[str, str, str, int, str]:
 
 
 def _clip(name: str, label: int, folder: str, *, frames: int = 0) -> Listed:
-    return Listed(name=name, label=label, folder=folder, frames=frames, group=_group(folder, files.video_stem(name)))
+    return Listed(
+        name=name,
+        label=label,
+        folder=folder,
+        frames=frames,
+        group=_group(folder, files.video_stem(name)),
+    )
 
 
 def _group(folder: str, name: str) -> str:
@@ -128,7 +174,9 @@ def _group(folder: str, name: str) -> str:
 
 def _json(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Lists]:
     subsets = {"training": "train", "validation": "test"}
-    return parse_database(files.read_json(path), str(path), splits=subsets, classes=names, group=_group)
+    return parse_database(
+        files.read_json(path), str(path), splits=subsets, classes=names, group=_group
+    )
 
 
 def _list_of(place: Path, split: str, fold: int) -> Path:

@@ -35,28 +35,53 @@ def open_dataset(conf: DataConf) -> ListedDataset:
     if conf.layout != "frames":
         raise DataError("Jester is published as folders of images", hint="set data.layout: frames")
     place = files.annotation_place(conf, PLACES, r"jester-v1-train\.csv|jester\.json")
-    names = files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
+    names = (
+        files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
+    )
     classes, listed = _read(place, names)
     files.refuse_doubles(listed, str(place))
-    notes = files.count_note("Jester", {split: len(members) for split, members in listed.items()}, OFFICIAL)
+    notes = files.count_note(
+        "Jester", {split: len(members) for split, members in listed.items()}, OFFICIAL
+    )
 
     def read(split: str) -> list[Clip]:
         members = listed["val" if split == "test" else split]
-        return files.shelf(conf, (), below=("20bn-jester-v1",)).clips(members, source=str(place), counts=conf.stream == "rgb")
+        return files.shelf(conf, (), below=("20bn-jester-v1",)).clips(
+            members, source=str(place), counts=conf.stream == "rgb"
+        )
 
     splits = ("train", "val", "test")
-    return ListedDataset(name="Jester", classes=classes, splits=splits, read=read, fps=FPS, notes=(*notes, TEST_IS_VAL))
+    return ListedDataset(
+        name="Jester",
+        classes=classes,
+        splits=splits,
+        read=read,
+        fps=FPS,
+        notes=(*notes, TEST_IS_VAL),
+    )
 
 
 def _read(place: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Lists]:
-    path = place / "jester.json" if place.is_dir() and not (place / LISTS["train"]).is_file() else place
+    path = (
+        place / "jester.json"
+        if place.is_dir() and not (place / LISTS["train"]).is_file()
+        else place
+    )
     if path.suffix == ".json":
         subsets = {"training": "train", "validation": "val"}
-        return parse_database(files.read_json(path), str(path), splits=subsets, classes=names, group=lambda _label, _name: "")
+        return parse_database(
+            files.read_json(path),
+            str(path),
+            splits=subsets,
+            classes=names,
+            group=lambda _label, _name: "",
+        )
     paths = {split: place / name for split, name in LISTS.items()}
     texts = {split: files.read_text(path) for split, path in paths.items()}
     classes = _classes(place, names, texts["train"])
-    return classes, {split: parse_list(text, classes, source=str(paths[split])) for split, text in texts.items()}
+    return classes, {
+        split: parse_list(text, classes, source=str(paths[split])) for split, text in texts.items()
+    }
 
 
 def _classes(place: Path, names: Sequence[str], train: str) -> tuple[str, ...]:
@@ -79,7 +104,10 @@ def ordered(labels: Sequence[str], categories: Sequence[str], *, source: str) ->
         same = [label for label in labels if files.same_name(label) == wanted]
         found = same or [label for label in labels if files.same_name(label).startswith(wanted)]
         if len(found) != 1:
-            raise DataError(f"{source}: {category!r} is {'none' if not found else 'several'} of the labels", hint=f"they are {labels}")
+            raise DataError(
+                f"{source}: {category!r} is {'none' if not found else 'several'} of the labels",
+                hint=f"they are {labels}",
+            )
         chosen += found
     if len(set(chosen)) != len(labels):
         raise DataError(f"{source} does not name every label once", hint=f"the labels are {labels}")
@@ -95,5 +123,7 @@ def parse_list(text: str, classes: Sequence[str], *, source: str) -> list[Listed
         name, separator, label = line.partition(";")
         if not separator:
             raise DataError(f'{where}: {line!r} is not "<id>;<label>"')
-        listed.append(Listed(name=files.plain_name(name.strip(), where), label=index(label.strip(), where)))
+        listed.append(
+            Listed(name=files.plain_name(name.strip(), where), label=index(label.strip(), where))
+        )
     return listed

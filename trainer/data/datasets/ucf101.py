@@ -32,8 +32,12 @@ FPS = 25.0
 
 def open_dataset(conf: DataConf) -> ListedDataset:
     """UCF101 at `conf.root`, split `conf.fold`. Raises DataError that names file, line and fault."""
-    place = files.annotation_place(conf, PLACES, rf"trainlist0?{conf.fold}\.txt|ucf101_0?{conf.fold}\.json")
-    classes, listed = read_lists(place, conf.fold, classes=Path(conf.classes) if conf.classes else None)
+    place = files.annotation_place(
+        conf, PLACES, rf"trainlist0?{conf.fold}\.txt|ucf101_0?{conf.fold}\.json"
+    )
+    classes, listed = read_lists(
+        place, conf.fold, classes=Path(conf.classes) if conf.classes else None
+    )
     files.refuse_doubles(listed, str(place))
     counts = {split: len(members) for split, members in listed.items()}
     return ListedDataset(
@@ -48,19 +52,28 @@ def open_dataset(conf: DataConf) -> ListedDataset:
     )
 
 
-def read_lists(place: Path, fold: int, *, classes: Path | None = None) -> tuple[tuple[str, ...], dict[str, list[Listed]]]:
+def read_lists(
+    place: Path, fold: int, *, classes: Path | None = None
+) -> tuple[tuple[str, ...], dict[str, list[Listed]]]:
     """(classes, split -> videos) of the folder of lists, or of the JSON file (or the folder that holds it). Raises DataError."""
     names = files.class_names(files.read_text(classes), str(classes)) if classes else ()
     path = _json_file(place, fold)
     if path:
         subsets = {"training": "train", "validation": "test", "testing": "test"}
-        return parse_database(files.read_json(path), str(path), splits=subsets, classes=names, group=_group)
+        return parse_database(
+            files.read_json(path), str(path), splits=subsets, classes=names, group=_group
+        )
     if not place.is_dir():
-        raise DataError(f"{place} is neither the folder of UCF101's lists nor its JSON", hint="data.annotation names one of them")
+        raise DataError(
+            f"{place} is neither the folder of UCF101's lists nor its JSON",
+            hint="data.annotation names one of them",
+        )
     return read_official(place, fold, names)
 
 
-def read_official(place: Path, fold: int, classes: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, list[Listed]]]:
+def read_official(
+    place: Path, fold: int, classes: Sequence[str] = ()
+) -> tuple[tuple[str, ...], dict[str, list[Listed]]]:
     """(classes, split -> videos) of the folder of the official lists. Raises DataError."""
     class_list = place / "classInd.txt"
     names = tuple(classes) or files.class_names(files.read_text(class_list), str(class_list))
@@ -71,13 +84,18 @@ def read_official(place: Path, fold: int, classes: Sequence[str] = ()) -> tuple[
     }
 
 
-def parse_list(text: str, classes: Sequence[str], *, source: str, numbered: bool = True) -> list[Listed]:
+def parse_list(
+    text: str, classes: Sequence[str], *, source: str, numbered: bool = True
+) -> list[Listed]:
     """Videos of an official list: "<Class>/<v>.avi", in training lists with the class's number from 1. Raises DataError.
 
     `numbered`: the classes stand in classInd.txt's order, so that the numbers can be compared with it.
     """
     index = files.ClassIndex(classes)
-    return [_parse_line(line, index, source=f"{source}, line {line_number}", numbered=numbered) for line_number, line in files.lines(text)]
+    return [
+        _parse_line(line, index, source=f"{source}, line {line_number}", numbered=numbered)
+        for line_number, line in files.lines(text)
+    ]
 
 
 def _parse_line(line: str, index: files.ClassIndex, *, source: str, numbered: bool) -> Listed:
@@ -86,8 +104,13 @@ def _parse_line(line: str, index: files.ClassIndex, *, source: str, numbered: bo
     label = index(folder, source)
     if numbered and number and number.strip() != str(label + 1):
         hint = "classInd.txt and this list do not belong together"
-        raise DataError(f"{source}: class {folder} has the number {number.strip()!r}, by the class names it is {label + 1}", hint=hint)
-    return Listed(name=name, label=label, folder=folder, group=_group(folder, files.video_stem(name)))
+        raise DataError(
+            f"{source}: class {folder} has the number {number.strip()!r}, by the class names it is {label + 1}",
+            hint=hint,
+        )
+    return Listed(
+        name=name, label=label, folder=folder, group=_group(folder, files.video_stem(name))
+    )
 
 
 def _group(folder: str, name: str) -> str:
@@ -108,7 +131,9 @@ def _list_file(place: Path, split: str, fold: int) -> Path:
     found = find_list(place, split, fold)
     if not found:
         there = ", ".join(sorted(path.name for path in place.glob(f"{split}list*.txt"))) or "none"
-        raise DataError(f"{place} has no {split}list{fold:02}.txt", hint=f"data.fold is {fold}; there: {there}")
+        raise DataError(
+            f"{place} has no {split}list{fold:02}.txt", hint=f"data.fold is {fold}; there: {there}"
+        )
     return found
 
 

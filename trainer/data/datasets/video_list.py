@@ -49,20 +49,34 @@ class Row:
 def open_dataset(conf: DataConf) -> ListedDataset:
     """The videos of the lists at `conf.annotation`. Raises DataError that names file, line and fault."""
     place = files.annotation_place(conf, PLACES, FILE)
-    names = files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
+    names = (
+        files.class_names(files.read_text(Path(conf.classes)), conf.classes) if conf.classes else ()
+    )
     return open_lists(conf, place, name="the video list", fps=0.0, classes=names)
 
 
-def open_lists(conf: DataConf, place: Path, *, name: str, fps: float, classes: Sequence[str]) -> ListedDataset:
+def open_lists(
+    conf: DataConf, place: Path, *, name: str, fps: float, classes: Sequence[str]
+) -> ListedDataset:
     """The dataset of a folder of such lists. Raises DataError."""
     paths = csv_files(place, conf.fold)
     if not paths:
-        raise DataError(f"{place} holds no list of data.fold {conf.fold}", hint="lists are named *_train_01.csv, *_test_01.csv, or *.csv")
-    rows = _name_videos({split: parse_rows(files.read_text(path), str(path)) for split, path in paths.items()})
-    names = tuple(classes) or folder_names([row for listed in rows.values() for row in listed], str(place))
+        raise DataError(
+            f"{place} holds no list of data.fold {conf.fold}",
+            hint="lists are named *_train_01.csv, *_test_01.csv, or *.csv",
+        )
+    rows = _name_videos(
+        {split: parse_rows(files.read_text(path), str(path)) for split, path in paths.items()}
+    )
+    names = tuple(classes) or folder_names(
+        [row for listed in rows.values() for row in listed], str(place)
+    )
     for row in (row for listed in rows.values() for row in listed):
         if row.label >= len(names):
-            raise DataError(f"{row.where}: label {row.label} is none of the {len(names)} classes", hint="labels count from 0")
+            raise DataError(
+                f"{row.where}: label {row.label} is none of the {len(names)} classes",
+                hint="labels count from 0",
+            )
     _refuse_doubles(rows)
     return ListedDataset(
         name=name,
@@ -83,14 +97,19 @@ def csv_files(place: Path, fold: int) -> dict[str, Path]:
         split = "val" if match["split"].startswith("val") else match["split"]
         if split in found:
             message = f"{found[split].name} and {path.name} in {place} are both lists of {split}"
-            raise DataError(message, hint="data.annotation names a folder with one list for each split")
+            raise DataError(
+                message, hint="data.annotation names a folder with one list for each split"
+            )
         found[split] = path
     return found
 
 
 def parse_rows(text: str, source: str) -> list[Row]:
     """The rows of a list. Raises DataError that names file, line and fault."""
-    return [_row(row, where) for where, row in files.csv_rows(text, source, needs=("org_video", "label"))]
+    return [
+        _row(row, where)
+        for where, row in files.csv_rows(text, source, needs=("org_video", "label"))
+    ]
 
 
 def _row(row: Mapping[str, str], where: str) -> Row:
@@ -98,7 +117,13 @@ def _row(row: Mapping[str, str], where: str) -> Row:
     if not PurePosixPath(path).name or "\0" in path or ".." in PurePosixPath(path).parts:
         raise DataError(f"{where}: org_video is {path!r}, not a video inside data.root")
     start = _number(row["start_frm"], "start_frm", where) if row.get("start_frm") else -1
-    return Row(where=where, path=path, label=_number(row["label"], "label", where), start=start, video=row.get("video_id", ""))
+    return Row(
+        where=where,
+        path=path,
+        label=_number(row["label"], "label", where),
+        start=start,
+        video=row.get("video_id", ""),
+    )
 
 
 def _number(text: str, column: str, where: str) -> int:
@@ -117,7 +142,10 @@ def folder_names(rows: Sequence[Row], source: str) -> tuple[str, ...]:
             raise DataError(message, hint=hint)
     names = tuple(by_label[label] for label in sorted(by_label))
     if not names or set(by_label) != set(range(len(names))) or len(set(names)) < len(names):
-        raise DataError(f"the labels in {source} do not name every class once", hint="name the file of class names in data.classes")
+        raise DataError(
+            f"the labels in {source} do not name every class once",
+            hint="name the file of class names in data.classes",
+        )
     return names
 
 
@@ -126,7 +154,11 @@ def clips(conf: DataConf, rows: Sequence[Row], source: str) -> list[Clip]:
     shelf = files.shelf(conf, {row.folder for row in rows})
     paths = [shelf.get(row.folder, row.file) or _exact(conf, row) for row in rows]
     if not any(paths):
-        shelf.clips([Listed(name=row.file, label=row.label, folder=row.folder) for row in rows], source=source)  # raises
+        # raises
+        shelf.clips(
+            [Listed(name=row.file, label=row.label, folder=row.folder) for row in rows],
+            source=source,
+        )
     return [
         Clip(
             id=f"{row.video}@{row.start}" if row.start >= 0 else row.video,
@@ -146,7 +178,12 @@ def _exact(conf: DataConf, row: Row) -> Path | None:
         return None
     root = Path(conf.root).absolute()
     path = root / row.path
-    return path if path.is_relative_to(root) and (path.is_dir() if files.is_images(conf) else path.is_file()) else None
+    return (
+        path
+        if path.is_relative_to(root)
+        and (path.is_dir() if files.is_images(conf) else path.is_file())
+        else None
+    )
 
 
 def _name_videos(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
@@ -159,7 +196,11 @@ def _name_videos(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
 
     def named(row: Row) -> Row:
         stem = files.video_stem(row.file)
-        return row if row.video else replace(row, video=stem if alone or not row.folder else f"{row.folder}/{stem}")
+        return (
+            row
+            if row.video
+            else replace(row, video=stem if alone or not row.folder else f"{row.folder}/{stem}")
+        )
 
     return {split: [named(row) for row in listed] for split, listed in rows.items()}
 
@@ -171,6 +212,12 @@ def _refuse_doubles(rows: Mapping[str, Sequence[Row]]) -> None:
         for row in listed:
             before = seen.setdefault((row.video, row.start), row.where)
             if before != row.where:
-                raise DataError(f"{row.where}: {row.video} is listed before, at {before}", hint="rows of one video differ in start_frm")
+                raise DataError(
+                    f"{row.where}: {row.video} is listed before, at {before}",
+                    hint="rows of one video differ in start_frm",
+                )
             if split_of.setdefault(row.video, split) != split:
-                raise DataError(f"{row.where}: {row.video} is in {split_of[row.video]}, too", hint="a video belongs to one split")
+                raise DataError(
+                    f"{row.where}: {row.video} is in {split_of[row.video]}, too",
+                    hint="a video belongs to one split",
+                )
